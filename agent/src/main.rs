@@ -1,0 +1,2 @@
+//! Holdfast agent.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Holdfast cli.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Holdfast init.
+fn main() {}

@@ -1,0 +1,239 @@
+use std::path::{Path, PathBuf};
+
+use crate::accel::Accel;
+
+/// How the disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskBus {
+    /// `virtio-blk-pci`: `/dev/vda`.
+    #[default]
+    VirtioBlk,
+    /// `virtio-scsi-pci`: `/dev/sda`.
+    VirtioScsi,
+    /// `ich9-ahci`: `/dev/sda` through SATA.
+    Ahci,
+    /// `nvme`: `/dev/nvme0n1`.
+    Nvme,
+}
+
+/// What the machine's clock says at power-on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Rtc {
+    /// The host's time.
+    #[default]
+    Host,
+    /// 1970-01-01: a machine without a battery.
+    Epoch,
+    /// A date and time, `YYYY-MM-DDTHH:MM:SS`, UTC.
+    At(String),
+}
+
+/// Transport of a forwarded port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A port of the host's loopback that leads into the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port on 127.0.0.1.
+    pub host: u16,
+    /// Port in the machine.
+    pub guest: u16,
+}
+
+/// A machine, described. A value: nothing runs until [`crate::Machine::create`] and `power_on`.
+#[derive(Debug, Clone)]
+pub struct MachineSpec {
+    pub(crate) name: String,
+    pub(crate) memory_mib: u32,
+    pub(crate) cpus: u32,
+    pub(crate) accel: Accel,
+    pub(crate) image: Option<PathBuf>,
+    pub(crate) overlay: bool,
+    pub(crate) disk_bytes: Option<u64>,
+    pub(crate) bus: DiskBus,
+    pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
+    pub(crate) forwards: Vec<Forward>,
+    pub(crate) network: bool,
+    pub(crate) links: Vec<PathBuf>,
+    pub(crate) fw_cfg: Vec<(String, PathBuf)>,
+    pub(crate) rtc: Rtc,
+    pub(crate) watchdog: bool,
+    pub(crate) no_reboot: bool,
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl MachineSpec {
+    /// A machine of 1 GiB and 2 CPUs with network and watchdog, without a disk.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory_mib: 1024,
+            cpus: 2,
+            accel: Accel::Auto,
+            image: None,
+            overlay: true,
+            disk_bytes: None,
+            bus: DiskBus::default(),
+            kernel: None,
+            forwards: Vec::new(),
+            network: true,
+            links: Vec::new(),
+            fw_cfg: Vec::new(),
+            rtc: Rtc::default(),
+            watchdog: true,
+            no_reboot: false,
+            dir: None,
+        }
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Virtual CPUs.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Which accelerator.
+    #[must_use]
+    pub fn accel(mut self, accel: Accel) -> Self {
+        self.accel = accel;
+        self
+    }
+
+    /// Boots a copy-on-write overlay of this image (raw or qcow2); the image itself is never written.
+    /// A machine directory that already has its overlay goes on with it.
+    #[must_use]
+    pub fn image(mut self, image: &Path) -> Self {
+        self.image = Some(image.to_owned());
+        self.overlay = true;
+        self
+    }
+
+    /// Boots this image itself and writes to it.
+    #[must_use]
+    pub fn image_in_place(mut self, image: &Path) -> Self {
+        self.image = Some(image.to_owned());
+        self.overlay = false;
+        self
+    }
+
+    /// Size of the disk the machine sees, in bytes: an overlay larger than its image is the SD card
+    /// larger than what was flashed. Never shrinks.
+    #[must_use]
+    pub fn disk_bytes(mut self, bytes: u64) -> Self {
+        self.disk_bytes = Some(bytes);
+        self
+    }
+
+    /// How the disk is attached.
+    #[must_use]
+    pub fn bus(mut self, bus: DiskBus) -> Self {
+        self.bus = bus;
+        self
+    }
+
+    /// Skips firmware and loader: boots this kernel and initramfs with this command line.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &Path, initrd: &Path, cmdline: &str) -> Self {
+        self.kernel = Some((kernel.to_owned(), initrd.to_owned(), cmdline.to_owned()));
+        self
+    }
+
+    /// Forwards a TCP port of 127.0.0.1 into the machine.
+    #[must_use]
+    pub fn forward_tcp(mut self, host: u16, guest: u16) -> Self {
+        self.forwards.push(Forward {
+            protocol: Protocol::Tcp,
+            host,
+            guest,
+        });
+        self
+    }
+
+    /// Forwards a UDP port of 127.0.0.1 into the machine.
+    #[must_use]
+    pub fn forward_udp(mut self, host: u16, guest: u16) -> Self {
+        self.forwards.push(Forward {
+            protocol: Protocol::Udp,
+            host,
+            guest,
+        });
+        self
+    }
+
+    /// No user-mode network: the machine has no way out but its links.
+    #[must_use]
+    pub fn no_network(mut self) -> Self {
+        self.network = false;
+        self
+    }
+
+    /// One more network card, plugged into this switch.
+    #[must_use]
+    pub fn link(mut self, switch: &crate::Switch) -> Self {
+        self.links.push(switch.socket().to_owned());
+        self
+    }
+
+    /// The seed, handed over as `fw_cfg` entry `opt/holdfast/seed`. The file is read at power-on.
+    #[must_use]
+    pub fn seed(self, file: &Path) -> Self {
+        self.fw_cfg("opt/holdfast/seed", file)
+    }
+
+    /// Any `fw_cfg` entry; QEMU wants names of users' entries to start with `opt/`.
+    #[must_use]
+    pub fn fw_cfg(mut self, name: &str, file: &Path) -> Self {
+        self.fw_cfg.push((name.to_owned(), file.to_owned()));
+        self
+    }
+
+    /// What the clock says at power-on.
+    #[must_use]
+    pub fn rtc(mut self, rtc: Rtc) -> Self {
+        self.rtc = rtc;
+        self
+    }
+
+    /// Without the i6300esb watchdog.
+    #[must_use]
+    pub fn no_watchdog(mut self) -> Self {
+        self.watchdog = false;
+        self
+    }
+
+    /// QEMU ends where the machine would reboot.
+    #[must_use]
+    pub fn no_reboot(mut self) -> Self {
+        self.no_reboot = true;
+        self
+    }
+
+    /// Keeps overlay, firmware variables and console log in this directory (made if missing).
+    /// Without it they live in a temporary one that goes with the machine, unless a test panicked.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// The machine's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

@@ -53,38 +53,22 @@ pub enum Error {
     )]
     BadPath(PathBuf),
     /// QEMU ended while something was expected of it.
-    #[error(
-        "{name}: QEMU ended ({status}) while waiting for {waiting:?}; its errors: {stderr}; console log {log}, last lines:\n{tail}"
-    )]
+    #[error("{}: QEMU ended ({status}) while waiting for {:?}; its errors: {stderr}; {scene}", scene.machine, scene.waiting)]
     Exited {
-        /// The machine.
-        name: String,
         /// QEMU's exit status.
         status: String,
-        /// What was being waited for.
-        waiting: String,
         /// What QEMU wrote to standard error.
         stderr: String,
-        /// The console log.
-        log: PathBuf,
-        /// Its last lines.
-        tail: String,
+        /// What was expected, and the console's last lines.
+        scene: Box<Scene>,
     },
     /// A marker did not appear on the console in time.
-    #[error(
-        "{name}: no {waiting:?} on the console within {limit:?}; log {log}, last lines:\n{tail}"
-    )]
+    #[error("{}: no {:?} on the console within {limit:?}; {scene}", scene.machine, scene.waiting)]
     Timeout {
-        /// The machine.
-        name: String,
-        /// What was being waited for.
-        waiting: String,
         /// How long.
         limit: Duration,
-        /// The console log.
-        log: PathBuf,
-        /// Its last lines.
-        tail: String,
+        /// What was expected, and the console's last lines.
+        scene: Box<Scene>,
     },
     /// The machine is off.
     #[error("{0} is powered off")]
@@ -103,6 +87,30 @@ pub enum Error {
     /// KVM was demanded and does not run guests here.
     #[error("KVM was asked for but a probe guest did not run under it: {0}")]
     NoKvm(String),
+}
+
+/// What a wait that failed leaves to look at.
+#[derive(Debug)]
+pub struct Scene {
+    /// The machine.
+    pub machine: String,
+    /// What was being waited for.
+    pub waiting: String,
+    /// The console log.
+    pub log: PathBuf,
+    /// Its last lines.
+    pub tail: String,
+}
+
+impl std::fmt::Display for Scene {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "console log {}, last lines:\n{}",
+            self.log.display(),
+            self.tail
+        )
+    }
 }
 
 /// This crate's result.

@@ -20,7 +20,7 @@ mod switch;
 pub use accel::{Accel, kvm_works};
 pub use console::Console;
 pub use disk::{Disk, ImageFormat};
-pub use error::{Error, Result};
+pub use error::{Error, Result, Scene};
 pub use firmware::Firmware;
 pub use machine::{Machine, free_tcp_port};
 pub use qmp::Qmp;

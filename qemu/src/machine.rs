@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::args::{Prepared, command_line};
 use crate::console::{Console, Waited};
 use crate::disk::Disk;
-use crate::error::{Error, Result, io};
+use crate::error::{Error, Result, Scene, io};
 use crate::firmware::Firmware;
 use crate::qmp::Qmp;
 use crate::spec::MachineSpec;
@@ -279,11 +279,8 @@ impl Machine {
         }) {
             Waited::Found(i) => Ok((i, running.since.elapsed())),
             Waited::TimedOut => Err(Error::Timeout {
-                name: self.spec.name.clone(),
-                waiting: markers.join(" | "),
                 limit,
-                log: self.console.path().to_owned(),
-                tail: self.console.tail(30),
+                scene: self.scene(markers.join(" | ")),
             }),
             Waited::Dead => {
                 let status = running
@@ -304,11 +301,8 @@ impl Machine {
         while self.is_on() {
             if Instant::now() >= deadline {
                 return Err(Error::Timeout {
-                    name: self.spec.name.clone(),
-                    waiting: "power-off".into(),
                     limit,
-                    log: self.console.path().to_owned(),
-                    tail: self.console.tail(30),
+                    scene: self.scene("power-off".to_owned()),
                 });
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -360,17 +354,21 @@ impl Machine {
     }
 
     fn exited(&self, status: String, waiting: &str) -> Error {
+        let stderr = std::fs::read_to_string(self.home.path().join("qemu.stderr"));
         Error::Exited {
-            name: self.spec.name.clone(),
             status,
-            waiting: waiting.to_owned(),
-            stderr: std::fs::read_to_string(self.home.path().join("qemu.stderr"))
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            stderr: stderr.unwrap_or_default().trim().to_owned(),
+            scene: self.scene(waiting.to_owned()),
+        }
+    }
+
+    fn scene(&self, waiting: String) -> Box<Scene> {
+        Box::new(Scene {
+            machine: self.spec.name.clone(),
+            waiting,
             log: self.console.path().to_owned(),
             tail: self.console.tail(30),
-        }
+        })
     }
 }
 

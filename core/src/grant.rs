@@ -1,0 +1,275 @@
+//! Grants, member records, and the check that every member makes of every other (decision 7).
+
+use crate::cluster::{ClusterId, MeshIndex};
+use crate::documents::{Operators, Policy};
+use crate::keys::{MeshKey, PublicKey};
+use crate::names::{GrantId, GroupName, NodeName, Role};
+use crate::signed::{OpenError, Signable, Signed};
+use serde::{Deserialize, Serialize};
+
+/// What an operator allows the holder of a token's private half.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The cluster it is for.
+    pub cluster: ClusterId,
+    /// Names the grant.
+    pub id: GrantId,
+    /// The token's public half.
+    pub token: PublicKey,
+    /// The role that a node joins with.
+    pub role: Role,
+    /// The groups it gets.
+    #[serde(default)]
+    pub groups: Vec<GroupName>,
+    /// The one name it may take; none: any free one.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+    /// First index it may take.
+    pub first: MeshIndex,
+    /// Last index it may take.
+    pub last: MeshIndex,
+    /// How many signing keys may use it.
+    pub uses: u32,
+    /// Unix seconds after which the lighthouse takes no new signing key.
+    pub not_after: u64,
+}
+
+/// What a joining node says of itself, signed by the token's private half.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// The cluster it is for.
+    pub cluster: ClusterId,
+    /// The grant it uses.
+    pub grant: GrantId,
+    /// Its name.
+    pub name: NodeName,
+    /// Its place in the mesh.
+    pub index: MeshIndex,
+    /// Its WireGuard key.
+    pub mesh_key: MeshKey,
+    /// Its own signing key; also the key of its TLS certificates.
+    pub signing_key: PublicKey,
+    /// Grows when the same node signs anew.
+    pub counter: u64,
+}
+
+impl Signable for Grant {
+    const KIND: &'static str = "grant/1";
+}
+impl Signable for MemberRecord {
+    const KIND: &'static str = "member/1";
+}
+
+/// A record with the grant that proves it: all that peers need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Signed by the token.
+    pub record: Signed<MemberRecord>,
+    /// Signed by an operator.
+    pub grant: Signed<Grant>,
+}
+
+/// A member whose signatures, ranges and standing were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedMember {
+    /// What it says of itself.
+    pub record: MemberRecord,
+    /// What allows it.
+    pub grant: Grant,
+}
+
+/// Why a member was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// A signature does not fit, or content does not parse.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The grant's signer is no operator that may admit nodes.
+    #[error("grant {id} is signed by {key}, which is no operator allowed to admit nodes")]
+    NotAnOperator {
+        /// The grant.
+        id: GrantId,
+        /// Its signer.
+        key: PublicKey,
+    },
+    /// Record and grant name different clusters or the wrong one.
+    #[error("the record or its grant is for another cluster")]
+    OtherCluster,
+    /// The record names another grant or was signed by another token.
+    #[error("the record was not signed by the token of grant {0}")]
+    OtherToken(GrantId),
+    /// Outside of what the grant allows.
+    #[error("grant {id} does not allow {what}")]
+    NotAllowed {
+        /// The grant.
+        id: GrantId,
+        /// Name or index.
+        what: String,
+    },
+    /// Evicted by the policy.
+    #[error("{0} is evicted")]
+    Evicted(NodeName),
+    /// The grant was revoked before this key used it.
+    #[error("grant {0} is revoked")]
+    Revoked(GrantId),
+}
+
+/// Checks `member` against what the roots signed. It asks no clock: `not_after` and `uses` are
+/// for the lighthouse, at the moment of joining.
+///
+/// # Errors
+/// [`MemberError`].
+pub fn verify(
+    member: &Member,
+    cluster: ClusterId,
+    operators: &Operators,
+    policy: &Policy,
+) -> Result<VerifiedMember, MemberError> {
+    let (grant, signer) = member.grant.open_self()?;
+    if grant.cluster != cluster {
+        return Err(MemberError::OtherCluster);
+    }
+    if !operators.honours(&signer, &grant.id) {
+        return Err(MemberError::NotAnOperator { id: grant.id, key: signer });
+    }
+    let (record, token) = member.record.open_self()?;
+    if record.cluster != cluster {
+        return Err(MemberError::OtherCluster);
+    }
+    if token != grant.token || record.grant != grant.id {
+        return Err(MemberError::OtherToken(grant.id));
+    }
+    if !(grant.first..=grant.last).contains(&record.index)
+        || record.index < MeshIndex::FIRST_NODE
+    {
+        return Err(MemberError::NotAllowed {
+            what: format!("mesh index {}", record.index.get()),
+            id: grant.id,
+        });
+    }
+    if grant.name.as_ref().is_some_and(|n| *n != record.name) {
+        return Err(MemberError::NotAllowed { what: format!("the name {}", record.name), id: grant.id });
+    }
+    if policy.evicted.contains(&record.signing_key) {
+        return Err(MemberError::Evicted(record.name));
+    }
+    if policy
+        .revoked
+        .iter()
+        .any(|r| r.id == grant.id && !r.except.contains(&record.signing_key))
+    {
+        return Err(MemberError::Revoked(grant.id));
+    }
+    Ok(VerifiedMember { record, grant })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::{Operator, RevokedGrant, Right};
+    use crate::keys::PrivateKey;
+
+    const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+    fn key(n: u8) -> PrivateKey {
+        PrivateKey::from_bytes([n; 32])
+    }
+
+    fn operators() -> Operators {
+        Operators {
+            cluster: CLUSTER,
+            generation: 1,
+            operators: vec![Operator {
+                name: "ada".parse().unwrap(),
+                key: key(1).public(),
+                rights: vec![Right::All],
+            }],
+            former: vec![],
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy { cluster: CLUSTER, generation: 1, rules: vec![], evicted: vec![], revoked: vec![] }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            cluster: CLUSTER,
+            id: "g1".parse().unwrap(),
+            token: key(2).public(),
+            role: Role::Bare,
+            groups: vec![],
+            name: Some("n1".parse().unwrap()),
+            first: MeshIndex::FIRST_NODE,
+            last: MeshIndex::FIRST_NODE,
+            uses: 1,
+            not_after: 0,
+        }
+    }
+
+    fn record() -> MemberRecord {
+        MemberRecord {
+            cluster: CLUSTER,
+            grant: "g1".parse().unwrap(),
+            name: "n1".parse().unwrap(),
+            index: MeshIndex::FIRST_NODE,
+            mesh_key: MeshKey([4; 32]),
+            signing_key: key(3).public(),
+            counter: 1,
+        }
+    }
+
+    fn member(r: &MemberRecord, token: u8, g: &Grant, operator: u8) -> Member {
+        Member {
+            record: Signed::sign(r, &key(token)).unwrap(),
+            grant: Signed::sign(g, &key(operator)).unwrap(),
+        }
+    }
+
+    #[test]
+    fn accepts_what_an_operator_granted() {
+        verify(&member(&record(), 2, &grant(), 1), CLUSTER, &operators(), &policy()).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_a_hostile_lighthouse_could_make() {
+        let check = |m: Member, p: &Policy| verify(&m, CLUSTER, &operators(), p).unwrap_err();
+        assert!(matches!(
+            check(member(&record(), 2, &grant(), 8), &policy()),
+            MemberError::NotAnOperator { .. }
+        ));
+        assert!(matches!(
+            check(member(&record(), 8, &grant(), 1), &policy()),
+            MemberError::OtherToken(_)
+        ));
+        let other = MemberRecord { index: MeshIndex::LAST, ..record() };
+        assert!(matches!(
+            check(member(&other, 2, &grant(), 1), &policy()),
+            MemberError::NotAllowed { .. }
+        ));
+        let renamed = MemberRecord { name: "n2".parse().unwrap(), ..record() };
+        assert!(matches!(
+            check(member(&renamed, 2, &grant(), 1), &policy()),
+            MemberError::NotAllowed { .. }
+        ));
+        let evicted = Policy { evicted: vec![key(3).public()], ..policy() };
+        assert!(matches!(
+            check(member(&record(), 2, &grant(), 1), &evicted),
+            MemberError::Evicted(_)
+        ));
+    }
+
+    #[test]
+    fn a_revoked_grant_keeps_those_who_had_joined() {
+        let revoked = |except| Policy {
+            revoked: vec![RevokedGrant { id: "g1".parse().unwrap(), except }],
+            ..policy()
+        };
+        let m = member(&record(), 2, &grant(), 1);
+        assert!(matches!(
+            verify(&m, CLUSTER, &operators(), &revoked(vec![])),
+            Err(MemberError::Revoked(_))
+        ));
+        verify(&m, CLUSTER, &operators(), &revoked(vec![key(3).public()])).unwrap();
+    }
+}

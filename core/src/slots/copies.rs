@@ -1,0 +1,65 @@
+//! The two copies of the record on a disk: the newer one counts, the older one is written.
+
+use super::{Record, RecordError};
+use crate::bytes::Block;
+use crate::layout::RECORD_COPIES;
+
+/// What was found in one copy: its sequence number, or why it is not used.
+pub type CopyState = Result<u64, RecordError>;
+
+/// The record with the knowledge which copy to write next.
+///
+/// After a write that failed the disk's state is unknown: read both copies again.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    record: Record,
+    next: usize,
+}
+
+impl Copies {
+    /// Picks the newer of the two copies as read (of [`crate::bytes::BLOCK`] bytes each, at
+    /// [`RECORD_COPIES`] in `hf-slots`; an unreadable one is passed as an empty slice).
+    ///
+    /// # Errors
+    /// Why neither copy is used.
+    pub fn read(copies: [&[u8]; 2]) -> Result<(Self, [CopyState; 2]), [RecordError; 2]> {
+        let records = copies.map(Record::decode);
+        let states = [0, 1].map(|i: usize| match &records[i] {
+            Ok(record) => Ok(record.seq),
+            Err(e) => Err(*e),
+        });
+        let (record, next) = match records {
+            [Ok(a), Ok(b)] if b.seq > a.seq => (b, 0),
+            [Ok(a), _] => (a, 1),
+            [Err(_), Ok(b)] => (b, 0),
+            [Err(a), Err(b)] => return Err([a, b]),
+        };
+        Ok((Self { record, next }, states))
+    }
+
+    /// For a record that is on no disk yet: write it twice, so that both copies hold it.
+    #[must_use]
+    pub const fn fresh(record: Record) -> Self {
+        Self { record, next: 0 }
+    }
+
+    /// The record.
+    #[must_use]
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The record, to call verbs on.
+    pub const fn record_mut(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    /// The next write: an offset in `hf-slots` in bytes, and the block. Flush after it.
+    #[must_use]
+    pub fn next_write(&mut self) -> (u64, Block) {
+        self.record.seq = self.record.seq.saturating_add(1);
+        let at = self.next;
+        self.next = 1 - at;
+        (RECORD_COPIES[at], self.record.encode())
+    }
+}

@@ -1,0 +1,223 @@
+//! One check a rule; the interleavings are in `model`.
+
+use super::*;
+
+const DIGEST: [u8; 32] = [1; 32];
+const NEW: [u8; 32] = [2; 32];
+
+fn boot(record: &mut Record, n: u8) -> Start {
+    record.choose_start([n; 16], Excluded::default()).unwrap()
+}
+
+/// Slot A good and running, slot B on trial.
+fn upgrading(tries: u8) -> Record {
+    let mut r = Record::factory(DIGEST, 1);
+    boot(&mut r, 1);
+    r.quiet(&[1; 16]).unwrap();
+    r.begin_write(Slot::B).unwrap();
+    r.install(Slot::B, NEW, 2, tries).unwrap();
+    r
+}
+
+#[test]
+fn a_record_reads_back_and_keeps_what_it_does_not_know() {
+    let mut block = upgrading(3).encode();
+    block[60] = 0x5a;
+    block[2000] = 0xa5;
+    block[51] |= 0x80;
+    crate::bytes::seal(&mut block);
+    let mut read = Record::decode(&block).unwrap();
+    assert_eq!(read.slot(Slot::B).state, State::Trial);
+    read.request_rescue();
+    let again = read.encode();
+    assert_eq!((again[60], again[2000], again[51]), (0x5a, 0xa5, 0x81));
+}
+
+#[test]
+fn other_blocks_are_refused_by_name() {
+    assert_eq!(Record::decode(&[0; BLOCK]), Err(RecordError::Absent));
+    assert_eq!(Record::decode(&[]), Err(RecordError::Absent));
+    let mut block = Record::factory(DIGEST, 1).encode();
+    block[100] ^= 1;
+    assert_eq!(Record::decode(&block), Err(RecordError::Damaged));
+    block[8] = 2;
+    crate::bytes::seal(&mut block);
+    assert_eq!(Record::decode(&block), Err(RecordError::Version(2)));
+}
+
+#[test]
+fn a_trial_commits_and_is_preferred() {
+    let mut r = upgrading(3);
+    let start = boot(&mut r, 2);
+    assert_eq!(
+        (start.target, start.attempt, start.tries_left),
+        (Target::Slot(Slot::B), 1, 2)
+    );
+    assert_eq!(r.previous(), Some(Target::Slot(Slot::A)));
+    assert_eq!(r.commit(&[2; 16], &DIGEST), Err(VerbError::Digest(Slot::B)));
+    assert_eq!(r.commit(&[1; 16], &NEW), Err(VerbError::OtherBoot));
+    assert_eq!(r.commit(&[2; 16], &NEW), Ok(true));
+    assert_eq!(r.commit(&[2; 16], &NEW), Ok(false));
+    assert_eq!(boot(&mut r, 3).why, Code::PREFERRED);
+    assert_eq!(r.preferred(), Slot::B);
+}
+
+#[test]
+fn a_trial_ends_when_its_tries_do() {
+    let mut r = upgrading(2);
+    for n in 2..4 {
+        assert_eq!(boot(&mut r, n).target, Target::Slot(Slot::B));
+    }
+    assert_eq!(boot(&mut r, 4).target, Target::Slot(Slot::A));
+    assert_eq!(r.slot(Slot::B).state, State::Bad);
+    assert_eq!(r.slot(Slot::B).reason.code, Code::TRIES_USED_UP);
+}
+
+#[test]
+fn a_failed_trial_goes_back_with_its_reason() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.fail_trial(&[2; 16], "no handshake in 300 s").unwrap();
+    assert_eq!(boot(&mut r, 3).target, Target::Slot(Slot::A));
+    assert_eq!(
+        r.slot(Slot::B).reason.to_string(),
+        "the trial failed: no handshake in 300 s"
+    );
+    assert!(r.fail_trial(&[3; 16], "").is_err());
+}
+
+#[test]
+fn a_trial_that_does_not_verify_is_over_a_good_slot_is_not() {
+    let mut r = upgrading(3);
+    let first = boot(&mut r, 2);
+    let mut out = Excluded::default();
+    out.add(first.target);
+    r.start_failed(first.target, "payload digest");
+    let second = r.choose_start([2; 16], out).unwrap();
+    assert_eq!(
+        (r.slot(Slot::B).state, second.target),
+        (State::Bad, Target::Slot(Slot::A))
+    );
+    out.add(second.target);
+    r.start_failed(second.target, "payload digest");
+    assert_eq!(r.slot(Slot::A).state, State::Good);
+    let third = r.choose_start([2; 16], out).unwrap();
+    assert_eq!(third.target, Target::Rescue);
+    assert_eq!(r.previous(), Some(Target::Slot(Slot::A)));
+    out.add(third.target);
+    assert_eq!(r.choose_start([2; 16], out), None);
+    assert_eq!(boot(&mut r, 3).target, Target::Slot(Slot::A));
+}
+
+#[test]
+fn three_uncleared_starts_lead_to_the_other_then_rescue_then_again() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    let targets: Vec<_> = (3..=14).map(|n| boot(&mut r, n).target.name()).collect();
+    assert_eq!(
+        targets,
+        [
+            "b", "b", "b", "a", "a", "a", "rescue", "rescue", "rescue", "b", "a", "rescue"
+        ]
+    );
+    assert_eq!(r.slot(Slot::B).reason.code, Code::DOES_NOT_STAY_UP);
+}
+
+#[test]
+fn the_stand_in_becomes_preferred_once_it_stays_up() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    (3..=5).for_each(|n| {
+        boot(&mut r, n);
+    });
+    assert_eq!(boot(&mut r, 6).why, Code::OTHER_GOOD);
+    assert_eq!(r.quiet(&[6; 16]), Ok(true));
+    assert_eq!(r.quiet(&[6; 16]), Ok(false));
+    assert_eq!(r.preferred(), Slot::A);
+    assert_eq!(boot(&mut r, 7).why, Code::PREFERRED);
+}
+
+#[test]
+fn rescue_on_request_once_and_out_again() {
+    let mut r = Record::factory(DIGEST, 1);
+    r.request_rescue();
+    assert_eq!(boot(&mut r, 1).why, Code::RESCUE_REQUESTED);
+    assert_eq!(boot(&mut r, 2).target, Target::Slot(Slot::A));
+    (3..=4).for_each(|n| {
+        boot(&mut r, n);
+    });
+    assert_eq!(boot(&mut r, 5).target, Target::Rescue);
+    r.leave_rescue();
+    assert_eq!(boot(&mut r, 6).why, Code::TRIED_AGAIN);
+    assert_eq!(boot(&mut r, 7).target, Target::Rescue);
+}
+
+#[test]
+fn writing_never_touches_what_runs_or_is_gone_back_to() {
+    let mut r = upgrading(3);
+    assert_eq!(r.begin_write(Slot::A), Err(VerbError::Running(Slot::A)));
+    boot(&mut r, 2);
+    assert_eq!(r.begin_write(Slot::A), Err(VerbError::LastGood(Slot::A)));
+    assert_eq!(r.begin_write(Slot::B), Err(VerbError::Running(Slot::B)));
+    assert_eq!(r.mark_bad(Slot::A, ""), Err(VerbError::LastGood(Slot::A)));
+    assert_eq!(
+        r.try_slot(Slot::A, 1),
+        Err(VerbError::OtherNotGood(Slot::B))
+    );
+    r.commit(&[2; 16], &NEW).unwrap();
+    r.begin_write(Slot::A).unwrap();
+    assert_eq!(r.install(Slot::A, DIGEST, 3, 0), Err(VerbError::NoTries));
+    r.install(Slot::A, DIGEST, 3, 1).unwrap();
+    assert!(matches!(
+        r.install(Slot::A, DIGEST, 3, 1),
+        Err(VerbError::State { .. })
+    ));
+}
+
+#[test]
+fn rollback_is_a_trial_of_the_other_slot() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    assert_eq!(r.rollback(2), Err(VerbError::OtherNotGood(Slot::B)));
+    r.commit(&[2; 16], &NEW).unwrap();
+    assert_eq!(r.rollback(2), Ok(Slot::A));
+    let start = boot(&mut r, 3);
+    assert_eq!((start.target, start.trial), (Target::Slot(Slot::A), true));
+    r.fail_trial(&[3; 16], "").unwrap();
+    assert_eq!(boot(&mut r, 4).target, Target::Slot(Slot::B));
+}
+
+#[test]
+fn a_lost_record_is_rebuilt_newest_first_and_never_dead() {
+    let mut r = Record::rebuild([Some((DIGEST, 1)), Some((NEW, 2))]);
+    let targets: Vec<_> = (1..=8).map(|n| boot(&mut r, n).target.name()).collect();
+    assert_eq!(
+        targets,
+        ["b", "a", "rescue", "rescue", "rescue", "b", "a", "rescue"]
+    );
+    let mut empty = Record::rebuild([None, None]);
+    assert_eq!(boot(&mut empty, 1).target, Target::Rescue);
+}
+
+#[test]
+fn the_older_copy_is_written_and_the_newer_read() {
+    let mut copies = Copies::fresh(Record::factory(DIGEST, 1));
+    let (at0, a) = copies.next_write();
+    let (at1, b) = copies.next_write();
+    assert_eq!([at0, at1], crate::layout::RECORD_COPIES);
+    let (mut read, states) = Copies::read([&a, &b]).unwrap();
+    assert_eq!((read.record().seq(), states), (2, [Ok(1), Ok(2)]));
+    assert_eq!(read.next_write().0, at0);
+    let (mut one, states) = Copies::read([&a, &[]]).unwrap();
+    assert_eq!(
+        (one.record().seq(), states[1]),
+        (1, Err(RecordError::Absent))
+    );
+    assert_eq!(one.next_write().0, at1);
+    assert_eq!(
+        Copies::read([&[], &[]]).unwrap_err(),
+        [RecordError::Absent; 2]
+    );
+}

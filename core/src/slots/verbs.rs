@@ -1,0 +1,271 @@
+//! What the running system and the operator change.
+
+use super::{BootId, Code, Record, STARTS_MAX, Slot, SlotInfo, State, Target};
+
+/// Why a verb is refused; the record is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VerbError {
+    /// The record was written by another boot than the caller's.
+    #[error(
+        "the record belongs to another boot: this is not the disk this system was started from"
+    )]
+    OtherBoot,
+    /// The slot is the one that runs.
+    #[error("slot {0} is running")]
+    Running(Slot),
+    /// The slot holds the last good system.
+    #[error("slot {0} holds the last good system")]
+    LastGood(Slot),
+    /// No proven system would be left to go back to.
+    #[error("slot {0} is not good: there would be nothing to go back to")]
+    OtherNotGood(Slot),
+    /// The slot is not in a state that allows this.
+    #[error("slot {slot} is {state}, not {needed}")]
+    State {
+        /// The slot.
+        slot: Slot,
+        /// Its state.
+        state: State,
+        /// What it would have to be.
+        needed: &'static str,
+    },
+    /// The digest is not the one on trial.
+    #[error("slot {0} holds another image than the one named")]
+    Digest(Slot),
+    /// Rescue runs, or nothing does.
+    #[error("no slot is running")]
+    NoSlotRuns,
+    /// A trial needs at least one try.
+    #[error("a trial needs at least one try")]
+    NoTries,
+}
+
+impl Record {
+    fn running_slot(&self) -> Result<Slot, VerbError> {
+        match self.last {
+            Some(Target::Slot(slot)) => Ok(slot),
+            Some(Target::Rescue) | None => Err(VerbError::NoSlotRuns),
+        }
+    }
+
+    fn of_this_boot(&self, boot_id: &BootId) -> Result<(), VerbError> {
+        if &self.boot_id == boot_id {
+            Ok(())
+        } else {
+            Err(VerbError::OtherBoot)
+        }
+    }
+
+    /// `slot` may be changed: it does not run, and what would be gone back to is proven.
+    /// Where nothing is good (a rebuilt record in rescue) there is nothing to protect.
+    fn replaceable(&self, slot: Slot) -> Result<(), VerbError> {
+        if self.last == Some(Target::Slot(slot)) {
+            return Err(VerbError::Running(slot));
+        }
+        if self.slot(slot.other()).is_good() {
+            return Ok(());
+        }
+        if self.slot(slot).is_good() {
+            return Err(VerbError::LastGood(slot));
+        }
+        // The running trial is all there is: it must not lose what it would go back to.
+        if self.last == Some(Target::Slot(slot.other())) {
+            return Err(VerbError::OtherNotGood(slot.other()));
+        }
+        Ok(())
+    }
+
+    /// Before the first byte of `slot` is overwritten: write and flush the record, then clear
+    /// the slot's header block, write the payloads, write the header last, call [`Self::install`].
+    ///
+    /// # Errors
+    /// [`VerbError`] when the slot runs or is needed to go back to.
+    pub fn begin_write(&mut self, slot: Slot) -> Result<(), VerbError> {
+        self.replaceable(slot)?;
+        *self.slot_mut(slot) = SlotInfo::EMPTY;
+        self.give_reason(slot, Code::WRITING, "");
+        Ok(())
+    }
+
+    /// After the header was written, flushed and read back: puts `slot` on trial.
+    ///
+    /// # Errors
+    /// [`VerbError`] unless [`Self::begin_write`] came before, or when there are no tries.
+    pub fn install(
+        &mut self,
+        slot: Slot,
+        digest: [u8; 32],
+        generation: u64,
+        tries: u8,
+    ) -> Result<(), VerbError> {
+        self.replaceable(slot)?;
+        let state = self.slot(slot).state;
+        if state != State::Empty {
+            return Err(VerbError::State {
+                slot,
+                state,
+                needed: "empty",
+            });
+        }
+        if tries == 0 {
+            return Err(VerbError::NoTries);
+        }
+        *self.slot_mut(slot) = SlotInfo {
+            digest,
+            generation,
+            state: State::Trial,
+            tries_left: tries,
+            ..SlotInfo::EMPTY
+        };
+        self.give_reason(slot, Code::INSTALLED, "");
+        Ok(())
+    }
+
+    /// The running trial is proven: it becomes good and preferred. `false`: it already was good.
+    ///
+    /// # Errors
+    /// [`VerbError`] when the running slot is another, or another image.
+    pub fn commit(&mut self, boot_id: &BootId, digest: &[u8; 32]) -> Result<bool, VerbError> {
+        self.of_this_boot(boot_id)?;
+        let slot = self.running_slot()?;
+        let info = self.slot_mut(slot);
+        if &info.digest != digest {
+            return Err(VerbError::Digest(slot));
+        }
+        match info.state {
+            State::Good => Ok(false),
+            State::Trial => {
+                info.state = State::Good;
+                info.tries_left = 0;
+                info.starts = 0;
+                self.preferred = slot;
+                self.give_reason(slot, Code::COMMITTED, "");
+                Ok(true)
+            }
+            state => Err(VerbError::State {
+                slot,
+                state,
+                needed: "trial",
+            }),
+        }
+    }
+
+    /// The running trial failed; the next start is the good slot.
+    ///
+    /// # Errors
+    /// [`VerbError`] when what runs is not on trial.
+    pub fn fail_trial(&mut self, boot_id: &BootId, detail: &str) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
+        let slot = self.running_slot()?;
+        let info = self.slot_mut(slot);
+        if info.state != State::Trial {
+            return Err(VerbError::State {
+                slot,
+                state: info.state,
+                needed: "trial",
+            });
+        }
+        info.state = State::Bad;
+        info.tries_left = 0;
+        self.give_reason(slot, Code::GATE_FAILED, detail);
+        Ok(())
+    }
+
+    /// The running system has been up for [`super::QUIET_SECONDS`], or stops because it was asked
+    /// to: its starts are cleared. A good slot that stands in for one that does not stay up
+    /// becomes preferred. A trial's tries are not given back. `true`: something changed.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn quiet(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
+        self.of_this_boot(boot_id)?;
+        let before = (self.slots, self.preferred, self.rescue_starts);
+        match self.last {
+            Some(Target::Rescue) => self.rescue_starts = 0,
+            Some(Target::Slot(slot)) if self.slot(slot).is_good() => {
+                self.slot_mut(slot).starts = 0;
+                // Rescue did its work, whatever it was.
+                self.rescue_starts = 0;
+                let preferred = self.slot(self.preferred);
+                if !preferred.is_good() || preferred.starts >= STARTS_MAX {
+                    self.preferred = slot;
+                }
+                if self.slot(slot).reason.code == Code::TRIED_AGAIN {
+                    self.give_reason(slot, Code::COMMITTED, "stayed up again");
+                }
+            }
+            Some(Target::Slot(_)) | None => {}
+        }
+        Ok(before != (self.slots, self.preferred, self.rescue_starts))
+    }
+
+    /// Puts `slot`, whole and not running, on trial again.
+    ///
+    /// # Errors
+    /// [`VerbError`] when it is empty or runs, or the other one is not good.
+    pub fn try_slot(&mut self, slot: Slot, tries: u8) -> Result<(), VerbError> {
+        if self.last == Some(Target::Slot(slot)) {
+            return Err(VerbError::Running(slot));
+        }
+        if !self.slot(slot.other()).is_good() {
+            return Err(VerbError::OtherNotGood(slot.other()));
+        }
+        if tries == 0 {
+            return Err(VerbError::NoTries);
+        }
+        let info = self.slot_mut(slot);
+        if info.state == State::Empty || info.digest == [0; 32] {
+            return Err(VerbError::State {
+                slot,
+                state: info.state,
+                needed: "good or bad",
+            });
+        }
+        info.state = State::Trial;
+        info.tries_left = tries;
+        info.starts = 0;
+        self.give_reason(slot, Code::RETRIED, "");
+        Ok(())
+    }
+
+    /// Goes back to the other slot: a trial like any other.
+    ///
+    /// # Errors
+    /// As [`Self::try_slot`], and when no slot runs.
+    pub fn rollback(&mut self, tries: u8) -> Result<Slot, VerbError> {
+        let slot = self.running_slot()?.other();
+        self.try_slot(slot, tries)?;
+        Ok(slot)
+    }
+
+    /// Never starts `slot` again until it is written anew or tried on request.
+    ///
+    /// # Errors
+    /// [`VerbError::LastGood`].
+    pub fn mark_bad(&mut self, slot: Slot, detail: &str) -> Result<(), VerbError> {
+        let info = self.slot(slot);
+        if info.is_good() && !self.slot(slot.other()).is_good() {
+            return Err(VerbError::LastGood(slot));
+        }
+        if info.state == State::Empty {
+            return Err(VerbError::State {
+                slot,
+                state: State::Empty,
+                needed: "trial or good",
+            });
+        }
+        let info = self.slot_mut(slot);
+        info.state = State::Bad;
+        info.tries_left = 0;
+        self.give_reason(slot, Code::MARKED_BAD, detail);
+        if slot == self.preferred && self.slot(slot.other()).is_good() {
+            self.preferred = slot.other();
+        }
+        Ok(())
+    }
+
+    /// Starts rescue next, once.
+    pub fn request_rescue(&mut self) {
+        self.rescue_requested = true;
+    }
+}

@@ -1,0 +1,51 @@
+# Holdfast's front door. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export XDG_CACHE_HOME ?= $(HOME)/.cache
+TOOLS := $(XDG_CACHE_HOME)/holdfast
+export PATH := $(HOME)/.cargo/bin:$(TOOLS)/zig/bin:$(TOOLS)/tools/bin:/usr/local/go/bin:$(PATH)
+NODE := target/release/node/x86_64
+MUSL := x86_64-unknown-linux-musl
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (Debian packages, Rust, cargo-zigbuild)
+	@scripts/setup
+
+build: setup ## the holdfast command, and what runs on a node
+	@$(MAKE) --no-print-directory cli node
+
+cli: ## target/release/holdfast
+	cargo build --release --locked -p holdfast-cli
+
+node: ## init, agent (static) and the loader, into target/release/node
+	cargo zigbuild --profile node --locked --target $(MUSL) -p holdfast-init -p holdfast-agent
+	cargo build --profile node --locked --target x86_64-unknown-uefi -p holdfast-boot
+	mkdir -p $(NODE)
+	cp -u target/$(MUSL)/node/holdfast-init target/$(MUSL)/node/holdfast-agent $(NODE)/
+	cp -u target/x86_64-unknown-uefi/node/holdfast-boot.efi $(NODE)/
+
+demo: build ## the whole way of a node, with its times
+	@scripts/demo
+
+test: build ## every test, the ones in virtual machines included
+	@scripts/test
+
+test-long: build ## the slower stories
+	@scripts/test --long
+
+check: setup ## formatting, lints, licences
+	@scripts/check
+
+bench-image: build ## build times and sizes, beside mkosi
+	@scripts/bench-image
+
+bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes machine
+	@scripts/bench-boot
+
+conformance: ## k3s's contract, checked against K3S=PATH (default: the stand-in)
+	@kube/conformance/run $(K3S)
+
+.PHONY: help setup build cli node demo test test-long check bench-image bench-boot conformance

@@ -3,7 +3,10 @@
 //! What the loader shares with the running system is `no_std`; the rest needs the feature `std`.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
+extern crate alloc;
+
 pub mod bytes;
+pub mod gpt;
 pub mod guid;
 pub mod header;
 pub mod layout;

@@ -1,1 +1,18 @@
-//! Holdfast tests.
+//! Verbs for stories: a [`Lab`] has a cluster and a lighthouse, a [`Node`] is a virtual machine in
+//! it. A story drives both as an operator would, with the `holdfast` command, and waits for
+//! conditions. When it fails, console logs stay.
+
+mod command;
+mod lab;
+mod lighthouse;
+mod node;
+mod until;
+
+pub use command::{Holdfast, Outcome};
+pub use lab::{Built, Lab};
+pub use lighthouse::LighthouseProcess;
+pub use node::{Node, NodeView};
+pub use until::{until, until_some};
+
+/// What stories return: the first failure with its context.
+pub type Story = anyhow::Result<()>;

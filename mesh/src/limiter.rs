@@ -1,0 +1,115 @@
+//! Handshake messages allowed per source address, counted before any cryptography.
+//!
+//! boringtun's own limiter is one counter for all senders together: whoever floods it makes
+//! everybody pay with a cookie round trip. This one stands in front and is per source, so a
+//! single flooding address does not reach it. Sources can be forged; a flood from more addresses
+//! than the table holds passes through to boringtun's limiter, whose cookies ask for proof.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Messages a source may send at once.
+const BURST: u32 = 20;
+/// After which one more is allowed: 10 a second, far above what a peer needs (one in 5 s).
+const REFILL: Duration = Duration::from_millis(100);
+/// Sources remembered; about 200 kB at most.
+const TABLE: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: u32,
+    since: Instant,
+}
+
+/// One token bucket per source: an IPv4 address or an IPv6 /64.
+#[derive(Debug, Default)]
+pub(crate) struct SourceLimiter {
+    buckets: HashMap<IpAddr, Bucket>,
+}
+
+impl SourceLimiter {
+    /// Takes a token of `source`; false when it has none left.
+    pub(crate) fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
+        let key = group(source);
+        if !self.buckets.contains_key(&key) && self.buckets.len() >= TABLE {
+            self.sweep(now);
+            if self.buckets.len() >= TABLE {
+                return true;
+            }
+        }
+        let bucket = self.buckets.entry(key).or_insert(Bucket { tokens: BURST, since: now });
+        refill(bucket, now);
+        let allowed = bucket.tokens > 0;
+        bucket.tokens = bucket.tokens.saturating_sub(1);
+        allowed
+    }
+
+    /// Forgets sources that have been quiet long enough to have a full bucket again.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.buckets.retain(|_, bucket| {
+            refill(bucket, now);
+            bucket.tokens < BURST
+        });
+    }
+}
+
+fn refill(bucket: &mut Bucket, now: Instant) {
+    let steps = now.saturating_duration_since(bucket.since).as_millis() / REFILL.as_millis();
+    let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+    if steps > 0 {
+        bucket.tokens = bucket.tokens.saturating_add(steps).min(BURST);
+        bucket.since += REFILL.saturating_mul(steps).min(now.saturating_duration_since(bucket.since));
+    }
+}
+
+/// An IPv6 host owns its /64, so counting single addresses would count nothing.
+fn group(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(a) => {
+            let [a, b, c, d, ..] = a.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_others_are_not() {
+        let mut limiter = SourceLimiter::default();
+        let now = Instant::now();
+        let bad = IpAddr::from([198, 51, 100, 1]);
+        let passed = (0..1000).filter(|_| limiter.allow(bad, now)).count();
+        assert_eq!(passed, BURST as usize);
+        assert!(limiter.allow(IpAddr::from([198, 51, 100, 2]), now));
+        assert!(!limiter.allow(bad, now + Duration::from_millis(99)));
+        assert!(limiter.allow(bad, now + Duration::from_millis(100)));
+        assert!(!limiter.allow(bad, now + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_whole_ipv6_network_is_one_source() {
+        let mut limiter = SourceLimiter::default();
+        let now = Instant::now();
+        let passed = (0..1000u16)
+            .filter(|n| limiter.allow(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *n).into(), now))
+            .count();
+        assert_eq!(passed, BURST as usize);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_quiet_sources_are_forgotten() {
+        let mut limiter = SourceLimiter::default();
+        let now = Instant::now();
+        for n in 0..20_000u32 {
+            limiter.allow(IpAddr::from(n.to_be_bytes()), now);
+        }
+        assert_eq!(limiter.buckets.len(), TABLE);
+        limiter.sweep(now + Duration::from_secs(60));
+        assert!(limiter.buckets.is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! Merges consecutive TCP segments before they are written to the TUN device.
+//!
+//! One write of 64 KiB instead of 46 small ones is the largest single gain of the data plane
+//! (three times the throughput, measured). What is merged is what Linux's GRO would merge: plain
+//! ACK segments of one connection, next sequence number, equal acknowledgment, options and IP
+//! fields, whose checksums are right. A push or a short segment ends a run.
+
+/// `struct virtio_net_hdr` (linux/virtio_net.h), 10 bytes, native byte order.
+pub(crate) const VNET_HEADER: usize = 10;
+const NEEDS_CSUM: u8 = 1;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+/// An IP packet's length field ends here.
+const MAX_IP: usize = 65_535;
+/// Runs looked at for a segment: connections active at one moment in one batch.
+const LOOK_BACK: usize = 8;
+/// Runs that keep a large buffer between batches.
+const KEEP_LARGE: usize = 8;
+
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+
+/// Addresses and ports of a TCP packet.
+type Flow = ([u8; 32], [u8; 4]);
+
+/// A TCP packet's shape.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    flow: Flow,
+    v6: bool,
+    ip_len: usize,
+    header_len: usize,
+    seq: u32,
+    payload: usize,
+    push: bool,
+    /// May be merged with others.
+    plain: bool,
+}
+
+#[derive(Debug, Default)]
+struct Run {
+    /// vnet header, then the packet.
+    frame: Vec<u8>,
+    first: Option<Segment>,
+    next_seq: u32,
+    segments: usize,
+    closed: bool,
+}
+
+/// Collects packets, merging where it may; [`finish`](Self::finish) gives frames to write.
+#[derive(Debug, Default)]
+pub(crate) struct Merger {
+    runs: Vec<Run>,
+    used: usize,
+}
+
+impl Merger {
+    /// Takes one IP packet. Order within a connection is kept.
+    pub(crate) fn push(&mut self, packet: &[u8]) {
+        let segment = parse(packet);
+        if let Some(segment) = segment
+            && self.append(&segment, packet)
+        {
+            return;
+        }
+        if self.used == self.runs.len() {
+            self.runs.push(Run::default());
+        }
+        self.runs[self.used].start(packet, segment);
+        self.used += 1;
+    }
+
+    fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
+        let newest = self.runs[..self.used]
+            .iter_mut()
+            .rev()
+            .take(LOOK_BACK)
+            .find(|run| run.first.is_some_and(|f| f.flow == segment.flow && f.v6 == segment.v6));
+        newest.is_some_and(|run| run.append(segment, packet))
+    }
+
+    /// The frames to write, in order.
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = &[u8]> {
+        self.runs[..self.used].iter_mut().map(|run| {
+            run.complete();
+            &run.frame[..]
+        })
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&mut self) {
+        for run in self.runs[..self.used].iter_mut().skip(KEEP_LARGE) {
+            run.frame.clear();
+            run.frame.shrink_to(4096);
+        }
+        self.used = 0;
+    }
+}
+
+impl Run {
+    fn start(&mut self, packet: &[u8], segment: Option<Segment>) {
+        self.frame.clear();
+        self.frame.extend_from_slice(&[0; VNET_HEADER]);
+        self.frame.extend_from_slice(packet);
+        self.first = segment;
+        self.segments = 1;
+        self.closed = true;
+        if let Some(segment) = segment {
+            self.next_seq = segment.seq.wrapping_add(segment.payload as u32);
+            self.closed = !segment.plain || segment.push;
+        }
+    }
+
+    fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
+        let Some(first) = self.first else { return false };
+        let length = self.frame.len() - VNET_HEADER;
+        let fits = !self.closed
+            && segment.plain
+            && segment.seq == self.next_seq
+            && segment.payload <= first.payload
+            && length + segment.payload <= MAX_IP
+            && segment.header_len == first.header_len
+            && same_headers(&self.frame[VNET_HEADER..], packet, &first);
+        if !fits {
+            return false;
+        }
+        self.frame.extend_from_slice(&packet[segment.header_len..]);
+        self.next_seq = self.next_seq.wrapping_add(segment.payload as u32);
+        self.segments += 1;
+        if segment.push {
+            self.frame[VNET_HEADER + first.ip_len + 13] |= PSH;
+        }
+        self.closed = segment.push || segment.payload < first.payload;
+        true
+    }
+
+    /// Writes lengths, partial checksum and vnet header of a merged packet.
+    fn complete(&mut self) {
+        let Some(first) = self.first else { return };
+        if self.segments < 2 {
+            return;
+        }
+        let (vnet, packet) = self.frame.split_at_mut(VNET_HEADER);
+        let tcp_len = packet.len() - first.ip_len;
+        if first.v6 {
+            packet[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
+        } else {
+            let total = packet.len() as u16;
+            packet[2..4].copy_from_slice(&total.to_be_bytes());
+            packet[10..12].fill(0);
+            let sum = !fold(add(0, &packet[..first.ip_len]));
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        let partial = fold(pseudo_header(packet, first.v6, tcp_len));
+        packet[first.ip_len + 16..first.ip_len + 18].copy_from_slice(&partial.to_be_bytes());
+        vnet[0] = NEEDS_CSUM;
+        vnet[1] = if first.v6 { GSO_TCPV6 } else { GSO_TCPV4 };
+        vnet[2..4].copy_from_slice(&(first.header_len as u16).to_ne_bytes());
+        vnet[4..6].copy_from_slice(&(first.payload as u16).to_ne_bytes());
+        vnet[6..8].copy_from_slice(&(first.ip_len as u16).to_ne_bytes());
+        vnet[8..10].copy_from_slice(&16u16.to_ne_bytes());
+    }
+}
+
+/// Everything but lengths, checksums, sequence number, window and PSH is equal.
+fn same_headers(a: &[u8], b: &[u8], shape: &Segment) -> bool {
+    let ip = if shape.v6 {
+        // Version, traffic class and flow label; hop limit.
+        a[..4] == b[..4] && a[7] == b[7]
+    } else {
+        // Type of service; don't-fragment; time to live.
+        a[1] == b[1] && a[6] == b[6] && a[8] == b[8]
+    };
+    let at = shape.ip_len;
+    let acknowledgment = a[at + 8..at + 12] == b[at + 8..at + 12];
+    ip && acknowledgment && a[at + 20..shape.header_len] == b[at + 20..shape.header_len]
+}
+
+/// A well-formed, unfragmented TCP packet whose length fields are true; `None` for the rest.
+fn parse(packet: &[u8]) -> Option<Segment> {
+    let v6 = packet.first()? >> 4 == 6;
+    let mut addresses = [0u8; 32];
+    let ip_len = if v6 {
+        let payload = usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]));
+        if *packet.get(6)? != 6 || packet.len() != payload + 40 {
+            return None;
+        }
+        addresses.copy_from_slice(packet.get(8..40)?);
+        40
+    } else {
+        let total = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
+        let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & !0x4000 != 0;
+        if packet[0] != 0x45 || *packet.get(9)? != 6 || total != packet.len() || fragment {
+            return None;
+        }
+        addresses[..8].copy_from_slice(packet.get(12..20)?);
+        20
+    };
+    let tcp = packet.get(ip_len..)?;
+    let tcp_len = usize::from(*tcp.get(12)? >> 4) * 4;
+    if tcp_len < 20 || tcp.len() < tcp_len {
+        return None;
+    }
+    let payload = tcp.len() - tcp_len;
+    let flags = tcp[13];
+    // The reserved bits beside the data offset must be clear too: one of them is a flag now.
+    let plain = flags & !PSH == ACK && tcp[12] & 0x0f == 0 && payload > 0;
+    Some(Segment {
+        flow: (addresses, [tcp[0], tcp[1], tcp[2], tcp[3]]),
+        v6,
+        ip_len,
+        header_len: ip_len + tcp_len,
+        seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+        payload,
+        push: flags & PSH != 0,
+        plain: plain && checksums_hold(packet, v6, ip_len),
+    })
+}
+
+/// Merging computes the checksums anew: it must not repair a damaged packet.
+fn checksums_hold(packet: &[u8], v6: bool, ip_len: usize) -> bool {
+    let tcp = &packet[ip_len..];
+    let sum = add(pseudo_header(packet, v6, tcp.len()), tcp);
+    fold(sum) == 0xffff && (v6 || fold(add(0, &packet[..ip_len])) == 0xffff)
+}
+
+fn pseudo_header(packet: &[u8], v6: bool, tcp_len: usize) -> u64 {
+    let addresses = if v6 { &packet[8..40] } else { &packet[12..20] };
+    add(tcp_len as u64 + 6, addresses)
+}
+
+/// Ones' complement sum (RFC 1071), not folded yet.
+fn add(start: u64, bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(4);
+    let mut sum = start;
+    for word in &mut words {
+        sum = sum.wrapping_add(u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]])));
+    }
+    let mut last = [0u8; 4];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    sum.wrapping_add(u64::from(u32::from_be_bytes(last)))
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

@@ -1,0 +1,256 @@
+//! Starts the engine's tasks and steers them.
+
+use crate::config::{PeerConfig, PeerUpdate};
+use crate::device::{Device, Reader, Writer};
+use crate::engine::Engine;
+use crate::error::MeshError;
+use crate::keys::{MeshKey, MeshPrivateKey};
+use crate::outbox::Outbox;
+use crate::packet::MAX_DATAGRAM;
+use crate::socket::{self, MeshSocket, RECEIVE_BATCH, RECEIVE_BUFFER};
+use crate::tun::gone;
+use quinn_udp::RecvMeta;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// boringtun's timers want to be looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A member of the mesh.
+pub struct Mesh;
+
+/// What is known of a peer at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its key.
+    pub public_key: MeshKey,
+    /// Where it is: configured, or learned from its last authentic packet.
+    pub endpoint: Option<SocketAddr>,
+    /// Age of the session in use; `None`: there is none.
+    pub last_handshake: Option<Duration>,
+    /// Authentic bytes received from it, as UDP payload.
+    pub rx_bytes: u64,
+    /// Bytes sent to it, as UDP payload.
+    pub tx_bytes: u64,
+}
+
+/// Steers a running mesh; clones steer the same one. It runs until the last handle is dropped,
+/// [`shutdown`](Self::shutdown) is called, or device or socket fail ([`stopped`](Self::stopped)).
+#[derive(Clone)]
+pub struct MeshHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    socket: Arc<MeshSocket>,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<Option<Arc<MeshError>>>,
+}
+
+impl Mesh {
+    /// Starts a member without peers on `device` and `socket`, as tasks of the current tokio
+    /// runtime (two data tasks, one for timers). Set the clock before: the time of this moment
+    /// goes into handshakes, and a peer refuses one older than the last it saw.
+    pub fn start(
+        device: impl Into<Device>,
+        socket: MeshSocket,
+        private_key: &MeshPrivateKey,
+    ) -> MeshHandle {
+        let engine = Arc::new(Engine::new(private_key));
+        let socket = Arc::new(socket);
+        let (stop, mut stopping) = watch::channel(false);
+        let (end, ended) = watch::channel(None);
+        let (reader, writer) = device.into().split();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(outbound(engine.clone(), socket.clone(), reader));
+        tasks.spawn(inbound(engine.clone(), socket.clone(), writer));
+        tasks.spawn(timers(engine.clone(), socket.clone()));
+        tokio::spawn(async move {
+            let why = tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => MeshError::Stopped,
+                first = tasks.join_next() => match first {
+                    Some(Ok(error)) => error,
+                    Some(Err(panic)) => MeshError::Panic(panic.to_string()),
+                    None => MeshError::Stopped,
+                },
+            };
+            tasks.shutdown().await;
+            end.send_replace(Some(Arc::new(why)));
+        });
+        MeshHandle { inner: Arc::new(Inner { engine, socket, stop, ended }) }
+    }
+}
+
+impl MeshHandle {
+    /// Makes `wanted` the peers. Peers that stay keep their sessions; new ones, and those whose
+    /// wanted endpoint changed, get a handshake at once when an endpoint is known.
+    ///
+    /// # Errors
+    /// [`MeshError::Config`]; then nothing was changed.
+    pub fn set_peers(&self, wanted: &[PeerConfig]) -> Result<PeerUpdate, MeshError> {
+        let mut out = Outbox::default();
+        let update = self.inner.engine.set_peers(wanted, &mut out, Instant::now())?;
+        self.inner.socket.send_now(&mut out);
+        Ok(update)
+    }
+
+    /// All peers, by key.
+    #[must_use]
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let mut all: Vec<PeerStatus> = self
+            .inner
+            .engine
+            .peers()
+            .iter()
+            .map(|peer| {
+                let state = peer.lock();
+                PeerStatus {
+                    public_key: peer.key,
+                    endpoint: state.endpoint,
+                    last_handshake: state.session(),
+                    rx_bytes: state.rx_bytes,
+                    tx_bytes: state.tx_bytes,
+                }
+            })
+            .collect();
+        all.sort_by_key(|status| status.public_key);
+        all
+    }
+
+    /// Waits until there is a session with `key`; at once when there is one already.
+    ///
+    /// # Errors
+    /// [`MeshError::UnknownPeer`], [`MeshError::NoHandshake`] after `timeout`, or why the mesh
+    /// ended.
+    pub async fn wait_handshake(&self, key: MeshKey, timeout: Duration) -> Result<(), MeshError> {
+        let mut sessions = self.inner.engine.sessions.subscribe();
+        let wait = async {
+            loop {
+                sessions.mark_unchanged();
+                let peer = self.inner.engine.peer(key).ok_or(MeshError::UnknownPeer(key))?;
+                if peer.lock().session().is_some() {
+                    return Ok(());
+                }
+                if sessions.changed().await.is_err() {
+                    return Err(MeshError::Stopped);
+                }
+            }
+        };
+        tokio::select! {
+            result = tokio::time::timeout(timeout, wait) => result.unwrap_or_else(|_| {
+                let endpoint = self.inner.engine.peer(key).and_then(|p| p.lock().endpoint);
+                Err(MeshError::NoHandshake { key, endpoint, waited: timeout })
+            }),
+            _ = self.stopped() => Err(MeshError::Stopped),
+        }
+    }
+
+    /// This member's key.
+    #[must_use]
+    pub fn public_key(&self) -> MeshKey {
+        self.inner.engine.key()
+    }
+
+    /// The UDP port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.inner.socket.port()
+    }
+
+    /// Packets that wait for a session, over all peers.
+    #[must_use]
+    pub fn packets_waiting(&self) -> usize {
+        self.inner.engine.waiting()
+    }
+
+    /// Waits for the end and tells why; [`MeshError::Stopped`] after a shutdown.
+    pub async fn stopped(&self) -> Arc<MeshError> {
+        let mut ended = self.inner.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_else(|| Arc::new(MeshError::Stopped)),
+            Err(_) => Arc::new(MeshError::Stopped),
+        }
+    }
+
+    /// Stops, and waits until device and socket are given back.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        self.stopped().await;
+    }
+}
+
+/// Device to socket.
+async fn outbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut reader: Reader) -> MeshError {
+    let mut out = Outbox::default();
+    loop {
+        match reader.read().await {
+            Ok(true) => {}
+            Ok(false) => return MeshError::Stopped,
+            Err(e) if gone(&e) => return MeshError::Device(e),
+            Err(e) => {
+                // One packet that could not be read; a device that is down wakes nobody.
+                tracing::debug!("reading from the mesh device: {e}");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        }
+        engine.outbound(reader.packets(), &mut out, Instant::now());
+        if let Err(e) = socket.send(&mut out).await {
+            return MeshError::Socket(e);
+        }
+    }
+}
+
+/// Socket to device.
+async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Writer) -> MeshError {
+    let mut buffers = vec![vec![0u8; RECEIVE_BUFFER]; RECEIVE_BATCH];
+    let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
+    let mut plain = vec![0u8; MAX_DATAGRAM];
+    let mut out = Outbox::default();
+    loop {
+        let filled = match socket.receive(&mut buffers, &mut metas).await {
+            Ok(filled) => filled,
+            Err(e) if fatal(&e) => return MeshError::Socket(e),
+            Err(e) => {
+                tracing::debug!("receiving on the mesh's UDP socket: {e}");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        for (buffer, meta) in buffers.iter().zip(&metas).take(filled) {
+            let bytes = &buffer[..meta.len.min(buffer.len())];
+            let (from, now) = (socket::source(meta), Instant::now());
+            engine.inbound(from, bytes, meta.stride, &mut plain, &mut writer, &mut out, now);
+            if let Err(e) = writer.flush().await {
+                return MeshError::Device(e);
+            }
+        }
+        if !out.is_empty()
+            && let Err(e) = socket.send(&mut out).await
+        {
+            return MeshError::Socket(e);
+        }
+    }
+}
+
+async fn timers(engine: Arc<Engine>, socket: Arc<MeshSocket>) -> MeshError {
+    let mut out = Outbox::default();
+    let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        engine.tick(&mut out, Instant::now());
+        if let Err(e) = socket.send(&mut out).await {
+            return MeshError::Socket(e);
+        }
+    }
+}
+
+/// The descriptor itself is bad; everything else (an ICMP error handed up) passes.
+fn fatal(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK))
+}

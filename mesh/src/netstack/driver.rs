@@ -1,0 +1,206 @@
+//! The stack's state and the task that moves it.
+
+use super::phy::Queues;
+use ipnet::IpNet;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Bytes buffered per direction and connection: 20 ms at 100 Mbit/s.
+const SOCKET_BUFFER: usize = 256 * 1024;
+/// A connection whose peer stays silent this long is given up.
+const SILENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
+/// Silence is asked about this often.
+const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(25);
+/// Ports that outgoing connections use (RFC 6335).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+/// Packets taken in before the stack is moved.
+const BATCH: usize = 64;
+
+/// What streams, listeners and the driver share.
+pub(super) struct Shared {
+    stack: Mutex<Stack>,
+    /// Something is to be done.
+    wake: Notify,
+}
+
+pub(super) struct Stack {
+    pub interface: Interface,
+    pub sockets: SocketSet<'static>,
+    queues: Queues,
+    /// Sockets nobody holds any more; removed once they are closed.
+    orphans: Vec<SocketHandle>,
+    pub listening: BTreeSet<u16>,
+    next_port: u16,
+}
+
+impl Shared {
+    pub(super) fn new(addresses: &[IpNet], mtu: usize) -> io::Result<Arc<Self>> {
+        let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+        let of_family = |v4: bool| addresses.iter().filter(|a| a.addr().is_ipv4() == v4).count();
+        if addresses.is_empty() || of_family(true) > 1 || of_family(false) > 1 {
+            return Err(invalid("the mesh stack takes one IPv4 and one IPv6 address at most, and one at least"));
+        }
+        let mut seed = [0u8; 8];
+        getrandom::fill(&mut seed).map_err(|e| io::Error::other(format!("no random bytes: {e}")))?;
+        let mut queues =
+            Queues { received: VecDeque::new(), to_send: VecDeque::new(), mtu };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = u64::from_ne_bytes(seed);
+        let mut interface = Interface::new(config, &mut queues, now());
+        let mut full = false;
+        interface.update_ip_addrs(|list| {
+            for net in addresses {
+                full |= list.push(IpCidr::new(net.addr().into(), net.prefix_len())).is_err();
+            }
+        });
+        for net in addresses {
+            // Everything goes to the engine; it knows the peers' addresses.
+            let result = match net.addr() {
+                IpAddr::V4(a) => interface.routes_mut().add_default_ipv4_route(a).map(drop),
+                IpAddr::V6(a) => interface.routes_mut().add_default_ipv6_route(a).map(drop),
+            };
+            full |= result.is_err();
+        }
+        if full {
+            return Err(invalid("the mesh stack has no room for these addresses"));
+        }
+        let stack = Stack {
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            queues,
+            orphans: Vec::new(),
+            listening: BTreeSet::new(),
+            next_port: EPHEMERAL.start() + u16::from_ne_bytes([seed[0], seed[1]]) % 16_000,
+        };
+        Ok(Arc::new(Self { stack: Mutex::new(stack), wake: Notify::new() }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Stack> {
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the driver that a socket has something to do.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Stack {
+    /// A socket with our settings.
+    pub(super) fn add_socket(&mut self) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_nagle_enabled(false);
+        socket.set_timeout(Some(SILENCE));
+        socket.set_keep_alive(Some(KEEP_ALIVE));
+        socket.set_congestion_control(tcp::CongestionControl::Cubic);
+        self.sockets.add(socket)
+    }
+
+    /// A local port that no connection uses.
+    pub(super) fn free_port(&mut self) -> Option<u16> {
+        let used: BTreeSet<u16> = self
+            .sockets
+            .iter()
+            .filter_map(|(_, socket)| match socket {
+                smoltcp::socket::Socket::Tcp(tcp) => tcp.local_endpoint().map(|e| e.port),
+            })
+            .collect();
+        for _ in EPHEMERAL {
+            let port = self.next_port;
+            self.next_port = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
+            if !used.contains(&port) && !self.listening.contains(&port) {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Closes a socket whose stream is gone; what was written is still delivered.
+    pub(super) fn abandon(&mut self, handle: SocketHandle) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(handle).close();
+        self.orphans.push(handle);
+    }
+
+    /// Moves everything that can move; gives the time until the next timer.
+    fn advance(&mut self) -> Option<Duration> {
+        let Self { interface, sockets, queues, orphans, .. } = self;
+        interface.poll(now(), queues, sockets);
+        orphans.retain(|handle| {
+            let closed = sockets.get::<tcp::Socket<'_>>(*handle).state() == tcp::State::Closed;
+            if closed {
+                sockets.remove(*handle);
+            }
+            !closed
+        });
+        let delay = interface.poll_delay(now(), sockets)?;
+        Some(Duration::from_micros(delay.total_micros()))
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A mesh address in the stack's form.
+pub(super) fn address(ip: IpAddr) -> IpAddress {
+    ip.into()
+}
+
+/// Moves the stack until nobody holds it or the engine is gone; then no stream moves any more.
+pub(super) async fn run(
+    shared: Weak<Shared>,
+    mut from_engine: mpsc::Receiver<Vec<u8>>,
+    to_engine: mpsc::Sender<Vec<u8>>,
+) {
+    let mut incoming = Vec::with_capacity(BATCH);
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let (outgoing, delay) = {
+            let mut stack = shared.lock();
+            stack.queues.received.extend(incoming.drain(..));
+            let delay = stack.advance();
+            (std::mem::take(&mut stack.queues.to_send), delay)
+        };
+        let more = !outgoing.is_empty();
+        for packet in outgoing {
+            // Waiting here is what slows senders down to the pace of the engine.
+            if to_engine.send(packet).await.is_err() {
+                shared.close();
+                return;
+            }
+        }
+        let delay = if more { Duration::ZERO } else { delay.unwrap_or(Duration::from_secs(1)) };
+        // The last holder may go while we wait: look again every second.
+        let delay = delay.min(Duration::from_secs(1));
+        tokio::select! {
+            got = from_engine.recv_many(&mut incoming, BATCH) => {
+                if got == 0 {
+                    shared.close();
+                    return;
+                }
+            }
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+impl Shared {
+    /// The engine is gone: nothing will ever move again, so nobody may wait.
+    fn close(&self) {
+        let mut stack = self.lock();
+        for (_, socket) in stack.sockets.iter_mut() {
+            let smoltcp::socket::Socket::Tcp(tcp) = socket;
+            tcp.abort();
+        }
+    }
+}

@@ -155,6 +155,27 @@ impl Lab {
         Node::new(self, name, image, Some(&seed))
     }
 
+    /// Gives the build cache in `cache` the packages that this user has downloaded before, so that
+    /// a story with a cache of its own asks no mirror again.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub fn share_downloads(&self, cache: &Path) -> Result<()> {
+        let own = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+            PathBuf::from,
+        );
+        let to = cache.join("holdfast");
+        std::fs::create_dir_all(&to)?;
+        let done = std::process::Command::new("cp")
+            .args(["-r", "--reflink=auto"])
+            .arg(own.join("holdfast/downloads"))
+            .arg(&to)
+            .status()?;
+        anyhow::ensure!(done.success(), "copy the downloads to {}", to.display());
+        Ok(())
+    }
+
     /// Leaves the story's folder when it passes.
     pub fn keep(&mut self) {
         self.keep = true;

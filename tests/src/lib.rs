@@ -2,10 +2,11 @@
 //! it. A story drives both as an operator would, with the `holdfast` command, and waits for
 //! conditions. When it fails, console logs stay.
 
-mod command;
+pub mod command;
 mod lab;
 mod lighthouse;
 mod node;
+pub mod seedvolume;
 mod until;
 
 pub use command::{Holdfast, Outcome};

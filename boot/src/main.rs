@@ -1,4 +1,56 @@
-//! The UEFI loader.
+//! The UEFI loader: from the firmware to the kernel of the slot that the record names.
+//!
+//! Pure: `options` (the kernel's command line), `payload` (digest and decoding), `i6300esb`
+//! (registers of a watchdog); the slot decisions are in `holdfast-core`. Effects: `firmware`
+//! (protocols, disks, memory) and `node` (one disk of a node, from its table to its kernel).
 #![cfg_attr(target_os = "uefi", no_main, no_std)]
+// On the host only the tests of the pure modules use them.
+#![cfg_attr(not(target_os = "uefi"), allow(dead_code))]
+
+extern crate alloc;
+
+mod i6300esb;
+mod options;
+mod payload;
+
+#[cfg(target_os = "uefi")]
+mod firmware;
+#[cfg(target_os = "uefi")]
+mod node;
+
+#[cfg(target_os = "uefi")]
+mod start {
+    use crate::firmware::{disks, keys, power, random, say};
+    use crate::node::Node;
+    use uefi::prelude::*;
+
+    #[entry]
+    fn main() -> Status {
+        say!("loader {}", env!("CARGO_PKG_VERSION"));
+        match keys::read() {
+            Ok(keys) => {
+                let boot_id = random::boot_id();
+                for disk in disks::find() {
+                    let name = disk.name();
+                    match Node::open(disk, &keys) {
+                        Ok(mut node) => say!("{name}: {}", node.start(boot_id)),
+                        Err(e) => say!("{name}: {e}"),
+                    }
+                }
+                say!("nothing on this machine's disks can be started");
+                say!("flash the disk anew, or attach one with a working image of this cluster");
+            }
+            Err(e) => {
+                say!("{e}");
+                say!("this loader was not put in place by 'holdfast build': flash a built image");
+            }
+        }
+        power::reset_after(60)
+    }
+}
+
+/// The loader runs on firmware; on the host only its tests do.
 #[cfg(not(target_os = "uefi"))]
-fn main() {}
+fn main() {
+    println!("build for x86_64-unknown-uefi or aarch64-unknown-uefi");
+}

@@ -106,8 +106,8 @@ impl MeshSocket {
         for (send, bytes) in outbox.sends() {
             let mut rest = bytes;
             while !rest.is_empty() {
-                let step = || self.send_some(send.to, rest, send.segment);
-                match self.io.try_io(Interest::WRITABLE, step) {
+                // Not through tokio's readiness, which a fresh socket has not learned yet.
+                match self.send_some(send.to, rest, send.segment) {
                     Ok(sent) => rest = &rest[sent..],
                     Err(_) => break,
                 }

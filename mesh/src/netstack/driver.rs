@@ -1,12 +1,13 @@
 //! The stack's state and the task that moves it.
 
+use super::listener::{self, Listeners};
 use super::phy::Queues;
 use ipnet::IpNet;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -37,7 +38,7 @@ pub(super) struct Stack {
     queues: Queues,
     /// Sockets nobody holds any more; removed once they are closed.
     orphans: Vec<SocketHandle>,
-    pub listening: BTreeSet<u16>,
+    pub listeners: Listeners,
     next_port: u16,
 }
 
@@ -77,7 +78,7 @@ impl Shared {
             sockets: SocketSet::new(Vec::new()),
             queues,
             orphans: Vec::new(),
-            listening: BTreeSet::new(),
+            listeners: Listeners::default(),
             next_port: EPHEMERAL.start() + u16::from_ne_bytes([seed[0], seed[1]]) % 16_000,
         };
         Ok(Arc::new(Self { stack: Mutex::new(stack), wake: Notify::new() }))
@@ -94,15 +95,22 @@ impl Shared {
 }
 
 impl Stack {
-    /// A socket with our settings.
-    pub(super) fn add_socket(&mut self) -> SocketHandle {
-        let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(SILENCE));
-        socket.set_keep_alive(Some(KEEP_ALIVE));
-        socket.set_congestion_control(tcp::CongestionControl::Cubic);
-        self.sockets.add(socket)
+    /// smoltcp has no backlog and resets what finds no listening socket: each connection about
+    /// to open gets one, up to a bound; beyond it the request is dropped, to be sent again.
+    fn make_room(&mut self) {
+        let mut arriving: BTreeMap<u16, usize> = BTreeMap::new();
+        let received = std::mem::take(&mut self.queues.received);
+        for packet in received {
+            let port = listener::opens(&packet).filter(|port| self.listeners.has(*port));
+            if let Some(port) = port {
+                let count = arriving.entry(port).or_default();
+                *count += 1;
+                if !self.listeners.prepare(port, *count, &mut self.sockets) {
+                    continue;
+                }
+            }
+            self.queues.received.push_back(packet);
+        }
     }
 
     /// A local port that no connection uses.
@@ -117,7 +125,7 @@ impl Stack {
         for _ in EPHEMERAL {
             let port = self.next_port;
             self.next_port = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
-            if !used.contains(&port) && !self.listening.contains(&port) {
+            if !used.contains(&port) && !self.listeners.has(port) {
                 return Some(port);
             }
         }
@@ -132,6 +140,7 @@ impl Stack {
 
     /// Moves everything that can move; gives the time until the next timer.
     fn advance(&mut self) -> Option<Duration> {
+        self.make_room();
         let Self { interface, sockets, queues, orphans, .. } = self;
         interface.poll(now(), queues, sockets);
         orphans.retain(|handle| {
@@ -144,6 +153,17 @@ impl Stack {
         let delay = interface.poll_delay(now(), sockets)?;
         Some(Duration::from_micros(delay.total_micros()))
     }
+}
+
+/// A socket with our settings.
+pub(super) fn add_socket(sockets: &mut SocketSet<'static>) -> SocketHandle {
+    let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.set_nagle_enabled(false);
+    socket.set_timeout(Some(SILENCE));
+    socket.set_keep_alive(Some(KEEP_ALIVE));
+    socket.set_congestion_control(tcp::CongestionControl::Cubic);
+    sockets.add(socket)
 }
 
 fn now() -> Instant {

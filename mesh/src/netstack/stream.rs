@@ -1,6 +1,6 @@
 //! One TCP connection of the userspace stack.
 
-use super::driver::{Shared, Stack, address};
+use super::driver::{Shared, Stack, add_socket, address};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use std::future::poll_fn;
@@ -26,8 +26,8 @@ impl MeshStream {
             let port = stack.free_port().ok_or_else(|| {
                 io::Error::new(io::ErrorKind::AddrInUse, "no local port is free")
             })?;
-            let handle = stack.add_socket();
             let Stack { interface, sockets, .. } = &mut *stack;
+            let handle = add_socket(sockets);
             let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
             let remote = (address(to.ip()), to.port());
             if let Err(e) = socket.connect(interface.context(), remote, port) {

@@ -1,0 +1,200 @@
+//! Two nodes with TUN devices, each in its own network namespace, as on real machines: made by
+//! one process, used by another that may die. Needs root; everything is removed at the end.
+#![allow(missing_docs, reason = "a test")]
+
+use holdfast_mesh::{Mesh, MeshPrivateKey, MeshSocket, PeerConfig, Tun};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PORT: u16 = 51_820;
+const TCP_PORT: u16 = 7777;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["node", own, peer, allowed, endpoint] => node(own, peer, allowed, endpoint),
+        ["echo"] => echo(),
+        _ if args.iter().any(|a| a == "--list") => {}
+        _ if !root() => println!("skipped: needs root (network namespaces and TUN devices)"),
+        _ => {
+            data_crosses_and_a_connection_outlives_the_engine();
+            println!("test data_crosses_and_a_connection_outlives_the_engine ... ok");
+        }
+    }
+}
+
+fn root() -> bool {
+    let own = Command::new("id").arg("-u").output().expect("id runs");
+    own.stdout == b"0\n" && std::path::Path::new("/dev/net/tun").exists()
+}
+
+/// A node's data plane, until killed.
+fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let key = MeshPrivateKey::from_text(own).expect("own key");
+        let peer = PeerConfig {
+            public_key: peer.parse().expect("peer key"),
+            allowed_ips: allowed.split(',').map(|net| net.parse().expect("a network")).collect(),
+            endpoint: Some(endpoint.parse().expect("an endpoint")),
+            keepalive: None,
+            always_on: true,
+        };
+        let tun = Tun::open("hf0").expect("hf0 can be opened");
+        let mesh = Mesh::start(tun, MeshSocket::bind(PORT).expect("the port is free"), &key);
+        mesh.set_peers(std::slice::from_ref(&peer)).expect("the peer is accepted");
+        mesh.wait_handshake(peer.public_key, PATIENCE).await.expect("a handshake");
+        println!("ready");
+        panic!("the mesh ended: {}", mesh.stopped().await);
+    });
+}
+
+/// Sends back what one connection brings.
+fn echo() {
+    let listener = TcpListener::bind(("0.0.0.0", TCP_PORT)).expect("the port is free");
+    println!("ready");
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let mut back = stream.try_clone().expect("a second handle");
+    std::io::copy(&mut stream, &mut back).expect("echoing");
+}
+
+struct Namespaces {
+    names: [String; 2],
+    children: Vec<Child>,
+}
+
+impl Namespaces {
+    /// Two namespaces joined by a veth pair, a persistent TUN in each.
+    fn new() -> Self {
+        let id = std::process::id();
+        let names = [format!("hfmesh{id}a"), format!("hfmesh{id}b")];
+        let all = Self { names, children: Vec::new() };
+        for name in &all.names {
+            ip(&["netns", "add", name]);
+        }
+        let [a, b] = &all.names;
+        ip(&["link", "add", "up0", "netns", a, "type", "veth", "peer", "name", "up0", "netns", b]);
+        for (n, name) in all.names.iter().enumerate() {
+            let n = n + 1;
+            let inside = |line: &str| {
+                let line = format!("-n {name} {line}");
+                ip(&line.split(' ').collect::<Vec<_>>());
+            };
+            inside("link set lo up");
+            inside(&format!("addr add 10.99.0.{n}/24 dev up0"));
+            inside("link set up0 up");
+            inside("tuntap add dev hf0 mode tun vnet_hdr");
+            inside(&format!("addr add 100.64.0.{n}/24 dev hf0"));
+            inside("link set hf0 mtu 1380 up");
+        }
+        all
+    }
+
+    /// Runs this program again inside a namespace, until it says "ready".
+    fn run(&mut self, place: usize, args: &[&str]) -> usize {
+        let this = std::env::current_exe().expect("own path");
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &self.names[place]])
+            .arg(this)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip runs");
+        let output = child.stdout.take().expect("its output");
+        self.children.push(child);
+        let ready = BufReader::new(output).lines().map_while(Result::ok).any(|l| l == "ready");
+        assert!(ready, "{args:?} ended early");
+        self.children.len() - 1
+    }
+
+    fn kill(&mut self, child: usize) {
+        // `ip netns exec` replaces itself by the program: its id is the child's. SIGKILL.
+        let child = &mut self.children[child];
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().expect("ip runs (package iproute2)");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {text}", args.join(" "));
+}
+
+/// Connects from inside the first namespace: a thread of ours enters it.
+fn connect(namespace: &str, to: SocketAddr) -> TcpStream {
+    let path = format!("/run/netns/{namespace}");
+    std::thread::spawn(move || {
+        let file = std::fs::File::open(path).expect("the namespace is there");
+        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering it");
+        let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connecting");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    })
+    .join()
+    .expect("the thread ends well")
+}
+
+/// Sends `count` bytes and reads them back, checked.
+fn round_trip(stream: &TcpStream, count: usize) {
+    let sent: Vec<u8> = (0..count).map(|n| (n / 251 + n) as u8).collect();
+    let (copy, mut writer) = (sent.clone(), stream.try_clone().expect("a second handle"));
+    let writing = std::thread::spawn(move || writer.write_all(&copy).expect("writing"));
+    let mut back = vec![0; count];
+    let mut reader = stream;
+    reader.read_exact(&mut back).expect("reading back");
+    writing.join().expect("the writer ends well");
+    assert!(back == sent, "other bytes came back");
+}
+
+fn data_crosses_and_a_connection_outlives_the_engine() {
+    let (a, b) = (MeshPrivateKey::generate().unwrap(), MeshPrivateKey::generate().unwrap());
+    let (a_text, b_text) = (a.to_text(), b.to_text());
+    let (a_public, b_public) = (a.public().to_string(), b.public().to_string());
+    let mut net = Namespaces::new();
+    // The second node first, as a child that is not waited for: both wait for each other.
+    let other = spawn_quiet(&net.names[1], &["node", &b_text, &a_public, "100.64.0.1/32", "10.99.0.1:51820"]);
+    net.children.push(other);
+    let node = net.run(0, &["node", &a_text, &b_public, "100.64.0.2/32", "10.99.0.2:51820"]);
+    net.run(1, &["echo"]);
+    let stream = connect(&net.names[0], ([100, 64, 0, 2], TCP_PORT).into());
+    round_trip(&stream, 100_000_000);
+
+    // The engine dies without a word; device, address, route and connection stay.
+    net.kill(node);
+    let started = Instant::now();
+    net.run(0, &["node", &a_text, &b_public, "100.64.0.2/32", "10.99.0.2:51820"]);
+    round_trip(&stream, 1_000_000);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "the connection took {took:?} to go on");
+}
+
+fn spawn_quiet(namespace: &str, args: &[&str]) -> Child {
+    Command::new("ip")
+        .args(["netns", "exec", namespace])
+        .arg(std::env::current_exe().expect("own path"))
+        .args(args)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ip runs")
+}

@@ -5,6 +5,7 @@
 pub mod command;
 mod lab;
 mod lighthouse;
+mod member;
 mod node;
 pub mod seedvolume;
 mod until;
@@ -12,6 +13,7 @@ mod until;
 pub use command::{Holdfast, Outcome};
 pub use lab::{Built, Lab};
 pub use lighthouse::LighthouseProcess;
+pub use member::{Connection, ProbeMember};
 pub use node::{Node, NodeView};
 pub use until::{until, until_some};
 

@@ -1,2 +1,71 @@
-//! Holdfast init.
-fn main() {}
+//! `holdfast-init`: PID 1 of a node.
+//!
+//! ```text
+//! boot     mounts, modules, watchdog, disk, verity root, /var   (what it needs, once)
+//! system   slot record, services, deadline, socket              (for as long as the node is up)
+//! stop     services, file systems, reboot
+//! log      a child: what the node's programs write, kept and served
+//! ```
+//! Decisions are functions on values (`cmdline`, `policy`, `vigil`, `var::plan`, `verity`); system
+//! calls without a safe wrapper are in `sys`.
+
+mod answer;
+mod boot;
+mod cmdline;
+mod disk;
+mod grow;
+mod ipc;
+mod kmsg;
+mod log;
+mod modules;
+mod mounts;
+mod policy;
+mod record;
+mod root;
+mod services;
+mod state;
+mod stop;
+mod sys;
+mod system;
+mod tool;
+mod var;
+mod verity;
+mod vigil;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        pid1();
+    }
+    match std::env::args().nth(1).as_deref() {
+        Some("log") => match log::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                kmsg::error(format_args!("log: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+        _ => {
+            eprintln!(
+                "holdfast-init is the first process of a Holdfast node; it is not started by hand"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// PID 1 must not end, whatever happens: the kernel would panic. It reboots instead.
+fn pid1() -> ! {
+    std::panic::set_hook(Box::new(|info| kmsg::error(format_args!("panic: {info}"))));
+    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let ending = boot::run().and_then(|mut system| system.run())?;
+        stop::in_order(ending);
+        anyhow::Ok(())
+    }));
+    if let Ok(Err(error)) = ran {
+        kmsg::error(format_args!("cannot go on: {error:#}"));
+    }
+    stop::at_once()
+}

@@ -1,0 +1,378 @@
+//! From nothing to a running system, step by step.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use holdfast_core::cluster::MESH_INTERFACE;
+use holdfast_core::image::{IMAGE_JSON, ImageInfo, SERVICES_JSON, ServiceSpec};
+use holdfast_core::ipc::{LOG_SOCKET, SOCKET};
+use holdfast_core::layout::Role;
+use holdfast_core::slots::{State, Target};
+use holdfast_core::state::StateDoc;
+
+use crate::cmdline::{self, Cmdline};
+use crate::disk::{self, Disk};
+use crate::record::{self, RecordStore};
+use crate::services::{AGENT, LOG, Program, Services};
+use crate::state::{Loaded, StateStore};
+use crate::sys::{tun, watchdog::Watchdog};
+use crate::system::{Clock, Dog, System};
+use crate::tool::Tools;
+use crate::vigil::Mode;
+use crate::{grow, ipc, kmsg, log, modules, mounts, root, var};
+
+/// The agent in the initramfs.
+const AGENT_PROGRAM: &str = "/usr/bin/holdfast-agent";
+/// Where the agent finds the image's description.
+const IMAGE_COPY: &str = "/run/holdfast/image.json";
+/// How long disks may take to appear; USB bridges are the slow ones.
+const DISK_LIMIT: Duration = Duration::from_secs(30);
+/// Seconds that the hardware waits for food.
+const WATCHDOG_SECONDS: i32 = 60;
+
+/// Brings the system up. An error is one that leaves nothing to run on.
+pub fn run() -> Result<System> {
+    let clock = Clock::start();
+    for entry in &mounts::EARLY {
+        mounts::apply(entry)?;
+    }
+    tell_the_kernel();
+    let line = cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let mut notes = line.notes.clone();
+    kmsg::notice(format_args!("started, {}", env!("CARGO_PKG_VERSION")));
+    notes.extend(modules::load(Path::new("/"), modules::BOOT_LIST));
+    kmsg::notice(format_args!("modules loaded at {}", clock.now_text()));
+    let mut dog = open_watchdog(&mut notes);
+    let agent = mounts::keep_program(AGENT_PROGRAM)?;
+    let image = read_image(&mut notes);
+
+    let (disk, mut store) = find_disk(&line, &mut dog, &mut notes);
+    let mode = mode(&line, store.as_ref());
+    let mut doomed = None;
+    let root_mounted = match enter_root(&line, mode, disk.as_ref()) {
+        Ok(entered) => entered,
+        Err(error) => {
+            doomed = Some(format!("root: {error:#}"));
+            false
+        }
+    };
+    if root_mounted {
+        kmsg::notice(format_args!("verity root mounted at {}", clock.now_text()));
+    }
+    let on_disk = match &disk {
+        Some(disk) if doomed.is_none() => {
+            match make_var(disk, mode, root_mounted, &mut dog, &mut notes) {
+                Ok(var::Outcome::Disk(_)) => true,
+                Ok(var::Outcome::Memory) => false,
+                Ok(var::Outcome::FailTrial) => {
+                    doomed = Some(format!("/var: {}", notes.last().map_or("", String::as_str)));
+                    false
+                }
+                Err(error) => {
+                    notes.push(format!("{error:#}"));
+                    false
+                }
+            }
+        }
+        _ => false,
+    };
+    furnish(on_disk, &mut notes);
+    if root_mounted && let Err(error) = fs::metadata(Path::new("/").join(modules::ROOT_LIST)) {
+        kmsg::notice(format_args!("no further modules in the root: {error}"));
+    } else if root_mounted {
+        notes.extend(modules::load(Path::new("/"), modules::ROOT_LIST));
+    }
+    if let Err(error) = tun::make_persistent(MESH_INTERFACE) {
+        notes.push(format!("{MESH_INTERFACE}: {error}"));
+    }
+
+    let mut services = Services::default();
+    start_log(&mut services, &mut notes);
+    services.add(
+        service(AGENT, "holdfast-agent"),
+        Program::Kept(agent),
+        Vec::new(),
+    );
+    if root_mounted {
+        add_recipe_services(&mut services, &mut notes);
+    }
+    for note in &notes {
+        kmsg::warning(note);
+    }
+    let server = ipc::Server::bind(SOCKET)?;
+    if let Some(reason) = doomed {
+        kmsg::error(&reason);
+        return Ok(System::doomed(clock, dog, server, store, mode, reason));
+    }
+    announce(store.as_mut());
+    kmsg::notice(format_args!("up at {}", clock.now_text()));
+    let facts = crate::system::Facts {
+        line,
+        image,
+        disk,
+        root_mounted,
+        var_on_disk: on_disk,
+        notes,
+    };
+    Ok(System::new(
+        clock, dog, server, store, mode, services, facts,
+    ))
+}
+
+/// Settings that nobody else makes, before they matter.
+fn tell_the_kernel() {
+    for (path, value) in [
+        // By default the kernel drops what user space writes to its log too fast.
+        ("/proc/sys/kernel/printk_devkmsg", "on"),
+        // With the default of 10, an eleventh unread log line blocks its sender.
+        ("/proc/sys/net/unix/max_dgram_qlen", "512"),
+    ] {
+        let _ = fs::write(path, value);
+    }
+    for controller in ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"] {
+        // Each by itself: a kernel that lacks one still has the others.
+        let _ = fs::write(
+            "/sys/fs/cgroup/cgroup.subtree_control",
+            format!("+{controller}"),
+        );
+    }
+    let _ = fs::create_dir_all("/run/holdfast");
+    use nix::sys::resource::{Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, 65_536, 1_048_576);
+}
+
+fn open_watchdog(notes: &mut Vec<String>) -> Dog {
+    match Watchdog::open(WATCHDOG_SECONDS) {
+        Ok((watchdog, seconds)) => {
+            kmsg::notice(format_args!("watchdog armed, {seconds} s"));
+            Dog::new(Some(watchdog))
+        }
+        Err(error) => {
+            notes.push(format!("no hardware watchdog: {error}"));
+            Dog::new(None)
+        }
+    }
+}
+
+fn read_image(notes: &mut Vec<String>) -> Option<ImageInfo> {
+    let text =
+        fs::read_to_string(IMAGE_JSON).and_then(|text| fs::write(IMAGE_COPY, &text).map(|()| text));
+    let parsed = text
+        .map_err(anyhow::Error::from)
+        .and_then(|t| Ok(serde_json::from_str(&t)?));
+    parsed
+        .map_err(|error| notes.push(format!("{IMAGE_JSON}: {error}")))
+        .ok()
+}
+
+fn find_disk(
+    line: &Cmdline,
+    dog: &mut Dog,
+    notes: &mut Vec<String>,
+) -> (Option<Disk>, Option<RecordStore>) {
+    let Some(id) = line.boot.as_deref().and_then(record::boot_id) else {
+        notes.push("no holdfast.boot on the command line: not started by the loader, running without a disk".into());
+        return (None, None);
+    };
+    match disk::find(&id, DISK_LIMIT, || dog.feed()) {
+        Some((disk, store)) => {
+            kmsg::notice(format_args!("disk {}", disk.node.display()));
+            (Some(disk), Some(store))
+        }
+        None => {
+            notes.push(format!(
+                "no disk holds this boot's id after {} s",
+                DISK_LIMIT.as_secs()
+            ));
+            (None, None)
+        }
+    }
+}
+
+/// The record decides what this boot is; without one there is nothing to prove or to lose.
+fn mode(line: &Cmdline, store: Option<&RecordStore>) -> Mode {
+    let Some(record) = store.map(RecordStore::record) else {
+        return Mode::Rescue;
+    };
+    match record.running() {
+        Some(Target::Slot(slot)) if !line.rescue => match record.slot(slot).state {
+            State::Trial => Mode::Trial(Duration::from_secs(line.deadline)),
+            _ => Mode::Good,
+        },
+        _ => Mode::Rescue,
+    }
+}
+
+fn enter_root(line: &Cmdline, mode: Mode, disk: Option<&Disk>) -> Result<bool> {
+    let (Some(spec), Some(disk)) = (&line.root, disk) else {
+        return Ok(false);
+    };
+    let slot = match line.slot {
+        Some(holdfast_core::status::SlotName::A) => holdfast_core::slots::Slot::A,
+        Some(holdfast_core::status::SlotName::B) => holdfast_core::slots::Slot::B,
+        _ => return Ok(false),
+    };
+    if mode == Mode::Rescue {
+        return Ok(false);
+    }
+    let role = Role::Root(slot);
+    let partition = disk
+        .partition(role)
+        .ok_or_else(|| anyhow::anyhow!("no partition {}", role.name()))?;
+    root::enter(spec, partition)?;
+    Ok(true)
+}
+
+fn make_var(
+    disk: &Disk,
+    mode: Mode,
+    tools: bool,
+    dog: &mut Dog,
+    notes: &mut Vec<String>,
+) -> Result<var::Outcome> {
+    let state = disk
+        .partition(Role::State)
+        .ok_or_else(|| anyhow::anyhow!("no partition hf-state"))?;
+    let (mut store, loaded) = StateStore::open(&state.node)?;
+    let (mut doc, formatted) = match loaded {
+        Loaded::Fresh => (Some(StateDoc::default()), Some(false)),
+        Loaded::Known(doc) => {
+            let formatted = doc.var_formatted;
+            (Some(*doc), Some(formatted))
+        }
+        Loaded::Unreadable(why) => {
+            notes.push(format!(
+                "hf-state cannot be read ({why}): nothing is formatted"
+            ));
+            (None, None)
+        }
+    };
+    let trial = matches!(mode, Mode::Trial(_));
+    if !trial && let Err(error) = grow::last_partition(disk) {
+        notes.push(format!("partition table: {error:#}"));
+    }
+    let partition = disk
+        .partition(Role::Var)
+        .ok_or_else(|| anyhow::anyhow!("no partition hf-var"))?;
+    let device = &partition.node;
+    let errors = var::read_superblock(device).is_some_and(|s| s.errors);
+    let plan = var::plan(var::Known {
+        formatted,
+        trial,
+        tools,
+        errors,
+    });
+    let mut feed = || dog.feed();
+    let outcome = var::execute(&plan, device, &mut Tools::new(&mut feed), notes)?;
+
+    if let Some(doc) = &mut doc {
+        let mut changed = false;
+        if outcome == var::Outcome::Disk(true) {
+            doc.var_formatted = true;
+            changed = true;
+        }
+        if doc.machine_id.is_none() {
+            doc.machine_id = Some(var::new_machine_id()?);
+            changed = true;
+        }
+        if changed {
+            store.save(doc)?;
+        }
+        if let Some(id) = &doc.machine_id {
+            fs::write("/run/machine-id", format!("{id}\n"))?;
+        }
+    }
+    if outcome == var::Outcome::Disk(false) && !trial {
+        match var::grow(device) {
+            Ok(true) => kmsg::notice("/var grown to the disk's end"),
+            Ok(false) => {}
+            Err(error) => notes.push(format!("{error:#}")),
+        }
+    }
+    Ok(outcome)
+}
+
+/// What services expect around them.
+fn furnish(var_on_disk: bool, notes: &mut Vec<String>) {
+    if !var_on_disk && !Path::new("/var/lib").exists() {
+        let _ = mounts::apply(&mounts::VAR_IN_MEMORY);
+    }
+    for directory in mounts::VAR_DIRECTORIES {
+        let _ = fs::create_dir_all(directory);
+    }
+    let mut note = |result: Result<()>| {
+        if let Err(error) = result {
+            notes.push(format!("{error:#}"));
+        }
+    };
+    note(mounts::apply(&mounts::TMP));
+    for (from, to) in mounts::BINDS {
+        let _ = fs::create_dir_all(to);
+        note(mounts::bind(Path::new(from), Path::new(to)));
+    }
+    if Path::new("/run/machine-id").exists() {
+        if !Path::new("/etc/machine-id").exists() {
+            let _ = fs::create_dir_all("/etc").and_then(|()| fs::write("/etc/machine-id", ""));
+        }
+        note(mounts::bind(
+            Path::new("/run/machine-id"),
+            Path::new("/etc/machine-id"),
+        ));
+    }
+    let _ = fs::write(
+        "/run/holdfast/hosts",
+        "127.0.0.1 localhost\n::1 localhost\n",
+    );
+    note(mounts::share_all());
+}
+
+fn service(name: &str, program: &str) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        exec: vec![program.to_owned()],
+        env: Vec::new(),
+        keep_children: false,
+        delegate: false,
+    }
+}
+
+/// Init holds the sockets, so that nothing is lost while the child is started again.
+fn start_log(services: &mut Services, notes: &mut Vec<String>) {
+    let sockets =
+        log::bind_journal().and_then(|journal| Ok(vec![journal, ipc::listen(LOG_SOCKET)?.into()]));
+    match sockets {
+        Ok(pass) => {
+            let mut spec = service(LOG, "holdfast-init");
+            spec.exec.push("log".to_owned());
+            services.add(spec, Program::Myself, pass);
+        }
+        Err(error) => notes.push(format!("log: {error:#}")),
+    }
+}
+
+fn add_recipe_services(services: &mut Services, notes: &mut Vec<String>) {
+    let Ok(text) = fs::read_to_string(SERVICES_JSON) else {
+        return;
+    };
+    match serde_json::from_str::<Vec<ServiceSpec>>(&text) {
+        Ok(specs) => {
+            let refused = specs
+                .into_iter()
+                .filter_map(|spec| services.start(spec, Duration::ZERO).err());
+            notes.extend(refused);
+        }
+        Err(error) => notes.push(format!("{SERVICES_JSON}: {error}")),
+    }
+}
+
+/// One line that says what runs, for the console.
+fn announce(store: Option<&mut RecordStore>) {
+    if let Some(record) = store.map(|s| s.record()) {
+        let what = record
+            .running()
+            .map_or_else(|| "nothing".to_owned(), |t| t.to_string());
+        kmsg::notice(format_args!("{what}: {}", record.last_reason()));
+    }
+}

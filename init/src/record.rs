@@ -1,0 +1,151 @@
+//! The slot record on disk while the system runs: init is its only writer.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use holdfast_core::bytes::BLOCK;
+use holdfast_core::layout::RECORD_COPIES;
+use holdfast_core::slots::{BootId, Copies, Record};
+
+/// The record of the disk this system was started from.
+#[derive(Debug)]
+pub struct RecordStore {
+    device: File,
+    copies: Copies,
+    boot_id: BootId,
+}
+
+fn read_copies(device: &File) -> Option<Copies> {
+    let mut blocks = [vec![0; BLOCK], vec![0; BLOCK]];
+    for (block, at) in blocks.iter_mut().zip(RECORD_COPIES) {
+        if device.read_exact_at(block, at).is_err() {
+            block.clear();
+        }
+    }
+    let [a, b] = &blocks;
+    Copies::read([a, b]).ok().map(|(copies, _)| copies)
+}
+
+impl RecordStore {
+    /// Opens `hf-slots` at `device` if its record was written for this boot.
+    pub fn open(device: &Path, boot_id: &BootId) -> io::Result<Option<Self>> {
+        let device = OpenOptions::new().read(true).write(true).open(device)?;
+        let copies = read_copies(&device).filter(|copies| copies.record().boot_id() == boot_id);
+        Ok(copies.map(|copies| Self {
+            device,
+            copies,
+            boot_id: *boot_id,
+        }))
+    }
+
+    /// The record.
+    pub fn record(&self) -> &Record {
+        self.copies.record()
+    }
+
+    /// This boot's id.
+    pub fn boot_id(&self) -> &BootId {
+        &self.boot_id
+    }
+
+    /// Changes the record and flushes it; on an error of the verb nothing is written.
+    pub fn change<T, E>(
+        &mut self,
+        verb: impl FnOnce(&mut Record, &BootId) -> Result<T, E>,
+    ) -> Result<T>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let mut changed = self.copies.clone();
+        let value = verb(changed.record_mut(), &self.boot_id)?;
+        let (at, block) = changed.next_write();
+        let written = self
+            .device
+            .write_all_at(&block, at)
+            .and_then(|()| self.device.sync_all());
+        if let Err(error) = written {
+            // What is on the disk is unknown now: go on with what can be read.
+            match read_copies(&self.device) {
+                Some(copies) => self.copies = copies,
+                None => bail!("the slot record can be neither written ({error}) nor read"),
+            }
+            return Err(error).context("write the slot record");
+        }
+        self.copies = changed;
+        Ok(value)
+    }
+}
+
+/// The loader's id as it stands on the command line: 32 hex digits.
+pub fn boot_id(hex: &str) -> Option<BootId> {
+    let mut id = BootId::default();
+    if hex.len() != id.len() * 2 || !hex.is_ascii() {
+        return None;
+    }
+    for (i, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(i * 2..i * 2 + 2)?, 16).ok()?;
+    }
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::slots::{Excluded, Slot};
+    use std::convert::Infallible;
+
+    fn disk(id: BootId) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(2 << 20).unwrap();
+        let mut copies = Copies::fresh(Record::factory([7; 32], 1));
+        for _ in 0..2 {
+            let (at, block) = copies.next_write();
+            file.as_file().write_all_at(&block, at).unwrap();
+        }
+        copies
+            .record_mut()
+            .choose_start(id, Excluded::default())
+            .unwrap();
+        let (at, block) = copies.next_write();
+        file.as_file().write_all_at(&block, at).unwrap();
+        file
+    }
+
+    #[test]
+    fn only_this_boots_disk_is_opened_and_changes_last() {
+        let disk = disk([3; 16]);
+        assert!(RecordStore::open(disk.path(), &[4; 16]).unwrap().is_none());
+        let mut store = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
+        assert_eq!(store.record().slot(Slot::A).starts, 1);
+        store.change(|record, id| record.quiet(id)).unwrap();
+        store
+            .change(|record, _| Ok::<_, Infallible>(record.request_rescue()))
+            .unwrap();
+        let again = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
+        assert_eq!(again.record().slot(Slot::A).starts, 0);
+        assert!(again.record().rescue_requested());
+    }
+
+    #[test]
+    fn a_refused_verb_writes_nothing() {
+        let disk = disk([3; 16]);
+        let before = std::fs::read(disk.path()).unwrap();
+        let mut store = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
+        assert!(
+            store
+                .change(|record, _| record.begin_write(Slot::A))
+                .is_err()
+        );
+        assert_eq!(std::fs::read(disk.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn ids_are_32_digits() {
+        assert_eq!(boot_id(&"0f".repeat(16)), Some([15; 16]));
+        assert_eq!(boot_id("0f"), None);
+        assert_eq!(boot_id(&"é".repeat(16)), None);
+    }
+}

@@ -1,0 +1,392 @@
+//! The running system: one loop that reaps, starts, answers, watches and feeds the watchdog. The
+//! watchdog is fed here and in the bounded waits of `boot` only: a loop that hangs ends in a reset.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use holdfast_core::image::ImageInfo;
+use holdfast_core::ipc::{InitReply, InitRequest};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
+
+use crate::cmdline::Cmdline;
+use crate::disk::Disk;
+use crate::ipc::Server;
+use crate::record::RecordStore;
+use crate::services::{AGENT, Event, LOG, Services};
+use crate::sys::watchdog::Watchdog;
+use crate::vigil::{Act, Mode, Vigil};
+use crate::{kmsg, root};
+
+/// The loop turns at least this often.
+const TURN: Duration = Duration::from_secs(1);
+/// How often the root's state is asked for.
+const ROOT_CHECK: Duration = Duration::from_secs(10);
+/// How long services and agent may take to stop before everything is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+/// A boot that cannot go on stays this long, so that its reason can be read on the screen.
+const DOOMED: Duration = Duration::from_secs(5);
+
+/// Time since init started, on a clock that never jumps.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts it.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time passed.
+    pub fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Time passed, for a log line.
+    pub fn now_text(&self) -> String {
+        format!("{:.2} s", self.now().as_secs_f32())
+    }
+}
+
+/// The watchdog with its feeding time.
+pub struct Dog {
+    watchdog: Option<Watchdog>,
+    fed: Instant,
+}
+
+impl Dog {
+    /// A machine without one has `None`.
+    pub fn new(watchdog: Option<Watchdog>) -> Self {
+        Self {
+            watchdog,
+            fed: Instant::now(),
+        }
+    }
+
+    /// Feeds it, at most every few seconds.
+    pub fn feed(&mut self) {
+        if let Some(watchdog) = &self.watchdog
+            && self.fed.elapsed() >= Duration::from_secs(5)
+        {
+            watchdog.feed();
+            self.fed = Instant::now();
+        }
+    }
+}
+
+/// What boot found out and the agent is told.
+pub struct Facts {
+    /// The command line.
+    pub line: Cmdline,
+    /// The image's own description.
+    pub image: Option<ImageInfo>,
+    /// The disk.
+    pub disk: Option<Disk>,
+    /// The verity root is `/`.
+    pub root_mounted: bool,
+    /// `/var` is a disk.
+    pub var_on_disk: bool,
+    /// Things an operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Why and how the system ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// In words.
+    pub reason: String,
+}
+
+/// Everything that init holds while the node is up.
+pub struct System {
+    pub(crate) clock: Clock,
+    dog: Dog,
+    server: Option<Server>,
+    pub(crate) store: Option<RecordStore>,
+    pub(crate) vigil: Vigil,
+    pub(crate) services: Services,
+    pub(crate) facts: Option<Facts>,
+    pub(crate) ending: Option<Ending>,
+    root_checked: Duration,
+}
+
+impl System {
+    /// A system that is up.
+    pub fn new(
+        clock: Clock,
+        dog: Dog,
+        server: Server,
+        store: Option<RecordStore>,
+        mode: Mode,
+        services: Services,
+        facts: Facts,
+    ) -> Self {
+        Self {
+            clock,
+            dog,
+            server: Some(server),
+            store,
+            vigil: Vigil::new(mode),
+            services,
+            facts: Some(facts),
+            ending: None,
+            root_checked: Duration::ZERO,
+        }
+    }
+
+    /// A boot that cannot go on: the trial is given up, or the loader counts one more start.
+    pub fn doomed(
+        clock: Clock,
+        dog: Dog,
+        server: Server,
+        store: Option<RecordStore>,
+        mode: Mode,
+        reason: String,
+    ) -> Self {
+        let mut system = Self {
+            clock,
+            dog,
+            server: Some(server),
+            store,
+            vigil: Vigil::new(mode),
+            services: Services::default(),
+            facts: None,
+            ending: None,
+            root_checked: Duration::ZERO,
+        };
+        if matches!(mode, Mode::Trial(_)) {
+            system.fail_trial(&reason);
+        }
+        system.ending = Some(Ending { reason });
+        system
+    }
+
+    /// Runs until the node has to reboot.
+    pub fn run(&mut self) -> Result<Ending> {
+        let signals = catch_signals().context("catch signals")?;
+        if self.facts.is_none() {
+            std::thread::sleep(DOOMED);
+        }
+        while self.ending.is_none() {
+            self.turn(&signals)?;
+        }
+        let ending = self.ending.take().unwrap_or(Ending {
+            reason: "no reason given".into(),
+        });
+        self.stop_services(&signals)?;
+        Ok(ending)
+    }
+
+    fn turn(&mut self, signals: &SignalFd) -> Result<()> {
+        self.dog.feed();
+        self.wait(signals)?;
+        self.take_signals(signals);
+        self.reap();
+        if let Some(mut server) = self.server.take() {
+            server.serve(|request| self.handle(request));
+            self.server = Some(server);
+        }
+        self.start_due();
+        self.check_root();
+        if let Some(act) = self.vigil.tick(self.clock.now()) {
+            self.act(act);
+        }
+        Ok(())
+    }
+
+    fn wait(&self, signals: &SignalFd) -> Result<()> {
+        let due = self
+            .services
+            .next_due()
+            .map_or(TURN, |at| at.saturating_sub(self.clock.now()));
+        let mut set = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(server) = &self.server {
+            set.extend(
+                server
+                    .descriptors()
+                    .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+            );
+        }
+        // Rounded up: a millisecond early would turn the loop once more for nothing.
+        let millis = u16::try_from(due.min(TURN).as_micros().div_ceil(1000)).unwrap_or(1000);
+        match poll(&mut set, PollTimeout::from(millis)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error).context("wait for events"),
+        }
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) {
+        while let Ok(Some(info)) = signals.read_signal() {
+            match Signal::try_from(info.ssi_signo as i32) {
+                Ok(Signal::SIGINT) => self.end("Ctrl-Alt-Del"),
+                Ok(Signal::SIGTERM | Signal::SIGPWR) => self.end("asked to stop by signal"),
+                _ => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => {
+                    let now = self.clock.now();
+                    if self.services.reaped(status, now) == Some(Event::Ended(AGENT.to_owned())) {
+                        self.vigil.agent_ended(now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        let now = self.clock.now();
+        for event in self.services.tick(now) {
+            if event == Event::Started(AGENT.to_owned()) {
+                kmsg::notice(format_args!("agent started at {}", self.clock.now_text()));
+                self.vigil.agent_started(now);
+            }
+        }
+    }
+
+    fn check_root(&mut self) {
+        let now = self.clock.now();
+        let Some(facts) = self.facts.as_mut().filter(|f| f.root_mounted) else {
+            return;
+        };
+        if now.saturating_sub(self.root_checked) < ROOT_CHECK {
+            return;
+        }
+        self.root_checked = now;
+        let Err(error) = root::check() else { return };
+        let note = format!("{error:#}");
+        if !facts.notes.contains(&note) {
+            kmsg::error(&note);
+            facts.notes.push(note.clone());
+            if self.vigil.trial_left(now).is_some() {
+                self.act(Act::FailTrial(note));
+            }
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::FailTrial(reason) => {
+                self.fail_trial(&reason);
+                self.ending = Some(Ending {
+                    reason: format!("the trial failed: {reason}"),
+                });
+            }
+            Act::KillAgent => {
+                kmsg::warning("the agent is silent, starting it again");
+                self.services.kill(AGENT);
+            }
+            Act::Reboot(reason) => self.ending = Some(Ending { reason }),
+            Act::Quiet => {
+                self.clear_starts();
+                kmsg::notice("this start counts as good");
+            }
+            Act::LeaveRescue => {
+                self.record_change("leave rescue", |record, _| {
+                    Ok::<_, Infallible>(record.leave_rescue())
+                });
+                self.ending = Some(Ending {
+                    reason: "an hour in rescue: trying the slots again".into(),
+                });
+            }
+        }
+    }
+
+    /// Asked to stop by someone who may: this start was no failure.
+    pub(crate) fn end(&mut self, reason: &str) {
+        self.clear_starts();
+        self.ending.get_or_insert(Ending {
+            reason: reason.to_owned(),
+        });
+    }
+
+    pub(crate) fn fail_trial(&mut self, reason: &str) {
+        kmsg::error(format_args!("the trial failed: {reason}"));
+        self.record_change("record the failed trial", |record, id| {
+            record.fail_trial(id, reason)
+        });
+    }
+
+    fn clear_starts(&mut self) {
+        let quiet = self.store.as_ref().is_some_and(|store| {
+            let mut copy = store.record().clone();
+            copy.quiet(store.boot_id()).unwrap_or(false)
+        });
+        // Nothing to change means nothing to write: flash wears.
+        if quiet {
+            self.record_change("clear the starts", |record, id| record.quiet(id));
+        }
+    }
+
+    fn record_change<T, E>(
+        &mut self,
+        what: &str,
+        verb: impl FnOnce(
+            &mut holdfast_core::slots::Record,
+            &holdfast_core::slots::BootId,
+        ) -> Result<T, E>,
+    ) where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.change(verb)
+        {
+            kmsg::error(format_args!("{what}: {error:#}"));
+        }
+    }
+
+    /// Services first, the agent after them (it tells the lighthouse), the log last of all.
+    fn stop_services(&mut self, signals: &SignalFd) -> Result<()> {
+        for keep in [&[AGENT, LOG][..], &[LOG][..]] {
+            let began = self.clock.now();
+            self.services.stop_all(keep, began);
+            while self.services.any_running(keep)
+                && self.clock.now().saturating_sub(began) < STOP_LIMIT
+            {
+                self.dog.feed();
+                self.wait(signals)?;
+                self.take_signals(signals);
+                self.reap();
+                if let Some(mut server) = self.server.take() {
+                    server.serve(|request| match request {
+                        InitRequest::Heartbeat => InitReply::Ok,
+                        InitRequest::Boot | InitRequest::Services => self.handle(request),
+                        _ => InitReply::Refused("the node is stopping".into()),
+                    });
+                    self.server = Some(server);
+                }
+                self.services.tick(self.clock.now());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn catch_signals() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGPWR,
+        Signal::SIGHUP,
+        Signal::SIGPIPE,
+    ] {
+        mask.add(signal);
+    }
+    mask.thread_block()?;
+    // Ctrl-Alt-Del becomes SIGINT to PID 1 instead of an immediate reset.
+    nix::sys::reboot::set_cad_enabled(false)?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}

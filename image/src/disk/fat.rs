@@ -1,0 +1,99 @@
+//! FAT volumes (ESP and seed) with fixed times and ids.
+
+use std::io::{Cursor, Write};
+
+use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
+
+use crate::error::{Error, Result};
+
+/// The time of every file on these volumes: it says nothing, and so never differs.
+#[derive(Debug)]
+struct Fixed;
+
+const DATE: Date = Date {
+    year: 2026,
+    month: 1,
+    day: 1,
+};
+
+impl TimeProvider for Fixed {
+    fn get_current_date(&self) -> Date {
+        DATE
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime {
+            date: DATE,
+            time: Time {
+                hour: 0,
+                min: 0,
+                sec: 0,
+                millis: 0,
+            },
+        }
+    }
+}
+
+/// A volume of `len` bytes with these files (path with `/`, content).
+///
+/// # Errors
+/// When the files do not fit.
+pub(crate) fn volume(len: u64, label: &str, id: u32, files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+    let bad = |e: std::io::Error| Error::build(format!("FAT volume {label}"), e);
+    let mut bytes = vec![0; len as usize];
+    let mut padded = [b' '; 11];
+    for (to, from) in padded.iter_mut().zip(label.bytes()) {
+        *to = from;
+    }
+    let format = FormatVolumeOptions::new()
+        .volume_id(id)
+        .volume_label(padded);
+    fatfs::format_volume(Cursor::new(&mut bytes), format).map_err(bad)?;
+    {
+        let options = FsOptions::new()
+            .time_provider(&Fixed)
+            .update_accessed_date(false);
+        let fs = FileSystem::new(Cursor::new(&mut bytes), options).map_err(bad)?;
+        for (path, content) in files {
+            for (at, _) in path.match_indices('/') {
+                fs.root_dir().create_dir(&path[..at]).map_err(bad)?;
+            }
+            let mut file = fs.root_dir().create_file(path).map_err(bad)?;
+            file.truncate().map_err(bad)?;
+            file.write_all(content).map_err(bad)?;
+        }
+        fs.unmount().map_err(bad)?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn files_are_read_back_and_bytes_repeat() {
+        let make = || {
+            volume(
+                16 << 20,
+                "HOLDFAST",
+                7,
+                &[("EFI/BOOT/BOOTX64.EFI", &[5; 70_000]), ("a.txt", b"x")],
+            )
+            .unwrap()
+        };
+        let bytes = make();
+        assert_eq!(bytes, make());
+        let fs = FileSystem::new(Cursor::new(bytes), FsOptions::new()).unwrap();
+        assert_eq!(fs.volume_label(), "HOLDFAST");
+        let mut content = Vec::new();
+        fs.root_dir()
+            .open_file("EFI/BOOT/BOOTX64.EFI")
+            .unwrap()
+            .read_to_end(&mut content)
+            .unwrap();
+        assert_eq!(content, [5; 70_000]);
+        assert!(volume(1 << 20, "X", 0, &[("a", &[0; 2 << 20])]).is_err());
+    }
+}

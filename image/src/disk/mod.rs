@@ -1,0 +1,6 @@
+//! The disk image: partitions, what lies in them, and the files it is written to.
+
+pub(crate) mod fat;
+pub(crate) mod image;
+pub(crate) mod piece;
+pub(crate) mod qcow2;

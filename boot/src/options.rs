@@ -130,7 +130,8 @@ mod tests {
     fn any_truncation_is_an_error_or_the_same() {
         let whole = uki(b".cmdline", b"quiet");
         for len in 0..whole.len() {
-            assert!(command_line(&whole[..len]).is_err(), "{len}");
+            let read = command_line(&whole[..len]);
+            assert!(read.is_err() || read == Ok("quiet"), "{len}");
         }
     }
 

@@ -58,6 +58,9 @@ fn access<T>(result: uefi::Result<T>) -> Result<T, ArmError> {
 }
 
 impl Device for PciDevice {
+    fn config8(&mut self, reg: u8) -> Result<u8, ArmError> {
+        access(self.bridge.pci().read_one(self.address.with_register(reg)))
+    }
     fn config32(&mut self, reg: u8) -> Result<u32, ArmError> {
         access(self.bridge.pci().read_one(self.address.with_register(reg)))
     }

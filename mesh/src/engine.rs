@@ -193,16 +193,24 @@ impl Engine {
         }
         let table = self.table();
         let mut current: Option<(&Peer, MutexGuard<'_, PeerState>)> = None;
+        // A batch is mostly one peer's, from one address: looked up once.
+        let mut own_source: Option<(u32, IpAddr)> = None;
         for datagram in packet::datagrams(buffer, stride) {
             let Some(kind) = packet::classify(datagram) else { continue };
+            let same = |index: u32| current.as_ref().is_some_and(|(peer, _)| peer.index == index);
             let wanted = match kind {
-                Kind::Data(index) => table.by_index.get(&(index >> 8)),
-                _ => self.handshake_peer(&table, kind, from, datagram, out, now),
+                Kind::Data(index) if same(index >> 8) => None,
+                Kind::Data(index) => Some(table.by_index.get(&(index >> 8))),
+                _ => Some(self.handshake_peer(&table, kind, from, datagram, out, now)),
             };
-            let Some(wanted) = wanted else { continue };
-            if current.as_ref().is_none_or(|(peer, _)| peer.index != wanted.index) {
-                drop(current.take());
-                current = Some((wanted, wanted.lock()));
+            match wanted {
+                None => {}
+                Some(None) => continue,
+                Some(Some(peer)) if same(peer.index) => {}
+                Some(Some(peer)) => {
+                    drop(current.take());
+                    current = Some((peer, peer.lock()));
+                }
             }
             let Some((peer, state)) = current.as_mut() else { continue };
             let roam = !matches!(kind, Kind::Cookie(_));
@@ -210,7 +218,10 @@ impl Engine {
                 Received::Refused => continue,
                 Received::Authentic => {}
                 Received::Packet(packet, source) => {
-                    if table.routes.lookup(source) == Some(peer.index) {
+                    if own_source == Some((peer.index, source))
+                        || table.routes.lookup(source) == Some(peer.index)
+                    {
+                        own_source = Some((peer.index, source));
                         sink.push(packet);
                     } else {
                         tracing::debug!("{} sent a packet from {source}, not its own", peer.key);

@@ -93,10 +93,8 @@ impl PeerState {
     /// Encrypts `packet` into `out`; false when there is no session or no address yet.
     /// boringtun is only handed packets it can encrypt at once: its own queue stays empty.
     pub(crate) fn send(&mut self, packet: &[u8], out: &mut Outbox, now: Instant) -> bool {
-        let Some(to) = self.endpoint else { return false };
-        if self.session().is_none() {
-            return false;
-        }
+        // Sessions end in `tick` alone, which sets `live`: no clock is read for each packet.
+        let Some(to) = self.endpoint.filter(|_| self.live) else { return false };
         let room = out.room(packet.len() + DATA_OVERHEAD);
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, room) {
             let len = datagram.len();

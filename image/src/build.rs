@@ -732,7 +732,8 @@ struct Files {
 
 /// Lets `write` make a file beside `to`, which then takes its place in one step.
 fn whole(to: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let making = to.with_extension("making");
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let making = to.with_file_name(format!(".{name}.making"));
     let done = write(&making).and_then(|()| std::fs::rename(&making, to).at("write", to));
     if done.is_err() {
         let _ = std::fs::remove_file(&making);

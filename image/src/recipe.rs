@@ -84,8 +84,10 @@ struct RawK3s {
     version: String,
     #[serde(default)]
     stand_in: bool,
-    #[serde(flatten)]
-    by_arch: BTreeMap<String, RawAsset>,
+    #[serde(default)]
+    amd64: Option<RawAsset>,
+    #[serde(default)]
+    arm64: Option<RawAsset>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -299,10 +301,9 @@ impl Recipe {
             self.k3s = Some(K3s {
                 version: k3s.version,
                 stand_in: k3s.stand_in,
-                assets: k3s
-                    .by_arch
+                assets: [("amd64", k3s.amd64), ("arm64", k3s.arm64)]
                     .into_iter()
-                    .map(|(arch, a)| (arch, (a.url, a.sha256)))
+                    .filter_map(|(arch, asset)| asset.map(|a| (arch.to_owned(), (a.url, a.sha256))))
                     .collect(),
             });
         }

@@ -20,8 +20,12 @@ mod node;
 
 #[cfg(target_os = "uefi")]
 mod start {
-    use crate::firmware::{disks, keys, power, random, say};
+    use crate::firmware::disks::{self, Disk};
+    use crate::firmware::{keys, power, random, say};
     use crate::node::Node;
+    use alloc::vec::Vec;
+    use holdfast_core::loader_keys::LoaderKeys;
+    use holdfast_core::slots::BootId;
     use uefi::prelude::*;
 
     #[entry]
@@ -30,13 +34,12 @@ mod start {
         match keys::read() {
             Ok(keys) => {
                 let boot_id = random::boot_id();
-                for disk in disks::find() {
-                    let name = disk.name();
-                    match Node::open(disk, &keys) {
-                        Ok(mut node) => say!("{name}: {}", node.start(boot_id)),
-                        Err(e) => say!("{name}: {e}"),
-                    }
-                }
+                // The disk of the loader is the node's, as a rule. Firmware that boots fast has
+                // not even looked for others.
+                let mut seen = Vec::new();
+                try_all(disks::find(&mut seen), &keys, boot_id);
+                disks::connect_all();
+                try_all(disks::find(&mut seen), &keys, boot_id);
                 say!("nothing on this machine's disks can be started");
                 say!("flash the disk anew, or attach one with a working image of this cluster");
             }
@@ -46,6 +49,17 @@ mod start {
             }
         }
         power::reset_after(60)
+    }
+
+    /// Comes back only when nothing on them can be started.
+    fn try_all(disks: Vec<Disk>, keys: &LoaderKeys, boot_id: BootId) {
+        for disk in disks {
+            let name = disk.name();
+            match Node::open(disk, keys) {
+                Ok(mut node) => say!("{name}: {}", node.start(boot_id)),
+                Err(e) => say!("{name}: {e}"),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use holdfast_core::gpt::Geometry;
-use uefi::boot::{self, ScopedProtocol};
+use uefi::boot::{self, ScopedProtocol, SearchType};
 use uefi::proto::device_path::DevicePath;
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::proto::media::block::BlockIO;
@@ -23,25 +23,34 @@ pub struct Disk {
     name: String,
 }
 
-/// All disks with a medium, the one this loader came from first.
-pub fn find() -> Vec<Disk> {
+/// The disks with a medium that are not in `seen` yet, the one this loader came from first.
+pub fn find(seen: &mut Vec<Handle>) -> Vec<Disk> {
     let origin = origin();
-    let mut disks: Vec<(bool, Disk)> = boot::find_handles::<BlockIO>()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|handle| {
-            let mine = origin.is_some_and(|part| handle == part || is_on(part, handle));
-            Some((!mine, Disk::open(handle)?))
-        })
-        .collect();
-    disks.sort_by_key(|(other, _)| *other);
-    let mut named = Vec::new();
-    for (n, (other, mut disk)) in disks.into_iter().enumerate() {
-        let from = if other { "" } else { " (the loader's)" };
-        disk.name = format!("disk {}{from}", n + 1);
-        named.push(disk);
+    let mut disks = Vec::new();
+    for handle in boot::find_handles::<BlockIO>().unwrap_or_default() {
+        let Some(disk) = Disk::open(handle).filter(|_| !seen.contains(&handle)) else {
+            continue;
+        };
+        let mine = origin.is_some_and(|part| handle == part || is_on(part, handle));
+        disks.push((!mine, handle, disk));
     }
-    named
+    disks.sort_by_key(|(other, ..)| *other);
+    let name = |(other, handle, disk)| {
+        seen.push(handle);
+        let from = if other { "" } else { " (the loader's)" };
+        let name = format!("disk {}{from}", seen.len());
+        Disk { name, ..disk }
+    };
+    disks.into_iter().map(name).collect()
+}
+
+/// Has the firmware's drivers look at every device, so that [`find`] finds all disks.
+pub fn connect_all() {
+    let handles = boot::locate_handle_buffer(SearchType::AllHandles);
+    for handle in handles.iter().flat_map(|buffer| buffer.iter()) {
+        // Most handles are no controllers: an error here is the rule.
+        let _ = boot::connect_controller(*handle, &[], None, true);
+    }
 }
 
 fn origin() -> Option<Handle> {

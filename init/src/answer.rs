@@ -112,7 +112,10 @@ impl System {
 
     fn reboot(&mut self, reason: &str, rescue: bool) -> Result<(), String> {
         if rescue {
-            self.changed(|record, _| Ok::<_, Infallible>(record.request_rescue()))?;
+            self.changed(|record, _| {
+                record.request_rescue();
+                Ok::<_, Infallible>(())
+            })?;
         }
         self.end(reason);
         Ok(())

@@ -126,6 +126,9 @@ fn tell_the_kernel() {
     for (path, value) in [
         // By default the kernel drops what user space writes to its log too fast.
         ("/proc/sys/kernel/printk_devkmsg", "on"),
+        // The kernel's own chatter stays off a slow serial line (`loglevel=` of the board); from here
+        // on notices are shown: few, and what an operator at the screen wants to read.
+        ("/proc/sys/kernel/printk", "6 4 1 4"),
         // With the default of 10, an eleventh unread log line blocks its sender.
         ("/proc/sys/net/unix/max_dgram_qlen", "512"),
     ] {

@@ -11,7 +11,7 @@
 //! | `holdfast.rootsalt=HEX` | builder | its salt |
 //! | `holdfast.rootlen=BYTES` | builder | length of the root file system; the hash tree follows |
 //! | `holdfast.rootfs=NAME` | builder | its type, as `mount` names it |
-//! | `holdfast.deadline=SECONDS` | builder | how long a trial may take, default 600 |
+//! | `holdfast.trial=SECONDS` | builder | how long a trial may take, default 600 |
 
 use holdfast_core::status::SlotName;
 
@@ -75,15 +75,21 @@ pub fn parse(text: &str) -> Cmdline {
         let fine = match key {
             "boot" => hex(value).map(|v| line.boot = Some(v)),
             "slot" => slot(value).map(|v| line.slot = Some(v)),
-            "rescue" => Some(line.rescue = value == "1"),
+            "rescue" => {
+                line.rescue = value == "1";
+                Some(())
+            }
             // The record says whether this is a trial; the word is for people reading the log.
             "try" => value.parse::<u32>().ok().map(drop),
             "roothash" => hex(value).filter(|v| v.len() == 64).map(|v| hash = Some(v)),
-            "rootsalt" if value.is_empty() || value == "-" => Some(salt = Some("-".to_owned())),
+            "rootsalt" if value.is_empty() || value == "-" => {
+                salt = Some("-".to_owned());
+                Some(())
+            }
             "rootsalt" => hex(value).map(|v| salt = Some(v)),
             "rootlen" => root_len(value).map(|v| len = Some(v)),
             "rootfs" => fs_name(value).map(|v| fs = Some(v)),
-            "deadline" => value
+            "trial" => value
                 .parse()
                 .ok()
                 .filter(|v| DEADLINE_RANGE.contains(v))
@@ -114,7 +120,7 @@ pub fn parse(text: &str) -> Cmdline {
 }
 
 fn hex(value: &str) -> Option<String> {
-    let fits = !value.is_empty() && value.len() % 2 == 0 && value.len() <= 512;
+    let fits = !value.is_empty() && value.len().is_multiple_of(2) && value.len() <= 512;
     (fits && value.bytes().all(|b| b.is_ascii_hexdigit())).then(|| value.to_ascii_lowercase())
 }
 
@@ -131,7 +137,7 @@ fn root_len(value: &str) -> Option<u64> {
     value
         .parse()
         .ok()
-        .filter(|&v: &u64| v > 0 && v % VERITY_BLOCK == 0)
+        .filter(|&v: &u64| v > 0 && v.is_multiple_of(VERITY_BLOCK))
 }
 
 fn fs_name(value: &str) -> Option<String> {
@@ -178,9 +184,8 @@ mod tests {
 
     #[test]
     fn bad_words_are_notes() {
-        let line = parse(
-            "holdfast.rootlen=5 holdfast.deadline=1 holdfast.colour=blue holdfast.roothash=zz",
-        );
+        let line =
+            parse("holdfast.rootlen=5 holdfast.trial=1 holdfast.colour=blue holdfast.roothash=zz");
         assert_eq!(line.notes.len(), 4, "{:?}", line.notes);
         assert_eq!((line.root, line.deadline), (None, DEFAULT_DEADLINE));
         let half = parse("holdfast.rootlen=4096");

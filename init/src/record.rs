@@ -122,7 +122,10 @@ mod tests {
         assert_eq!(store.record().slot(Slot::A).starts, 1);
         store.change(|record, id| record.quiet(id)).unwrap();
         store
-            .change(|record, _| Ok::<_, Infallible>(record.request_rescue()))
+            .change(|record, _| {
+                record.request_rescue();
+                Ok::<_, Infallible>(())
+            })
             .unwrap();
         let again = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
         assert_eq!(again.record().slot(Slot::A).starts, 0);

@@ -294,7 +294,8 @@ impl System {
             }
             Act::LeaveRescue => {
                 self.record_change("leave rescue", |record, _| {
-                    Ok::<_, Infallible>(record.leave_rescue())
+                    record.leave_rescue();
+                    Ok::<_, Infallible>(())
                 });
                 self.ending = Some(Ending {
                     reason: "an hour in rescue: trying the slots again".into(),

@@ -76,7 +76,11 @@ impl PeerUpdate {
         check(own, wanted)?;
         let keys: BTreeSet<MeshKey> = wanted.iter().map(|p| p.public_key).collect();
         let mut update = Self {
-            remove: current.keys().filter(|k| !keys.contains(k)).copied().collect(),
+            remove: current
+                .keys()
+                .filter(|k| !keys.contains(k))
+                .copied()
+                .collect(),
             ..Self::default()
         };
         for config in wanted {
@@ -113,7 +117,11 @@ fn check(own: MeshKey, wanted: &[PeerConfig]) -> Result<(), ConfigError> {
         for net in &peer.allowed_ips {
             match nets.insert(net.trunc(), key) {
                 Some(first) if first != key => {
-                    return Err(ConfigError::DuplicateNetwork { net: *net, first, second: key });
+                    return Err(ConfigError::DuplicateNetwork {
+                        net: *net,
+                        first,
+                        second: key,
+                    });
                 }
                 _ => {}
             }
@@ -145,14 +153,23 @@ mod tests {
 
     #[test]
     fn the_same_endpoint_again_does_not_undo_roaming() {
-        let current = table(&[peer(1, 1, Some(7)), peer(2, 2, Some(7)), peer(3, 3, Some(7))]);
+        let current = table(&[
+            peer(1, 1, Some(7)),
+            peer(2, 2, Some(7)),
+            peer(3, 3, Some(7)),
+        ]);
         let mut same = peer(1, 1, Some(7));
         same.always_on = true;
         let wanted = [same.clone(), peer(2, 2, Some(8)), peer(3, 3, None)];
         let update = PeerUpdate::plan(OWN, &current, &wanted).unwrap();
-        assert_eq!(update.change.iter().map(|c| c.take_endpoint).collect::<Vec<_>>(), [
-            false, true, false
-        ]);
+        assert_eq!(
+            update
+                .change
+                .iter()
+                .map(|c| c.take_endpoint)
+                .collect::<Vec<_>>(),
+            [false, true, false]
+        );
         assert_eq!(update.change[0].config, same);
     }
 

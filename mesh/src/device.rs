@@ -33,8 +33,14 @@ impl Device {
                 let (reader, writer) = tun.split();
                 (Reader::Tun(reader), Writer::Tun(writer))
             }
-            Self::Netstack(NetstackDevice { from_stack, to_stack }) => (
-                Reader::Netstack { from_stack, packets: Vec::new() },
+            Self::Netstack(NetstackDevice {
+                from_stack,
+                to_stack,
+            }) => (
+                Reader::Netstack {
+                    from_stack,
+                    packets: Vec::new(),
+                },
                 Writer::Netstack(to_stack),
             ),
         }
@@ -46,7 +52,10 @@ const NETSTACK_BATCH: usize = 64;
 
 pub(crate) enum Reader {
     Tun(TunReader),
-    Netstack { from_stack: mpsc::Receiver<Vec<u8>>, packets: Vec<Vec<u8>> },
+    Netstack {
+        from_stack: mpsc::Receiver<Vec<u8>>,
+        packets: Vec<Vec<u8>>,
+    },
 }
 
 impl Reader {
@@ -54,7 +63,10 @@ impl Reader {
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
         match self {
             Self::Tun(reader) => reader.read().await.map(|()| true),
-            Self::Netstack { from_stack, packets } => {
+            Self::Netstack {
+                from_stack,
+                packets,
+            } => {
                 packets.clear();
                 Ok(from_stack.recv_many(packets, NETSTACK_BATCH).await > 0)
             }

@@ -79,7 +79,10 @@ impl Engine {
     }
 
     fn table(&self) -> Arc<Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn peer(&self, key: MeshKey) -> Option<Arc<Peer>> {
@@ -158,7 +161,9 @@ impl Engine {
         let table = self.table();
         let mut current: Option<(IpAddr, &Peer, MutexGuard<'_, PeerState>)> = None;
         for packet in packets {
-            let Some(to) = packet::destination(packet) else { continue };
+            let Some(to) = packet::destination(packet) else {
+                continue;
+            };
             if current.as_ref().is_none_or(|(addr, ..)| *addr != to) {
                 // The lock is given back before the next one is taken.
                 drop(current.take());
@@ -167,7 +172,9 @@ impl Engine {
                     .and_then(|i| table.by_index.get(&i))
                     .map(|peer| (to, peer.as_ref(), peer.lock()));
             }
-            let Some((_, peer, state)) = current.as_mut() else { continue };
+            let Some((_, peer, state)) = current.as_mut() else {
+                continue;
+            };
             if !state.send(packet, out, now) {
                 hold(&self.pending).push(peer.index, packet, now);
                 state.ask_if_due(true, out, now);
@@ -177,7 +184,10 @@ impl Engine {
 
     /// A receive buffer from the socket, cut at `stride`: inner packets go to `sink`, answers to
     /// `out`. `plain` is working space, as long as a datagram may be.
-    #[allow(clippy::too_many_arguments, reason = "one hot call; a struct would only rename them")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one hot call; a struct would only rename them"
+    )]
     pub(crate) fn inbound(
         &self,
         from: SocketAddr,
@@ -196,8 +206,14 @@ impl Engine {
         // A batch is mostly one peer's, from one address: looked up once.
         let mut own_source: Option<(u32, IpAddr)> = None;
         for datagram in packet::datagrams(buffer, stride) {
-            let Some(kind) = packet::classify(datagram) else { continue };
-            let same = |index: u32| current.as_ref().is_some_and(|(peer, _)| peer.index == index);
+            let Some(kind) = packet::classify(datagram) else {
+                continue;
+            };
+            let same = |index: u32| {
+                current
+                    .as_ref()
+                    .is_some_and(|(peer, _)| peer.index == index)
+            };
             let wanted = match kind {
                 Kind::Data(index) if same(index >> 8) => None,
                 Kind::Data(index) => Some(table.by_index.get(&(index >> 8))),
@@ -212,7 +228,9 @@ impl Engine {
                     current = Some((peer, peer.lock()));
                 }
             }
-            let Some((peer, state)) = current.as_mut() else { continue };
+            let Some((peer, state)) = current.as_mut() else {
+                continue;
+            };
             let roam = !matches!(kind, Kind::Cookie(_));
             match state.receive(datagram, from, roam, plain, out, now) {
                 Received::Refused => continue,
@@ -248,7 +266,10 @@ impl Engine {
             return None;
         }
         let mut cookie = [0u8; 64];
-        let parsed = match self.front.verify_packet(Some(from.ip()), datagram, &mut cookie) {
+        let parsed = match self
+            .front
+            .verify_packet(Some(from.ip()), datagram, &mut cookie)
+        {
             Ok(parsed) => parsed,
             Err(TunnResult::WriteToNetwork(reply)) => {
                 out.push(from, reply);
@@ -288,7 +309,10 @@ fn routes(configured: &BTreeMap<MeshKey, PeerConfig>, table: &Table) -> Routes {
     let mut routes = Routes::default();
     for config in configured.values() {
         if let Some(peer) = table.by_key.get(&config.public_key) {
-            config.allowed_ips.iter().for_each(|net| routes.insert(*net, peer.index));
+            config
+                .allowed_ips
+                .iter()
+                .for_each(|net| routes.insert(*net, peer.index));
         }
     }
     routes
@@ -298,3 +322,7 @@ fn routes(configured: &BTreeMap<MeshKey, PeerConfig>, table: &Table) -> Routes {
 fn first_index() -> u32 {
     getrandom::u32().unwrap_or(1)
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

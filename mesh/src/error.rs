@@ -18,8 +18,10 @@ pub enum MeshError {
         source: io::Error,
     },
     /// The TUN device could not be opened.
-    #[error("cannot open the TUN device {name}: {source}; it needs /dev/net/tun, CAP_NET_ADMIN, \
-             and, if it exists already, flags IFF_TUN, IFF_NO_PI, IFF_VNET_HDR and no other user")]
+    #[error(
+        "cannot open the TUN device {name}: {source}; it needs /dev/net/tun, CAP_NET_ADMIN, \
+             and, if it exists already, flags IFF_TUN, IFF_NO_PI, IFF_VNET_HDR and no other user"
+    )]
     Tun {
         /// Its name.
         name: String,

@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn a_bad_text_is_not_repeated() {
-        let error = MeshPrivateKey::from_text("c2VjcmV0").unwrap_err().to_string();
+        let error = MeshPrivateKey::from_text("c2VjcmV0")
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains("c2VjcmV0"), "{error}");
         assert!(!format!("{:?}", MeshPrivateKey::from_bytes([7; 32])).contains('7'));
     }

@@ -38,7 +38,10 @@ impl SourceLimiter {
                 return true;
             }
         }
-        let bucket = self.buckets.entry(key).or_insert(Bucket { tokens: BURST, since: now });
+        let bucket = self.buckets.entry(key).or_insert(Bucket {
+            tokens: BURST,
+            since: now,
+        });
         refill(bucket, now);
         let allowed = bucket.tokens > 0;
         bucket.tokens = bucket.tokens.saturating_sub(1);
@@ -59,7 +62,9 @@ fn refill(bucket: &mut Bucket, now: Instant) {
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);
     if steps > 0 {
         bucket.tokens = bucket.tokens.saturating_add(steps).min(BURST);
-        bucket.since += REFILL.saturating_mul(steps).min(now.saturating_duration_since(bucket.since));
+        bucket.since += REFILL
+            .saturating_mul(steps)
+            .min(now.saturating_duration_since(bucket.since));
     }
 }
 

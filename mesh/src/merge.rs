@@ -75,7 +75,10 @@ impl Merger {
             .iter_mut()
             .rev()
             .take(LOOK_BACK)
-            .find(|run| run.first.is_some_and(|f| f.flow == segment.flow && f.v6 == segment.v6));
+            .find(|run| {
+                run.first
+                    .is_some_and(|f| f.flow == segment.flow && f.v6 == segment.v6)
+            });
         newest.is_some_and(|run| run.append(segment, packet))
     }
 
@@ -112,7 +115,9 @@ impl Run {
     }
 
     fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
-        let Some(first) = self.first else { return false };
+        let Some(first) = self.first else {
+            return false;
+        };
         let length = self.frame.len() - VNET_HEADER;
         let fits = !self.closed
             && segment.plain
@@ -234,7 +239,9 @@ fn add(start: u64, bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(4);
     let mut sum = start;
     for word in &mut words {
-        sum = sum.wrapping_add(u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]])));
+        sum = sum.wrapping_add(u64::from(u32::from_be_bytes([
+            word[0], word[1], word[2], word[3],
+        ])));
     }
     let mut last = [0u8; 4];
     last[..words.remainder().len()].copy_from_slice(words.remainder());

@@ -13,7 +13,9 @@ fn tcp(v6: bool, port: u16, seq: u32, flags: u8, options: usize, payload: &[u8])
         p.extend_from_slice(&[0xfd; 32]);
         p
     } else {
-        let mut p = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut p = vec![
+            0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         p[2..4].copy_from_slice(&(total as u16 + 20).to_be_bytes());
         let sum = !fold(add(0, &p));
         p[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -23,7 +25,20 @@ fn tcp(v6: bool, port: u16, seq: u32, flags: u8, options: usize, payload: &[u8])
     packet.extend_from_slice(&port.to_be_bytes());
     packet.extend_from_slice(&[0, 80]);
     packet.extend_from_slice(&seq.to_be_bytes());
-    packet.extend_from_slice(&[0, 0, 0, 9, (tcp_len as u8 / 4) << 4, flags, 1, 1, 0, 0, 0, 0]);
+    packet.extend_from_slice(&[
+        0,
+        0,
+        0,
+        9,
+        (tcp_len as u8 / 4) << 4,
+        flags,
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+    ]);
     packet.resize(ip_len + tcp_len, 1);
     packet.extend_from_slice(payload);
     let sum = !fold(add(pseudo_header(&packet, v6, total), &packet[ip_len..]));
@@ -43,7 +58,10 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let v6 = vnet[1] == GSO_TCPV6;
     assert_eq!((vnet[0], field(8)), (NEEDS_CSUM, 16));
     let partial = u16::from_be_bytes([packet[ip_len + 16], packet[ip_len + 17]]);
-    assert_eq!(partial, fold(pseudo_header(packet, v6, packet.len() - ip_len)));
+    assert_eq!(
+        partial,
+        fold(pseudo_header(packet, v6, packet.len() - ip_len))
+    );
     let options = (header_len - ip_len - 20) / 4;
     let at = ip_len;
     let port = u16::from_be_bytes([packet[at], packet[at + 1]]);
@@ -52,7 +70,11 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for (n, part) in parts.iter().enumerate() {
         let last = n + 1 == parts.len();
-        let flags = if last { packet[at + 13] } else { packet[at + 13] & !PSH };
+        let flags = if last {
+            packet[at + 13]
+        } else {
+            packet[at + 13] & !PSH
+        };
         out.push(tcp(v6, port, seq, flags, options, part));
         seq = seq.wrapping_add(part.len() as u32);
     }
@@ -68,7 +90,9 @@ fn merge(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 fn stream(v6: bool, count: usize) -> Vec<Vec<u8>> {
-    (0..count).map(|n| tcp(v6, 7, (n * 1000) as u32, ACK, 3, &[n as u8; 1000])).collect()
+    (0..count)
+        .map(|n| tcp(v6, 7, (n * 1000) as u32, ACK, 3, &[n as u8; 1000]))
+        .collect()
 }
 
 #[test]
@@ -120,7 +144,10 @@ fn no_frame_is_longer_than_an_ip_packet() {
     let packets = stream(false, 200);
     let frames = merge(&packets);
     assert!(frames.iter().all(|f| f.len() - VNET_HEADER <= MAX_IP));
-    assert_eq!(frames.iter().flat_map(|f| cut(f)).collect::<Vec<_>>(), packets);
+    assert_eq!(
+        frames.iter().flat_map(|f| cut(f)).collect::<Vec<_>>(),
+        packets
+    );
 }
 
 proptest! {

@@ -81,7 +81,14 @@ impl Mesh {
             tasks.shutdown().await;
             end.send_replace(Some(Arc::new(why)));
         });
-        MeshHandle { inner: Arc::new(Inner { engine, socket, stop, ended }) }
+        MeshHandle {
+            inner: Arc::new(Inner {
+                engine,
+                socket,
+                stop,
+                ended,
+            }),
+        }
     }
 }
 
@@ -93,7 +100,10 @@ impl MeshHandle {
     /// [`MeshError::Config`]; then nothing was changed.
     pub fn set_peers(&self, wanted: &[PeerConfig]) -> Result<PeerUpdate, MeshError> {
         let mut out = Outbox::default();
-        let update = self.inner.engine.set_peers(wanted, &mut out, Instant::now())?;
+        let update = self
+            .inner
+            .engine
+            .set_peers(wanted, &mut out, Instant::now())?;
         self.inner.socket.send_now(&mut out);
         Ok(update)
     }
@@ -131,7 +141,11 @@ impl MeshHandle {
         let wait = async {
             loop {
                 sessions.mark_unchanged();
-                let peer = self.inner.engine.peer(key).ok_or(MeshError::UnknownPeer(key))?;
+                let peer = self
+                    .inner
+                    .engine
+                    .peer(key)
+                    .ok_or(MeshError::UnknownPeer(key))?;
                 if peer.lock().session().is_some() {
                     return Ok(());
                 }
@@ -224,7 +238,15 @@ async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Write
         for (buffer, meta) in buffers.iter().zip(&metas).take(filled) {
             let bytes = &buffer[..meta.len.min(buffer.len())];
             let (from, now) = (socket::source(meta), Instant::now());
-            engine.inbound(from, bytes, meta.stride, &mut plain, &mut writer, &mut out, now);
+            engine.inbound(
+                from,
+                bytes,
+                meta.stride,
+                &mut plain,
+                &mut writer,
+                &mut out,
+                now,
+            );
             if let Err(e) = writer.flush().await {
                 return MeshError::Device(e);
             }

@@ -48,7 +48,11 @@ impl Outbox {
             last.bytes.end = self.used;
             return;
         }
-        self.sends.push(Send { to, bytes: start..self.used, segment: len });
+        self.sends.push(Send {
+            to,
+            bytes: start..self.used,
+            segment: len,
+        });
     }
 
     /// Copies a finished datagram in.
@@ -58,7 +62,9 @@ impl Outbox {
     }
 
     pub(crate) fn sends(&self) -> impl Iterator<Item = (&Send, &[u8])> {
-        self.sends.iter().map(|s| (s, &self.buffer[s.bytes.clone()]))
+        self.sends
+            .iter()
+            .map(|s| (s, &self.buffer[s.bytes.clone()]))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -122,6 +128,12 @@ mod tests {
         for _ in 0..50 {
             outbox.push(([192, 0, 2, 1], 1).into(), &[0; 1412]);
         }
-        assert_eq!(outbox.sends().map(|(_, b)| b.len() / 1412).collect::<Vec<_>>(), [46, 4]);
+        assert_eq!(
+            outbox
+                .sends()
+                .map(|(_, b)| b.len() / 1412)
+                .collect::<Vec<_>>(),
+            [46, 4]
+        );
     }
 }

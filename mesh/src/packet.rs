@@ -32,7 +32,9 @@ pub(crate) fn classify(datagram: &[u8]) -> Option<Kind> {
         return None;
     }
     let word = |at: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(datagram.get(at..at + 4)?.try_into().ok()?))
+        Some(u32::from_le_bytes(
+            datagram.get(at..at + 4)?.try_into().ok()?,
+        ))
     };
     match (word(0)?, datagram.len()) {
         (1, 148) => Some(Kind::Initiation),
@@ -61,14 +63,20 @@ pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
     match packet.first()? >> 4 {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?)),
-        6 => Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?)),
+        6 => Some(IpAddr::from(
+            <[u8; 16]>::try_from(packet.get(24..40)?).ok()?,
+        )),
         _ => None,
     }
 }
 
 /// Cuts a receive buffer at the stride that GRO reports; a stride of 0 gives one datagram.
 pub(crate) fn datagrams(buffer: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
-    buffer.chunks(if stride == 0 { buffer.len().max(1) } else { stride })
+    buffer.chunks(if stride == 0 {
+        buffer.len().max(1)
+    } else {
+        stride
+    })
 }
 
 #[cfg(test)]
@@ -91,7 +99,13 @@ mod tests {
 
     #[test]
     fn forged_sources_get_no_answer() {
-        for text in ["192.0.2.1:0", "0.0.0.0:51820", "255.255.255.255:1", "224.0.0.1:1", "[::]:1"] {
+        for text in [
+            "192.0.2.1:0",
+            "0.0.0.0:51820",
+            "255.255.255.255:1",
+            "224.0.0.1:1",
+            "[::]:1",
+        ] {
             assert!(!answerable(text.parse().unwrap()), "{text}");
         }
         assert!(answerable("192.0.2.1:51820".parse().unwrap()));

@@ -35,7 +35,11 @@ impl Peer {
             rx_bytes: 0,
             tx_bytes: 0,
         };
-        Self { key: config.public_key, index, state: Mutex::new(state) }
+        Self {
+            key: config.public_key,
+            index,
+            state: Mutex::new(state),
+        }
     }
 
     /// A panic elsewhere ends the engine; until then the state is as good as it was.
@@ -73,7 +77,10 @@ pub(crate) enum Received<'a> {
 }
 
 fn interval(config: &PeerConfig) -> Option<Duration> {
-    config.keepalive.filter(|s| *s > 0).map(|s| Duration::from_secs(s.into()))
+    config
+        .keepalive
+        .filter(|s| *s > 0)
+        .map(|s| Duration::from_secs(s.into()))
 }
 
 impl PeerState {
@@ -94,7 +101,9 @@ impl PeerState {
     /// boringtun is only handed packets it can encrypt at once: its own queue stays empty.
     pub(crate) fn send(&mut self, packet: &[u8], out: &mut Outbox, now: Instant) -> bool {
         // Sessions end in `tick` alone, which sets `live`: no clock is read for each packet.
-        let Some(to) = self.endpoint.filter(|_| self.live) else { return false };
+        let Some(to) = self.endpoint.filter(|_| self.live) else {
+            return false;
+        };
         let room = out.room(packet.len() + DATA_OVERHEAD);
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, room) {
             let len = datagram.len();
@@ -211,7 +220,10 @@ impl PeerState {
         self.failures = 0;
         self.gave_up_at = None;
         self.drain(out, now);
-        let waiting = pending.lock().unwrap_or_else(PoisonError::into_inner).take(index);
+        let waiting = pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(index);
         for packet in waiting {
             self.send(&packet, out, now);
         }

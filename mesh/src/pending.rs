@@ -41,19 +41,22 @@ pub(crate) struct Pending {
 impl Pending {
     /// Keeps a copy of `packet` for `peer`; false when the bounds left no room.
     pub(crate) fn push(&mut self, peer: u32, packet: &[u8], now: Instant) -> bool {
-        let full = self.peers.get(&peer).is_some_and(|q| q.len() >= self.bounds.peer_packets);
-        if full && let Some(queue) = self.peers.get_mut(&peer) {
-            if let Some((_, old)) = queue.pop_front() {
-                self.packets -= 1;
-                self.bytes -= old.len();
-            }
+        if let Some(queue) = self.peers.get_mut(&peer)
+            && queue.len() >= self.bounds.peer_packets
+            && let Some((_, old)) = queue.pop_front()
+        {
+            self.packets -= 1;
+            self.bytes -= old.len();
         }
         if self.packets >= self.bounds.packets || self.bytes + packet.len() > self.bounds.bytes {
             return false;
         }
         self.packets += 1;
         self.bytes += packet.len();
-        self.peers.entry(peer).or_default().push_back((now, packet.to_vec()));
+        self.peers
+            .entry(peer)
+            .or_default()
+            .push_back((now, packet.to_vec()));
         true
     }
 
@@ -77,7 +80,12 @@ impl Pending {
 
     /// Drops what has waited too long.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let Self { bounds, peers, packets, bytes } = self;
+        let Self {
+            bounds,
+            peers,
+            packets,
+            bytes,
+        } = self;
         peers.retain(|_, queue| {
             while let Some((since, packet)) = queue.front() {
                 if now.saturating_duration_since(*since) < bounds.age {
@@ -147,7 +155,10 @@ mod tests {
     #[test]
     fn order_is_kept_and_the_oldest_makes_room() {
         let mut pending = Pending {
-            bounds: Bounds { peer_packets: 3, ..Bounds::default() },
+            bounds: Bounds {
+                peer_packets: 3,
+                ..Bounds::default()
+            },
             ..Pending::default()
         };
         for n in 0..5u8 {

@@ -49,7 +49,11 @@ pub(crate) fn due(view: &View) -> bool {
     }
     match view.session {
         Some(age) => {
-            let limit = if view.second { RENEW_AT + RENEW_LATER } else { RENEW_AT };
+            let limit = if view.second {
+                RENEW_AT + RENEW_LATER
+            } else {
+                RENEW_AT
+            };
             view.wanted && age >= limit
         }
         // Packets are there now: the pause is for those who only hope.
@@ -61,8 +65,12 @@ pub(crate) fn due(view: &View) -> bool {
 }
 
 fn pause(failures: u32) -> Duration {
-    let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    FIRST_PAUSE.saturating_mul(doubled.max(1)).min(LONGEST_PAUSE)
+    let doubled = 1u32
+        .checked_shl(failures.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    FIRST_PAUSE
+        .saturating_mul(doubled.max(1))
+        .min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -88,16 +96,33 @@ mod tests {
     #[test]
     fn a_new_wanted_peer_is_asked_at_once() {
         assert!(due(&QUIET));
-        assert!(!due(&View { has_endpoint: false, ..QUIET }));
-        assert!(!due(&View { wanted: false, ..QUIET }));
-        assert!(due(&View { wanted: false, packets_wait: true, ..QUIET }));
+        assert!(!due(&View {
+            has_endpoint: false,
+            ..QUIET
+        }));
+        assert!(!due(&View {
+            wanted: false,
+            ..QUIET
+        }));
+        assert!(due(&View {
+            wanted: false,
+            packets_wait: true,
+            ..QUIET
+        }));
     }
 
     #[test]
     fn never_more_often_than_wireguard_allows() {
-        let asked = View { since_asked: Some(secs(4)), packets_wait: true, ..QUIET };
+        let asked = View {
+            since_asked: Some(secs(4)),
+            packets_wait: true,
+            ..QUIET
+        };
         assert!(!due(&asked));
-        assert!(due(&View { since_asked: Some(secs(5)), ..asked }));
+        assert!(due(&View {
+            since_asked: Some(secs(5)),
+            ..asked
+        }));
     }
 
     #[test]
@@ -141,11 +166,23 @@ mod tests {
 
     #[test]
     fn a_wanted_session_is_renewed_before_it_dies_and_by_one_side_first() {
-        let at = |age| View { session: Some(secs(age)), ..QUIET };
+        let at = |age| View {
+            session: Some(secs(age)),
+            ..QUIET
+        };
         assert!(!due(&at(129)));
         assert!(due(&at(130)));
-        assert!(!due(&View { second: true, ..at(140) }));
-        assert!(due(&View { second: true, ..at(145) }));
-        assert!(!due(&View { wanted: false, ..at(170) }));
+        assert!(!due(&View {
+            second: true,
+            ..at(140)
+        }));
+        assert!(due(&View {
+            second: true,
+            ..at(145)
+        }));
+        assert!(!due(&View {
+            wanted: false,
+            ..at(170)
+        }));
     }
 }

@@ -31,12 +31,14 @@ impl MeshSocket {
     /// # Errors
     /// [`MeshError::Bind`], a port taken for instance.
     pub fn bind(port: u16) -> Result<Self, MeshError> {
-        Self::bind_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|error| match error {
-            MeshError::Bind { ref source, .. } if no_ipv6(source) => {
-                Self::bind_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-            }
-            other => Err(other),
-        })
+        Self::bind_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(
+            |error| match error {
+                MeshError::Bind { ref source, .. } if no_ipv6(source) => {
+                    Self::bind_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+                }
+                other => Err(other),
+            },
+        )
     }
 
     /// Binds one address, loopback for instance. `::` takes IPv4 too.
@@ -81,7 +83,8 @@ impl MeshSocket {
                 let mut slots = buffers.iter_mut();
                 let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
                     std::array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |b| b)));
-                self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas)
+                self.state
+                    .recv(UdpSockRef::from(&self.io), &mut slices, metas)
             })
             .await
     }
@@ -118,11 +121,21 @@ impl MeshSocket {
 
     fn send_some(&self, to: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<usize> {
         let to = self.mapped(to);
-        send_some(bytes, segment, self.state.max_gso_segments() > 1, |contents, segment_size| {
-            let transmit =
-                Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
-            self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-        })
+        send_some(
+            bytes,
+            segment,
+            self.state.max_gso_segments() > 1,
+            |contents, segment_size| {
+                let transmit = Transmit {
+                    destination: to,
+                    ecn: None,
+                    contents,
+                    segment_size,
+                    src_ip: None,
+                };
+                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+            },
+        )
     }
 
     /// An IPv6 socket reaches IPv4 through mapped addresses.
@@ -146,7 +159,11 @@ fn send_some(
 ) -> io::Result<usize> {
     let first = &bytes[..segment.clamp(1, bytes.len())];
     let batched = offload && first.len() < bytes.len();
-    let result = if batched { send(bytes, Some(segment)) } else { send(first, None) };
+    let result = if batched {
+        send(bytes, Some(segment))
+    } else {
+        send(first, None)
+    };
     match result {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(e),
         Err(e) if batched && refused(&e) => {
@@ -166,7 +183,10 @@ fn refused(error: &io::Error) -> bool {
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 /// Best effort: the limits of the system bind whoever is not root.
@@ -224,8 +244,14 @@ mod tests {
     #[test]
     fn other_errors_drop_the_batch_and_a_full_buffer_keeps_it() {
         let unreachable = |_: &[u8], _| Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
-        assert_eq!(send_some(&[0; 2500], 1000, true, unreachable).unwrap(), 2500);
-        assert_eq!(send_some(&[0; 2500], 1000, false, unreachable).unwrap(), 1000);
+        assert_eq!(
+            send_some(&[0; 2500], 1000, true, unreachable).unwrap(),
+            2500
+        );
+        assert_eq!(
+            send_some(&[0; 2500], 1000, false, unreachable).unwrap(),
+            1000
+        );
         let full = |_: &[u8], _| Err(io::Error::from(io::ErrorKind::WouldBlock));
         assert!(send_some(&[0; 2500], 1000, true, full).is_err());
     }
@@ -235,12 +261,18 @@ mod tests {
         let socket = MeshSocket::bind(0).unwrap();
         let mut buffers = vec![vec![0u8; 2048]; 2];
         let mut metas = [RecvMeta::default(); 2];
-        for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        for loopback in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ] {
             let Ok(client) = UdpSocket::bind((loopback, 0)).await else {
                 assert!(loopback.is_ipv6());
                 continue;
             };
-            client.send_to(b"there", (loopback, socket.port())).await.unwrap();
+            client
+                .send_to(b"there", (loopback, socket.port()))
+                .await
+                .unwrap();
             assert_eq!(socket.receive(&mut buffers, &mut metas).await.unwrap(), 1);
             let from = source(&metas[0]);
             assert_eq!(from, client.local_addr().unwrap());

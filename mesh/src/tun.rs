@@ -22,16 +22,28 @@ impl Tun {
     /// [`MeshError::Tun`].
     pub fn open(name: &str) -> Result<Self, MeshError> {
         let open = || -> io::Result<Self> {
-            let device =
-                DeviceBuilder::new().name(name).offload(true).inherit_enable_state().build_async()?;
+            let device = DeviceBuilder::new()
+                .name(name)
+                .offload(true)
+                .inherit_enable_state()
+                .build_async()?;
             let mtu = usize::from(device.mtu()?);
-            Ok(Self { device: Arc::new(device), mtu })
+            Ok(Self {
+                device: Arc::new(device),
+                mtu,
+            })
         };
-        open().map_err(|source| MeshError::Tun { name: name.to_owned(), source })
+        open().map_err(|source| MeshError::Tun {
+            name: name.to_owned(),
+            source,
+        })
     }
 
     pub(crate) fn split(self) -> (TunReader, TunWriter) {
-        (TunReader::new(self.device.clone(), self.mtu), TunWriter::new(self.device))
+        (
+            TunReader::new(self.device.clone(), self.mtu),
+            TunWriter::new(self.device),
+        )
     }
 }
 
@@ -71,9 +83,14 @@ impl TunReader {
             .recv_multiple(&mut self.whole, &mut self.packets, &mut self.sizes, 0)
             .await?;
         while self.filled < ENOUGH_PACKETS && self.bytes() < ENOUGH_BYTES {
-            let (packets, sizes) =
-                (&mut self.packets[self.filled..], &mut self.sizes[self.filled..]);
-            match self.device.try_recv_multiple(&mut self.whole, packets, sizes, 0) {
+            let (packets, sizes) = (
+                &mut self.packets[self.filled..],
+                &mut self.sizes[self.filled..],
+            );
+            match self
+                .device
+                .try_recv_multiple(&mut self.whole, packets, sizes, 0)
+            {
                 Ok(more) => self.filled += more,
                 // Nothing there, or a packet that cannot be cut: what was read goes out first.
                 Err(_) => break,
@@ -100,7 +117,10 @@ pub(crate) struct TunWriter {
 
 impl TunWriter {
     fn new(device: Arc<AsyncDevice>) -> Self {
-        Self { device, merger: Merger::default() }
+        Self {
+            device,
+            merger: Merger::default(),
+        }
     }
 
     pub(crate) fn push(&mut self, packet: &[u8]) {
@@ -115,7 +135,10 @@ impl TunWriter {
                 if gone(&e) {
                     return Err(e);
                 }
-                tracing::debug!("the TUN device refused a packet of {} bytes: {e}", frame.len());
+                tracing::debug!(
+                    "the TUN device refused a packet of {} bytes: {e}",
+                    frame.len()
+                );
             }
         }
         self.merger.clear();
@@ -125,5 +148,8 @@ impl TunWriter {
 
 /// The device was deleted under us.
 pub(crate) fn gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADFD | libc::EBADF | libc::ENODEV)
+    )
 }

@@ -36,7 +36,12 @@ async fn round_trip(from: &Member, to: SocketAddr, bytes: usize) {
     let mut back = Vec::new();
     soon("the echo", read.read_to_end(&mut back)).await.unwrap();
     sending.await.unwrap();
-    assert!(back == sent, "{} of {} bytes came back, or others", back.len(), sent.len());
+    assert!(
+        back == sent,
+        "{} of {} bytes came back, or others",
+        back.len(),
+        sent.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +54,10 @@ async fn tcp_data_goes_both_ways_over_both_families() {
     let status = b.mesh.status();
     assert_eq!(status[0].endpoint, Some(a.endpoint()));
     assert!(status[0].last_handshake.unwrap() < PATIENCE);
-    assert!(status[0].rx_bytes > 3_300_000 && status[0].tx_bytes > 3_300_000, "{status:?}");
+    assert!(
+        status[0].rx_bytes > 3_300_000 && status[0].tx_bytes > 3_300_000,
+        "{status:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,10 +100,16 @@ async fn packets_before_the_session_are_kept_and_delivered() {
 async fn a_closed_port_refuses_and_an_unknown_peer_is_named() {
     let (a, b) = pair().await;
     let refused = soon("refusal", a.stack.connect((v4(2), 9).into())).await;
-    assert_eq!(refused.err().unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        refused.err().unwrap().kind(),
+        std::io::ErrorKind::ConnectionRefused
+    );
     let stranger = MeshKey([9; 32]);
     let error = a.mesh.wait_handshake(stranger, PATIENCE).await.unwrap_err();
-    assert!(matches!(error, MeshError::UnknownPeer(key) if key == stranger), "{error}");
+    assert!(
+        matches!(error, MeshError::UnknownPeer(key) if key == stranger),
+        "{error}"
+    );
     b.mesh.shutdown().await;
     assert!(matches!(*b.mesh.stopped().await, MeshError::Stopped));
 }
@@ -114,7 +128,11 @@ async fn a_restarted_member_is_back_at_once() {
     again.mesh.set_peers(&[a.as_peer(true)]).unwrap();
     again.handshake(a.mesh.public_key()).await;
     round_trip(&a, (v4(2), 7).into(), 1000).await;
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

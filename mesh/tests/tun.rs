@@ -42,15 +42,21 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
         let key = MeshPrivateKey::from_text(own).expect("own key");
         let peer = PeerConfig {
             public_key: peer.parse().expect("peer key"),
-            allowed_ips: allowed.split(',').map(|net| net.parse().expect("a network")).collect(),
+            allowed_ips: allowed
+                .split(',')
+                .map(|net| net.parse().expect("a network"))
+                .collect(),
             endpoint: Some(endpoint.parse().expect("an endpoint")),
             keepalive: None,
             always_on: true,
         };
         let tun = Tun::open("hf0").expect("hf0 can be opened");
         let mesh = Mesh::start(tun, MeshSocket::bind(PORT).expect("the port is free"), &key);
-        mesh.set_peers(std::slice::from_ref(&peer)).expect("the peer is accepted");
-        mesh.wait_handshake(peer.public_key, PATIENCE).await.expect("a handshake");
+        mesh.set_peers(std::slice::from_ref(&peer))
+            .expect("the peer is accepted");
+        mesh.wait_handshake(peer.public_key, PATIENCE)
+            .await
+            .expect("a handshake");
         println!("ready");
         panic!("the mesh ended: {}", mesh.stopped().await);
     });
@@ -75,12 +81,17 @@ impl Namespaces {
     fn new() -> Self {
         let id = std::process::id();
         let names = [format!("hfmesh{id}a"), format!("hfmesh{id}b")];
-        let all = Self { names, children: Vec::new() };
+        let all = Self {
+            names,
+            children: Vec::new(),
+        };
         for name in &all.names {
             ip(&["netns", "add", name]);
         }
         let [a, b] = &all.names;
-        ip(&["link", "add", "up0", "netns", a, "type", "veth", "peer", "name", "up0", "netns", b]);
+        ip(&[
+            "link", "add", "up0", "netns", a, "type", "veth", "peer", "name", "up0", "netns", b,
+        ]);
         for (n, name) in all.names.iter().enumerate() {
             let n = n + 1;
             let inside = |line: &str| {
@@ -109,7 +120,10 @@ impl Namespaces {
             .expect("ip runs");
         let output = child.stdout.take().expect("its output");
         self.children.push(child);
-        let ready = BufReader::new(output).lines().map_while(Result::ok).any(|l| l == "ready");
+        let ready = BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+            .any(|l| l == "ready");
         assert!(ready, "{args:?} ended early");
         self.children.len() - 1
     }
@@ -135,7 +149,10 @@ impl Drop for Namespaces {
 }
 
 fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().expect("ip runs (package iproute2)");
+    let output = Command::new("ip")
+        .args(args)
+        .output()
+        .expect("ip runs (package iproute2)");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {}: {text}", args.join(" "));
 }
@@ -168,14 +185,35 @@ fn round_trip(stream: &TcpStream, count: usize) {
 }
 
 fn data_crosses_and_a_connection_outlives_the_engine() {
-    let (a, b) = (MeshPrivateKey::generate().unwrap(), MeshPrivateKey::generate().unwrap());
+    let (a, b) = (
+        MeshPrivateKey::generate().unwrap(),
+        MeshPrivateKey::generate().unwrap(),
+    );
     let (a_text, b_text) = (a.to_text(), b.to_text());
     let (a_public, b_public) = (a.public().to_string(), b.public().to_string());
     let mut net = Namespaces::new();
     // The second node first, as a child that is not waited for: both wait for each other.
-    let other = spawn_quiet(&net.names[1], &["node", &b_text, &a_public, "100.64.0.1/32", "10.99.0.1:51820"]);
+    let other = spawn_quiet(
+        &net.names[1],
+        &[
+            "node",
+            &b_text,
+            &a_public,
+            "100.64.0.1/32",
+            "10.99.0.1:51820",
+        ],
+    );
     net.children.push(other);
-    let node = net.run(0, &["node", &a_text, &b_public, "100.64.0.2/32", "10.99.0.2:51820"]);
+    let node = net.run(
+        0,
+        &[
+            "node",
+            &a_text,
+            &b_public,
+            "100.64.0.2/32",
+            "10.99.0.2:51820",
+        ],
+    );
     net.run(1, &["echo"]);
     let stream = connect(&net.names[0], ([100, 64, 0, 2], TCP_PORT).into());
     round_trip(&stream, 100_000_000);
@@ -183,10 +221,22 @@ fn data_crosses_and_a_connection_outlives_the_engine() {
     // The engine dies without a word; device, address, route and connection stay.
     net.kill(node);
     let started = Instant::now();
-    net.run(0, &["node", &a_text, &b_public, "100.64.0.2/32", "10.99.0.2:51820"]);
+    net.run(
+        0,
+        &[
+            "node",
+            &a_text,
+            &b_public,
+            "100.64.0.2/32",
+            "10.99.0.2:51820",
+        ],
+    );
     round_trip(&stream, 1_000_000);
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(10), "the connection took {took:?} to go on");
+    assert!(
+        took < Duration::from_secs(10),
+        "the connection took {took:?} to go on"
+    );
 }
 
 fn spawn_quiet(namespace: &str, args: &[&str]) -> Child {

@@ -45,21 +45,34 @@ pub(super) struct Stack {
 impl Shared {
     pub(super) fn new(addresses: &[IpNet], mtu: usize) -> io::Result<Arc<Self>> {
         let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-        let of_family = |v4: bool| addresses.iter().filter(|a| a.addr().is_ipv4() == v4).count();
+        let of_family = |v4: bool| {
+            addresses
+                .iter()
+                .filter(|a| a.addr().is_ipv4() == v4)
+                .count()
+        };
         if addresses.is_empty() || of_family(true) > 1 || of_family(false) > 1 {
-            return Err(invalid("the mesh stack takes one IPv4 and one IPv6 address at most, and one at least"));
+            return Err(invalid(
+                "the mesh stack takes one IPv4 and one IPv6 address at most, and one at least",
+            ));
         }
         let mut seed = [0u8; 8];
-        getrandom::fill(&mut seed).map_err(|e| io::Error::other(format!("no random bytes: {e}")))?;
-        let mut queues =
-            Queues { received: VecDeque::new(), to_send: VecDeque::new(), mtu };
+        getrandom::fill(&mut seed)
+            .map_err(|e| io::Error::other(format!("no random bytes: {e}")))?;
+        let mut queues = Queues {
+            received: VecDeque::new(),
+            to_send: VecDeque::new(),
+            mtu,
+        };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = u64::from_ne_bytes(seed);
         let mut interface = Interface::new(config, &mut queues, now());
         let mut full = false;
         interface.update_ip_addrs(|list| {
             for net in addresses {
-                full |= list.push(IpCidr::new(net.addr().into(), net.prefix_len())).is_err();
+                full |= list
+                    .push(IpCidr::new(net.addr().into(), net.prefix_len()))
+                    .is_err();
             }
         });
         for net in addresses {
@@ -81,7 +94,10 @@ impl Shared {
             listeners: Listeners::default(),
             next_port: EPHEMERAL.start() + u16::from_ne_bytes([seed[0], seed[1]]) % 16_000,
         };
-        Ok(Arc::new(Self { stack: Mutex::new(stack), wake: Notify::new() }))
+        Ok(Arc::new(Self {
+            stack: Mutex::new(stack),
+            wake: Notify::new(),
+        }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Stack> {
@@ -124,7 +140,11 @@ impl Stack {
             .collect();
         for _ in EPHEMERAL {
             let port = self.next_port;
-            self.next_port = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
+            self.next_port = if port == *EPHEMERAL.end() {
+                *EPHEMERAL.start()
+            } else {
+                port + 1
+            };
             if !used.contains(&port) && !self.listeners.has(port) {
                 return Some(port);
             }
@@ -141,7 +161,13 @@ impl Stack {
     /// Moves everything that can move; gives the time until the next timer.
     fn advance(&mut self) -> Option<Duration> {
         self.make_room();
-        let Self { interface, sockets, queues, orphans, .. } = self;
+        let Self {
+            interface,
+            sockets,
+            queues,
+            orphans,
+            ..
+        } = self;
         interface.poll(now(), queues, sockets);
         orphans.retain(|handle| {
             let closed = sockets.get::<tcp::Socket<'_>>(*handle).state() == tcp::State::Closed;
@@ -183,7 +209,9 @@ pub(super) async fn run(
 ) {
     let mut incoming = Vec::with_capacity(BATCH);
     loop {
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         let (outgoing, delay) = {
             let mut stack = shared.lock();
             stack.queues.received.extend(incoming.drain(..));
@@ -198,7 +226,11 @@ pub(super) async fn run(
                 return;
             }
         }
-        let delay = if more { Duration::ZERO } else { delay.unwrap_or(Duration::from_secs(1)) };
+        let delay = if more {
+            Duration::ZERO
+        } else {
+            delay.unwrap_or(Duration::from_secs(1))
+        };
         // The last holder may go while we wait: look again every second.
         let delay = delay.min(Duration::from_secs(1));
         tokio::select! {
@@ -222,5 +254,57 @@ impl Shared {
             let smoltcp::socket::Socket::Tcp(tcp) = socket;
             tcp.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_packet_of_a_peer_panics(
+            packets in proptest::collection::vec(
+                (prop_oneof![Just(4u8), Just(6)], any::<bool>(),
+                 proptest::collection::vec(any::<u8>(), 0..120)), 0..40)
+        ) {
+            let addresses = ["100.64.0.1/32".parse().unwrap(), "fd00::1/128".parse().unwrap()];
+            let shared = Shared::new(&addresses, 1380).unwrap();
+            let mut stack = shared.lock();
+            stack.listeners.open(7);
+            for (version, to_us, mut bytes) in packets {
+                bytes.resize(bytes.len().max(60), 0);
+                let len = bytes.len() as u16;
+                if version == 4 {
+                    bytes[0] = 0x45;
+                    bytes[2..4].copy_from_slice(&len.to_be_bytes());
+                    bytes[6..8].fill(0);
+                    bytes[9] = 6;
+                    if to_us { bytes[16..20].copy_from_slice(&[100, 64, 0, 1]); }
+                    bytes[22..24].copy_from_slice(&7u16.to_be_bytes());
+                } else {
+                    bytes[0] = 0x60;
+                    bytes[4..6].copy_from_slice(&(len - 40).to_be_bytes());
+                    bytes[6] = 6;
+                    if to_us { bytes[24..40].copy_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]); }
+                    bytes[42..44].copy_from_slice(&7u16.to_be_bytes());
+                }
+                stack.queues.received.push_back(bytes);
+            }
+            stack.advance();
+            prop_assert!(stack.sockets.iter().count() <= 64);
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        assert!(Shared::new(&[], 1380).is_err());
+        let two = [
+            "100.64.0.1/32".parse().unwrap(),
+            "100.64.0.2/32".parse().unwrap(),
+        ];
+        assert!(Shared::new(&two, 1380).is_err());
     }
 }

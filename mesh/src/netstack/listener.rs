@@ -31,6 +31,15 @@ impl Listeners {
         self.ports.contains_key(&port)
     }
 
+    /// Begins to listen on `port`; false when it is 0 or taken.
+    pub(super) fn open(&mut self, port: u16) -> bool {
+        if port == 0 || self.has(port) {
+            return false;
+        }
+        self.ports.insert(port, Waiting::default());
+        true
+    }
+
     /// Sees to it that `count` sockets of `port` are free to take a connection; false when the
     /// backlog is full.
     pub(super) fn prepare(
@@ -39,7 +48,9 @@ impl Listeners {
         count: usize,
         sockets: &mut SocketSet<'static>,
     ) -> bool {
-        let Some(waiting) = self.ports.get_mut(&port) else { return true };
+        let Some(waiting) = self.ports.get_mut(&port) else {
+            return true;
+        };
         let mut free = 0;
         for handle in &waiting.sockets {
             let socket = sockets.get_mut::<tcp::Socket<'_>>(*handle);
@@ -83,13 +94,9 @@ pub struct MeshListener {
 
 impl MeshListener {
     pub(super) fn open(shared: Arc<Shared>, port: u16) -> io::Result<Self> {
-        {
-            let ports = &mut shared.lock().listeners.ports;
-            if port == 0 || ports.contains_key(&port) {
-                let text = format!("cannot listen on mesh port {port}: it is 0 or taken");
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
-            }
-            ports.insert(port, Waiting::default());
+        if !shared.lock().listeners.open(port) {
+            let text = format!("cannot listen on mesh port {port}: it is 0 or taken");
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
         }
         Ok(Self { shared, port })
     }
@@ -107,8 +114,10 @@ impl MeshListener {
             };
             for (place, handle) in waiting.sockets.iter().enumerate() {
                 let socket = stack.sockets.get_mut::<tcp::Socket<'_>>(*handle);
-                if matches!(socket.state(), tcp::State::Established | tcp::State::CloseWait)
-                    && let Some(peer) = socket.remote_endpoint()
+                if matches!(
+                    socket.state(),
+                    tcp::State::Established | tcp::State::CloseWait
+                ) && let Some(peer) = socket.remote_endpoint()
                 {
                     let handle = waiting.sockets.remove(place);
                     return Poll::Ready((handle, SocketAddr::new(peer.addr.into(), peer.port)));

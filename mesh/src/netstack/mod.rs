@@ -45,7 +45,13 @@ impl Netstack {
         let (to_stack, from_engine) = mpsc::channel(CHANNEL);
         let shared = Shared::new(addresses, mtu)?;
         tokio::spawn(driver::run(Arc::downgrade(&shared), from_engine, to_engine));
-        Ok((Self { shared }, NetstackDevice { from_stack, to_stack }))
+        Ok((
+            Self { shared },
+            NetstackDevice {
+                from_stack,
+                to_stack,
+            },
+        ))
     }
 
     /// Opens a TCP connection to a peer's mesh address.

@@ -23,10 +23,12 @@ impl MeshStream {
     pub(super) fn open(shared: Arc<Shared>, to: SocketAddr) -> io::Result<Self> {
         let handle = {
             let mut stack = shared.lock();
-            let port = stack.free_port().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::AddrInUse, "no local port is free")
-            })?;
-            let Stack { interface, sockets, .. } = &mut *stack;
+            let port = stack
+                .free_port()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no local port is free"))?;
+            let Stack {
+                interface, sockets, ..
+            } = &mut *stack;
             let handle = add_socket(sockets);
             let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
             let remote = (address(to.ip()), to.port());
@@ -38,12 +40,20 @@ impl MeshStream {
             handle
         };
         shared.wake();
-        Ok(Self { shared, handle, peer: to })
+        Ok(Self {
+            shared,
+            handle,
+            peer: to,
+        })
     }
 
     /// Takes over an accepted socket.
     pub(super) fn accepted(shared: Arc<Shared>, handle: SocketHandle, peer: SocketAddr) -> Self {
-        Self { shared, handle, peer }
+        Self {
+            shared,
+            handle,
+            peer,
+        }
     }
 
     /// Waits for the connection to open.
@@ -70,11 +80,18 @@ impl MeshStream {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut tcp::Socket<'static>) -> R) -> R {
-        f(self.shared.lock().sockets.get_mut::<tcp::Socket<'static>>(self.handle))
+        f(self
+            .shared
+            .lock()
+            .sockets
+            .get_mut::<tcp::Socket<'static>>(self.handle))
     }
 
     fn reset(&self) -> io::Error {
-        io::Error::new(io::ErrorKind::ConnectionReset, format!("{} is gone", self.peer))
+        io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            format!("{} is gone", self.peer),
+        )
     }
 }
 
@@ -149,7 +166,11 @@ impl AsyncWrite for MeshStream {
             false
         });
         self.shared.wake();
-        if done { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if done {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 }
 

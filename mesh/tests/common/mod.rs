@@ -38,7 +38,12 @@ impl Member {
         let (stack, device) = Netstack::new(&addresses, MTU).unwrap();
         let socket = MeshSocket::bind_to(([127, 0, 0, 1], port).into()).unwrap();
         let mesh = Mesh::start(device, socket, &key);
-        Self { mesh, stack, key, number }
+        Self {
+            mesh,
+            stack,
+            key,
+            number,
+        }
     }
 
     pub fn endpoint(&self) -> SocketAddr {

@@ -1,0 +1,166 @@
+//! The command line: global options and the list of verbs. Each verb's own options stand with it.
+
+use crate::commands as c;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const AFTER: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong command line, or no such cluster directory
+  3  lighthouse or node unreachable
+  4  refused: by the lighthouse, by the node, or a signature or passphrase that does not fit
+  5  upgrade or rollback: the node tried the other slot and went back
+  6  what --wait waited for did not come in time
+  `holdfast kubectl` ends with kubectl's own code.
+
+Environment:
+  HOLDFAST_CLUSTER        the cluster's directory, instead of --cluster
+  HOLDFAST_PASSPHRASE     the passphrase of its keys, instead of being asked
+  HOLDFAST_MIRROR         the Debian mirror that images are built from
+  HOLDFAST_NODE_BINARIES  where init, agent and loader for nodes are
+  HOLDFAST_KUBECTL        the kubectl that `holdfast kubectl` runs
+
+Examples:
+  holdfast cluster new home --lighthouse lighthouse.example.net
+  holdfast build --board x86-64 --recipe k3s --output-dir images
+  holdfast seed new --role server --name n1 --out n1.seed.toml
+  holdfast nodes
+  holdfast upgrade n1 images/bundle.hfb --wait";
+
+/// Appliance nodes of one k3s cluster, built, seeded and kept from afar.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = AFTER, max_term_width = 100, subcommand_required = true)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The cluster's directory; without it, the current one if it holds cluster.toml
+    #[arg(long, global = true, env = "HOLDFAST_CLUSTER", value_name = "DIR", help_heading = "Global options")]
+    pub cluster: Option<PathBuf>,
+    /// Tables for people, or JSON for programs
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Global options")]
+    pub output: Output,
+    /// Read the passphrase's line from this file descriptor
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    pub passphrase_fd: Option<u32>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a cluster's directory, or look after it
+    #[command(subcommand)]
+    Cluster(c::cluster::Verb),
+    /// Run a lighthouse
+    #[command(subcommand)]
+    Lighthouse(c::lighthouse::Verb),
+    /// Pin a recipe's packages by digest
+    Lock(c::lock::Args),
+    /// Build a disk image and an update bundle
+    Build(Box<c::build::Args>),
+    /// Make a seed: the file that turns a flashed image into a node
+    #[command(subcommand)]
+    Seed(c::seed::Verb),
+    /// Grants of seeds: make, list, hand over, revoke
+    #[command(subcommand)]
+    Token(c::token::Verb),
+    /// Put a node out of the cluster for good
+    Evict(c::evict::Args),
+    /// Virtual machines on this computer
+    #[command(subcommand)]
+    Vm(c::vm::Verb),
+    /// List the nodes
+    Nodes(c::nodes::Args),
+    /// Ask one node for its own account
+    Status(c::status::Args),
+    /// Show a node's log
+    Logs(c::logs::Args),
+    /// Show what happened to a node's slots
+    History(c::history::Args),
+    /// Reboot a node
+    Reboot(c::reboot::Args),
+    /// Bring a bundle to a node: written to the other slot, tried, proven, committed
+    Upgrade(c::upgrade::Args),
+    /// Try a node's other slot
+    Rollback(c::rollback::Args),
+    /// Kill and restart a node's agent; its data plane goes on
+    RestartAgent(c::restart_agent::Args),
+    /// Print the cluster's Kubernetes administrator configuration, or hold a tunnel for it open
+    Kubeconfig(c::kubeconfig::Args),
+    /// Run kubectl against the cluster, through the lighthouse
+    Kubectl(c::kubectl::Args),
+    /// Print a shell's completions
+    Completions(c::completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn look(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let subs: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+            if subs.is_empty() {
+                let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(text.contains("holdfast "), "{path} has no example");
+            }
+            for sub in subs {
+                look(sub, &path);
+            }
+        }
+        look(&Cli::command(), "");
+    }
+
+    #[test]
+    fn kubectl_takes_everything_behind_it() {
+        for line in ["holdfast kubectl get nodes -o wide", "holdfast kubectl -- get nodes -o wide"] {
+            let Verb::Kubectl(args) = parse(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!(args.args, ["get", "nodes", "-o", "wide"], "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_where_they_stand() {
+        for line in [
+            "holdfast seed new --role king --out x",
+            "holdfast seed new --role bare --expires soon --out x",
+            "holdfast reboot Node.1",
+            "holdfast seed new --role bare --name n1 --uses 2 --out x",
+            "holdfast nodes --output xml",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

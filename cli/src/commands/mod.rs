@@ -1,0 +1,21 @@
+//! One module a verb: its options and what it does.
+
+pub mod build;
+pub mod cluster;
+pub mod completions;
+pub mod evict;
+pub mod history;
+pub mod kubeconfig;
+pub mod kubectl;
+pub mod lighthouse;
+pub mod lock;
+pub mod logs;
+pub mod nodes;
+pub mod reboot;
+pub mod restart_agent;
+pub mod rollback;
+pub mod seed;
+pub mod status;
+pub mod token;
+pub mod upgrade;
+pub mod vm;

@@ -1,0 +1,182 @@
+//! `holdfast seed new`.
+
+use super::token::{GrantArgs, Minted, mint};
+use crate::app::{App, print_line};
+use crate::exit::Exit;
+use crate::{files, words};
+use anyhow::{Context as _, Result};
+use holdfast_core::seed::{Seed, SeedK3s, SeedLighthouse, SeedNetwork, VERSION};
+use ipnet::IpNet;
+use serde::Serialize;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// The verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make a seed, and hand its grant to the lighthouse
+    New(Box<Args>),
+}
+
+/// Options.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  holdfast seed new --role server --name n1 --out n1.seed.toml
+  holdfast seed new --role agent --uses 5 --expires 7d --out shelf.seed.toml
+  holdfast seed new --role bare --name gate --address 192.168.1.9/24 --gateway 192.168.1.1 \\
+      --dns 192.168.1.1 --out gate.seed.toml
+
+The file holds the token's private half: it is as good as a key until it is used up or expires. Put
+it on the image's HOLDFAST volume as seed.toml, or hand it to `holdfast vm run --seed`.")]
+pub struct Args {
+    #[command(flatten)]
+    grant: GrantArgs,
+    /// Write the seed here, readable by you only ('-': standard output)
+    #[arg(short = 'o', long, value_name = "FILE")]
+    out: PathBuf,
+    /// Overwrite FILE
+    #[arg(long)]
+    force: bool,
+    /// Keep the grant here for now: `holdfast token push` hands it over
+    #[arg(long)]
+    offline: bool,
+    /// Make a node that has joined join anew
+    #[arg(long)]
+    rejoin: bool,
+    /// Network interface [default: the first with a link]
+    #[arg(long, value_name = "NAME", help_heading = "Network (without: DHCP and router advertisements)")]
+    interface: Option<String>,
+    /// Static address with prefix; may be repeated
+    #[arg(long = "address", visible_alias = "static", value_name = "CIDR", requires = "gateway", help_heading = "Network (without: DHCP and router advertisements)")]
+    addresses: Vec<IpNet>,
+    /// Default gateway; may be repeated
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network (without: DHCP and router advertisements)")]
+    gateway: Vec<IpAddr>,
+    /// Name server; may be repeated
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network (without: DHCP and router advertisements)")]
+    dns: Vec<IpAddr>,
+    /// SNTP server; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Network (without: DHCP and router advertisements)")]
+    ntp: Vec<String>,
+    /// Kubernetes label of the node; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Kubernetes")]
+    labels: Vec<String>,
+    /// Kubernetes taint of the node; may be repeated
+    #[arg(long = "taint", value_name = "KEY=VALUE:EFFECT", value_parser = taint, help_heading = "Kubernetes")]
+    taints: Vec<String>,
+}
+
+fn label(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.into()),
+        _ => Err(format!("{text:?} is no KEY=VALUE")),
+    }
+}
+
+fn taint(text: &str) -> Result<String, String> {
+    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    match text.rsplit_once(':') {
+        Some((key, effect)) if !key.is_empty() && effects.contains(&effect) => Ok(text.into()),
+        _ => Err(format!("{text:?} is no KEY=VALUE:EFFECT with one of {}", effects.join(", "))),
+    }
+}
+
+#[derive(Serialize)]
+struct Made {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    grant: String,
+    role: holdfast_core::names::Role,
+    name: Option<String>,
+    uses: u32,
+    not_after: u64,
+    pushed: bool,
+}
+
+/// Runs the verb.
+pub async fn run(app: &App, verb: Verb) -> Result<()> {
+    let Verb::New(args) = verb;
+    new(app, *args).await
+}
+
+async fn new(app: &App, args: Args) -> Result<()> {
+    let to_stdout = args.out.as_os_str() == "-";
+    if to_stdout && app.json() {
+        return Err(Exit::Usage.error("--out - and --output json both want standard output: give a file"));
+    }
+    if !to_stdout && !args.force && args.out.exists() {
+        return Err(Exit::Usage.error(format!(
+            "{} exists; it may hold a token not used yet. --force overwrites it",
+            args.out.display()
+        )));
+    }
+    let Minted { cluster, documents, token, grant, pushed } = mint(app, &args.grant, args.offline).await?;
+    let seed = Seed {
+        version: VERSION,
+        cluster: cluster.config.name.clone(),
+        cluster_id: cluster.config.id,
+        dual_stack: cluster.config.dual_stack,
+        name: grant.name.clone(),
+        role: grant.role,
+        issued: words::now(),
+        grant: grant.id.clone(),
+        token,
+        roots: cluster.config.roots.clone(),
+        lighthouses: documents
+            .lighthouses
+            .lighthouses
+            .iter()
+            .map(|l| SeedLighthouse { https: l.https.clone(), key: l.key })
+            .collect(),
+        network: SeedNetwork {
+            interface: args.interface,
+            addresses: args.addresses,
+            gateways: args.gateway,
+            dns: args.dns,
+            ntp: args.ntp,
+        },
+        k3s: SeedK3s { labels: args.labels, taints: args.taints },
+        rejoin: args.rejoin,
+    };
+    let text = seed.to_toml().context("writing the seed")?;
+    // What a node would refuse must not leave this machine.
+    Seed::parse(&text).context("the seed would be refused by the node")?;
+    if to_stdout {
+        return print_line(text.trim_end());
+    }
+    files::write_secret(&args.out, text.as_bytes())?;
+    let made = Made {
+        file: Some(args.out),
+        grant: grant.id.to_string(),
+        role: grant.role,
+        name: grant.name.map(|n| n.to_string()),
+        uses: grant.uses,
+        not_after: grant.not_after,
+        pushed,
+    };
+    app.print(&made, || {
+        let file = made.file.as_deref().unwrap_or(std::path::Path::new("-"));
+        let hand = if pushed { "the lighthouse has the grant" } else { "the grant waits here: run `holdfast token push` before the node starts" };
+        format!(
+            "{}: role {}, {} use(s), good until {}; {hand}.\nWhoever has the file can join in its place until then.",
+            file.display(),
+            made.role,
+            made.uses,
+            words::utc(made.not_after)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_taints() {
+        assert!(label("a=b").is_ok() && label("a=").is_ok());
+        assert!(label("a").is_err() && label("=b").is_err());
+        assert!(taint("k=v:NoExecute").is_ok() && taint("k:NoSchedule").is_ok());
+        assert!(taint("k=v").is_err() && taint("k=v:Never").is_err());
+    }
+}

@@ -1,0 +1,307 @@
+//! `holdfast token`: grants, from making to revoking.
+
+use crate::app::App;
+use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
+use crate::exit::Exit;
+use crate::lighthouse::{Connection, connect, connect_as, explain};
+use crate::secrets::{new_key, random};
+use crate::table::table;
+use crate::{files, words};
+use anyhow::{Context as _, Result};
+use holdfast_core::api::GrantStatus;
+use holdfast_core::documents::{Right, RevokedGrant};
+use holdfast_core::grant::Grant;
+use holdfast_core::keys::PrivateKey;
+use holdfast_core::names::{GrantId, GroupName, NodeName, Role};
+use holdfast_core::signed::Signed;
+use serde::Serialize;
+use std::time::Duration;
+
+/// The verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make a grant and print its token, for a seed of your own making
+    New(NewArgs),
+    /// List the grants that the lighthouse holds, and their uses
+    #[command(after_help = "Example:\n  holdfast token list --output json")]
+    List,
+    /// Hand over the grants that were made with --offline
+    #[command(after_help = "Example:\n  holdfast token push")]
+    Push,
+    /// Take no new node with a grant; those that joined with it stay
+    Revoke(RevokeArgs),
+}
+
+/// Options of `token new`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  holdfast token new --role agent --uses 3\n  holdfast token new --role bare --name n1 --offline --output json")]
+pub struct NewArgs {
+    #[command(flatten)]
+    grant: GrantArgs,
+    /// Keep the grant here for now: `holdfast token push` hands it over
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Options of `token revoke`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  holdfast token revoke 3kq0x8w1f5v9t2b7m4c6d8z0ya\n  holdfast token revoke n1        the grants that were made for the name n1\n\nNodes that joined with it stay in; `holdfast evict NODE` puts one out.")]
+pub struct RevokeArgs {
+    /// The grant's id, or the node name that it was made for
+    grant: String,
+}
+
+/// What a grant allows.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GrantArgs {
+    /// What the node is to be: server, agent (k3s), bare (mesh and control only)
+    #[arg(long)]
+    role: Role,
+    /// The one name that it may take [default: any free one, made from its key]
+    #[arg(long, conflicts_with = "uses")]
+    name: Option<NodeName>,
+    /// How many nodes may use it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4079))]
+    uses: u32,
+    /// How long it may be used for the first time: 90s, 30m, 24h, 7d
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = words::parse_duration)]
+    expires: Duration,
+    /// Group that the policy's rules name; may be repeated
+    #[arg(short = 'g', long = "group", value_name = "GROUP")]
+    groups: Vec<GroupName>,
+}
+
+/// A grant as made.
+pub struct Minted {
+    /// The cluster.
+    pub cluster: ClusterDir,
+    /// Its documents, the newest known.
+    pub documents: Documents,
+    /// The token's private half.
+    pub token: PrivateKey,
+    /// What it allows.
+    pub grant: Grant,
+    /// Whether the lighthouse has it.
+    pub pushed: bool,
+}
+
+/// 26 characters of Crockford's base 32 in small letters: 130 random bits.
+fn new_id() -> Result<GrantId> {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let text: String = random::<26>()?.iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
+    Ok(GrantId::new(text)?)
+}
+
+/// Makes a grant, signs it with the operator's key, and hands it over unless `offline`.
+pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> {
+    let cluster = app.cluster()?;
+    let operator = app.key(&cluster, KeyFile::Operator)?;
+    let held = cluster.documents()?;
+    if !held.operators.allows(&operator.public(), Right::All) {
+        return Err(Exit::Refused.error("this operator's key has no right to admit nodes"));
+    }
+    // Asked first: an unreachable lighthouse must not cost an index.
+    let connection = if offline { None } else {
+        let found = connect_as(app.cluster()?, operator.clone()).await;
+        Some(found.context("no grant was made; --offline makes one to be handed over later")?)
+    };
+    let (first, last) = {
+        let _lock = cluster.lock()?;
+        let mut counters = cluster.counters()?;
+        let range = counters.take_indexes(args.uses)?;
+        cluster.save_counters(&counters)?;
+        range
+    };
+    let token = new_key()?;
+    let grant = Grant {
+        cluster: cluster.config.id,
+        id: new_id()?,
+        token: token.public(),
+        role: args.role,
+        groups: args.groups.clone(),
+        name: args.name.clone(),
+        first,
+        last,
+        uses: args.uses,
+        not_after: words::now().saturating_add(args.expires.as_secs()),
+    };
+    let signed = Signed::sign(&grant, &operator).context("signing the grant")?;
+    let (documents, pushed) = match connection {
+        Some(connection) => {
+            connection.client.put_grant(&grant.id, &signed).await.map_err(explain)?;
+            (connection.documents, true)
+        }
+        None => {
+            let path = cluster.pending_grant(grant.id.as_str());
+            files::write_public(&path, &serde_json::to_vec_pretty(&signed)?)?;
+            (held, false)
+        }
+    };
+    Ok(Minted { cluster, documents, token, grant, pushed })
+}
+
+/// Runs the verb.
+pub async fn run(app: &App, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::New(args) => new(app, args).await,
+        Verb::List => list(app).await,
+        Verb::Push => push(app).await,
+        Verb::Revoke(args) => revoke(app, &args.grant).await,
+    }
+}
+
+async fn new(app: &App, args: NewArgs) -> Result<()> {
+    #[derive(Serialize)]
+    struct Made<'a> {
+        grant: &'a GrantId,
+        token: &'a PrivateKey,
+        not_after: u64,
+        pushed: bool,
+    }
+    let minted = mint(app, &args.grant, args.offline).await?;
+    let made = Made {
+        grant: &minted.grant.id,
+        token: &minted.token,
+        not_after: minted.grant.not_after,
+        pushed: minted.pushed,
+    };
+    app.print(&made, || {
+        format!("grant = \"{}\"\ntoken = \"{}\"", made.grant, made.token.to_text())
+    })
+}
+
+/// A grant as `list` shows it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: GrantId,
+    role: Option<Role>,
+    name: Option<NodeName>,
+    groups: Vec<GroupName>,
+    uses: u32,
+    used: usize,
+    not_after: u64,
+    state: &'static str,
+    signed_by: String,
+}
+
+fn row(status: &GrantStatus, documents: &Documents, now: u64) -> Option<Row> {
+    let (grant, signer) = status.grant.open_self().ok()?;
+    let operators = &documents.operators;
+    let used = status.used_by.len();
+    let state = if !operators.honours(&signer, &grant.id) {
+        "not by an operator"
+    } else if documents.policy.revoked.iter().any(|r| r.id == grant.id) {
+        "revoked"
+    } else if used >= grant.uses as usize {
+        "used up"
+    } else if grant.not_after < now {
+        "expired"
+    } else {
+        "open"
+    };
+    Some(Row {
+        id: grant.id,
+        role: Some(grant.role),
+        name: grant.name,
+        groups: grant.groups,
+        uses: grant.uses,
+        used,
+        not_after: grant.not_after,
+        state,
+        signed_by: operators.by_key(&signer).map_or_else(|| signer.to_string(), |o| o.name.to_string()),
+    })
+}
+
+async fn grants(connection: &Connection) -> Result<Vec<GrantStatus>> {
+    connection.client.grants().await.map_err(explain)
+}
+
+async fn list(app: &App) -> Result<()> {
+    let connection = connect(app).await?;
+    let now = words::now();
+    let mut rows: Vec<Row> =
+        grants(&connection).await?.iter().filter_map(|g| row(g, &connection.documents, now)).collect();
+    rows.sort_by(|a, b| (a.not_after, &a.id).cmp(&(b.not_after, &b.id)));
+    app.print(&rows, || {
+        table(
+            ["grant", "role", "name", "used", "good until", "state", "by"],
+            rows.iter().map(|r| {
+                [
+                    r.id.to_string(),
+                    r.role.map(|r| r.to_string()).unwrap_or_default(),
+                    r.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    format!("{} of {}", r.used, r.uses),
+                    words::utc(r.not_after),
+                    r.state.into(),
+                    r.signed_by.clone(),
+                ]
+            }),
+        )
+    })
+}
+
+async fn push(app: &App) -> Result<()> {
+    let connection = connect(app).await?;
+    let dir = connection.cluster.path.join("grants");
+    let entries = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut pushed = vec![];
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let signed: Signed<Grant> =
+            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+        let (grant, _) = signed.open_self().with_context(|| format!("{} is damaged", path.display()))?;
+        connection.client.put_grant(&grant.id, &signed).await.map_err(explain)?;
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        pushed.push(grant.id);
+    }
+    app.print(&pushed, || format!("{} grant(s) handed over.", pushed.len()))
+}
+
+async fn revoke(app: &App, which: &str) -> Result<()> {
+    let mut connection = connect(app).await?;
+    let found: Vec<(Grant, RevokedGrant)> = grants(&connection)
+        .await?
+        .iter()
+        .filter_map(|status| {
+            let (grant, _) = status.grant.open_self().ok()?;
+            let fits = grant.id.as_str() == which || grant.name.as_ref().is_some_and(|n| n.as_str() == which);
+            let revoked = RevokedGrant { id: grant.id.clone(), except: status.used_by.clone() };
+            fits.then_some((grant, revoked))
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(Exit::Failed.error(format!("no grant has the id, or was made for the name, {which:?}: `holdfast token list` shows all")));
+    }
+    let held = &connection.documents.policy.revoked;
+    let new: Vec<RevokedGrant> =
+        found.iter().map(|(_, r)| r.clone()).filter(|r| !held.iter().any(|h| h.id == r.id)).collect();
+    if !new.is_empty() {
+        let added = new.clone();
+        connection.change_policy(app, |policy| policy.revoked.extend(added)).await?;
+    }
+    let ids: Vec<String> = new.iter().map(|r| r.id.to_string()).collect();
+    app.print(&ids, || match ids.len() {
+        0 => "Revoked before.".into(),
+        _ => format!(
+            "Revoked {}; {} node(s) that joined with it stay.",
+            ids.join(", "),
+            new.iter().map(|r| r.except.len()).sum::<usize>()
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_fit_and_differ() {
+        let (a, b) = (new_id().unwrap(), new_id().unwrap());
+        assert_eq!(a.as_str().len(), 26);
+        assert_ne!(a, b);
+    }
+}

@@ -1,0 +1,189 @@
+//! `holdfast vm run`.
+
+use super::{Place, hold, within};
+use crate::app::App;
+use crate::exit::Exit;
+use crate::vms::{VmRecord, Vms};
+use crate::words::parse_size;
+use anyhow::{Context as _, Result};
+use holdfast_core::names::NodeName;
+use holdfast_core::seed::Seed;
+use holdfast_qemu::{Accel, MachineSpec};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long power-on may take: KVM is tried once per boot of the host, some seconds.
+const POWER_ON: Duration = Duration::from_secs(60);
+
+/// Options.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  holdfast vm run --image images/holdfast-x86-64-base-1.img --seed n1.seed.toml --name n1
+  holdfast vm run --image i.qcow2 --seed s.toml --name s1 --memory 3072 --disk-size 12G --detach
+
+The image is never written: the machine has an overlay of its own, and goes on with it the next time
+it is run by the same name. Runs as an ordinary user. This computer's loopback is 10.0.2.2 inside.
+Without --detach the console is shown; Ctrl-C presses the power button, a second one pulls the plug.")]
+pub struct Args {
+    /// The disk image, raw or qcow2
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// The seed to hand over (QEMU's fw_cfg)
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+    /// The machine's name [default: the seed's, else vm1]
+    #[arg(long)]
+    name: Option<NodeName>,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
+    memory: u32,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// How large the disk is that the machine sees: 8G; never smaller than the image
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    disk_size: Option<u64>,
+    /// Write the console here too
+    #[arg(long, value_name = "FILE")]
+    console: Option<PathBuf>,
+    /// Return once the machine is on
+    #[arg(long)]
+    detach: bool,
+    /// Stay until the machine is off, its console shown (as without --detach)
+    #[arg(long, conflicts_with = "detach")]
+    foreground: bool,
+    /// Begin with a fresh disk
+    #[arg(long)]
+    fresh: bool,
+    /// Never use KVM
+    #[arg(long)]
+    no_kvm: bool,
+    #[command(flatten)]
+    place: Place,
+    /// Internal: hold a machine for --detach
+    #[arg(long, hide = true)]
+    hold: bool,
+}
+
+fn seed_name(seed: &Path) -> Result<Option<NodeName>> {
+    let bytes = std::fs::read(seed).with_context(|| format!("cannot read the seed {}", seed.display()))?;
+    match Seed::from_bytes(&bytes) {
+        Ok(seed) => Ok(seed.name),
+        Err(error) => {
+            // The node reports it itself; trying bad seeds on purpose must be possible.
+            eprintln!("warning: {}: a node will refuse this seed: {error}", seed.display());
+            Ok(None)
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
+}
+
+/// Runs the verb.
+pub fn run(app: &App, args: Args) -> Result<()> {
+    if !args.image.is_file() {
+        return Err(Exit::Usage.error(format!(
+            "there is no image at {}: `holdfast build --board x86-64 --recipe RECIPE` makes one",
+            args.image.display()
+        )));
+    }
+    let from_seed = match &args.seed {
+        Some(seed) => seed_name(seed)?,
+        None => None,
+    };
+    let name = args.name.clone().or(from_seed).map_or_else(|| "vm1".to_string(), String::from);
+    let vms = Vms::at(args.place.dir.as_deref())?;
+    let before = vms.read(&name)?;
+    if before.as_ref().is_some_and(VmRecord::on) {
+        return Err(Exit::Usage.error(format!("{name} is on: `holdfast vm stop {name}` first, or take another --name")));
+    }
+    let image = absolute(&args.image)?;
+    let dir = vms.dir(&name);
+    if args.fresh && dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    } else if let Some(before) = before.filter(|b| b.image != image) {
+        return Err(Exit::Usage.error(format!(
+            "{name} has a disk made of {}, not of {}: --fresh begins anew, another --name makes another machine",
+            before.image.display(),
+            image.display()
+        )));
+    }
+    let record = VmRecord {
+        console: dir.join("console.log"),
+        name,
+        image,
+        seed: args.seed.as_deref().map(absolute).transpose()?,
+        memory: args.memory,
+        cpus: args.cpus,
+        holder: None,
+        qemu: None,
+    };
+    if args.detach {
+        return detach(app, &vms, &record, &args);
+    }
+    let mut spec = MachineSpec::new(&record.name)
+        .image(&record.image)
+        .memory_mib(record.memory)
+        .cpus(record.cpus)
+        .dir(&dir);
+    if let Some(bytes) = args.disk_size {
+        spec = spec.disk_bytes(bytes);
+    }
+    if let Some(seed) = &record.seed {
+        spec = spec.seed(seed);
+    }
+    if args.no_kvm {
+        spec = spec.accel(Accel::Tcg);
+    }
+    let copy = args.console.as_deref().map(absolute).transpose()?;
+    hold::hold(app, &vms, record, spec, copy.as_deref(), !args.hold)
+}
+
+/// Starts this program once more to hold the machine, and waits until it is on.
+fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
+    crate::files::make_private_dir(&vms.dir(&record.name))?;
+    let log = vms.dir(&record.name).join("holder.log");
+    let out = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let exe = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(exe);
+    command.args(["vm", "run", "--hold", "--name", &record.name, "--image"]).arg(&record.image);
+    command.args(["--memory", &record.memory.to_string(), "--cpus", &record.cpus.to_string()]);
+    if let Some(seed) = &record.seed {
+        command.arg("--seed").arg(seed);
+    }
+    if let Some(bytes) = args.disk_size {
+        command.args(["--disk-size", &bytes.to_string()]);
+    }
+    if let Some(console) = &args.console {
+        command.arg("--console").arg(absolute(console)?);
+    }
+    if let Some(dir) = &args.place.dir {
+        command.arg("--dir").arg(absolute(dir)?);
+    }
+    if args.no_kvm {
+        command.arg("--no-kvm");
+    }
+    // A group of its own: this terminal's Ctrl-C is not meant for it.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).process_group(0);
+    let mut child = command.spawn().context("cannot start the machine's holder")?;
+    let ended = std::cell::Cell::new(false);
+    let child_ended = std::cell::RefCell::new(&mut child);
+    let up = within(POWER_ON, || {
+        ended.set(!matches!(child_ended.borrow_mut().try_wait(), Ok(None)));
+        ended.get() || vms.read(&record.name).ok().flatten().is_some_and(|r| r.on())
+    });
+    if ended.get() || !up {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let said = said.trim().trim_start_matches("holdfast: ").to_string();
+        return Err(Exit::Failed.error(format!("{} did not start: {said}", record.name)));
+    }
+    let record = vms.known(&record.name)?;
+    app.print(&record, || {
+        format!("{0} is on. `holdfast vm console {0} -f` shows its console, `holdfast vm stop {0}` ends it.", record.name)
+    })
+}

@@ -1,0 +1,336 @@
+//! The nodes as the lighthouse lists them, believed only as far as signatures go.
+
+use crate::cluster_dir::Documents;
+use crate::exit::Exit;
+use crate::lighthouse::{Connection, explain};
+use anyhow::Result;
+use holdfast_core::api::NodeEntry;
+use holdfast_core::cluster::{AddressPlan, ClusterId};
+use holdfast_core::grant::{VerifiedMember, verify};
+use holdfast_core::names::{NodeName, Role};
+use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus};
+use serde::Serialize;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A node as `nodes` and `status` show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// What it is to the cluster.
+    pub role: Option<Role>,
+    /// Its IPv4 address in the mesh.
+    pub mesh_address: Option<Ipv4Addr>,
+    /// Its IPv6 address in the mesh.
+    pub mesh_address6: Option<Ipv6Addr>,
+    /// The running slot.
+    pub slot: Option<SlotName>,
+    /// The running image's version.
+    pub version: Option<String>,
+    /// The running image's generation.
+    pub generation: Option<u64>,
+    /// Whether the running slot is on trial.
+    pub on_trial: Option<bool>,
+    /// k3s.
+    pub k3s: Option<K3sState>,
+    /// Which k3s.
+    pub k3s_version: Option<String>,
+    /// Whether test equipment stands in for k3s.
+    pub k3s_stand_in: Option<bool>,
+    /// Why the machine booted this way.
+    pub reason: Option<String>,
+    /// The boot that is running.
+    pub boot_id: Option<String>,
+    /// Seconds since the kernel started.
+    pub uptime: Option<u64>,
+    /// Both slots.
+    pub slots: Vec<SlotStatus>,
+    /// What an operator should know.
+    pub notes: Vec<String>,
+    /// Seconds since the lighthouse heard from it.
+    pub seen: Option<u64>,
+    /// Seconds since its last handshake with the lighthouse.
+    pub handshake_age: Option<u64>,
+    /// Whether its standing connection is open.
+    pub standing: bool,
+    /// Its mesh socket as the lighthouse sees it.
+    pub endpoint: Option<SocketAddr>,
+    /// Why what the lighthouse says of it cannot be believed.
+    pub problem: Option<String>,
+}
+
+/// Which cluster, and what its roots signed: all that judging an entry takes.
+pub struct Judge<'a> {
+    /// The cluster.
+    pub id: ClusterId,
+    /// Its addresses.
+    pub plan: AddressPlan,
+    /// What the roots signed.
+    pub documents: &'a Documents,
+}
+
+impl Judge<'_> {
+    /// The member behind an entry, if its signatures hold.
+    ///
+    /// # Errors
+    /// Why it is not believed, in words.
+    pub fn member(&self, entry: &NodeEntry) -> Result<VerifiedMember, String> {
+        let member = verify(&entry.member, self.id, &self.documents.operators, &self.documents.policy)
+            .map_err(|e| e.to_string())?;
+        if member.record.name != entry.name {
+            return Err(format!("the lighthouse calls it {}, its record says {}", entry.name, member.record.name));
+        }
+        Ok(member)
+    }
+
+    fn status(&self, entry: &NodeEntry, member: &VerifiedMember) -> Result<Option<NodeStatus>, String> {
+        let Some(signed) = &entry.status else { return Ok(None) };
+        let status = signed.open(|k| *k == member.record.signing_key).map_err(|e| e.to_string())?;
+        if status.cluster != self.id || status.name != member.record.name {
+            return Err("its status is another node's".into());
+        }
+        Ok(Some(status))
+    }
+
+    /// The entry as it is shown.
+    pub fn view(&self, entry: &NodeEntry) -> NodeView {
+        let mut view = empty(entry.name.clone());
+        view.handshake_age = entry.handshake_age;
+        view.standing = entry.standing;
+        view.endpoint = entry.endpoint;
+        match self.member(entry) {
+            Ok(member) => {
+                view.role = Some(member.grant.role);
+                view.mesh_address = Some(self.plan.address4(member.record.index));
+                view.mesh_address6 = Some(self.plan.address6(member.record.index));
+                match self.status(entry, &member) {
+                    Ok(Some(status)) => {
+                        fill(&mut view, status);
+                        view.seen = entry.status_age;
+                    }
+                    Ok(None) => {}
+                    Err(why) => view.problem = Some(why),
+                }
+            }
+            Err(why) => view.problem = Some(why),
+        }
+        view
+    }
+
+    /// What a node said over a control stream.
+    pub fn view_of(&self, status: NodeStatus) -> NodeView {
+        let mut view = empty(status.name.clone());
+        view.role = Some(status.role);
+        view.mesh_address = Some(self.plan.address4(status.index));
+        view.mesh_address6 = Some(self.plan.address6(status.index));
+        view.seen = Some(0);
+        view.handshake_age = status.handshake_age;
+        fill(&mut view, status);
+        view
+    }
+}
+
+fn empty(name: NodeName) -> NodeView {
+    NodeView {
+        name,
+        role: None,
+        mesh_address: None,
+        mesh_address6: None,
+        slot: None,
+        version: None,
+        generation: None,
+        on_trial: None,
+        k3s: None,
+        k3s_version: None,
+        k3s_stand_in: None,
+        reason: None,
+        boot_id: None,
+        uptime: None,
+        slots: vec![],
+        notes: vec![],
+        seen: None,
+        handshake_age: None,
+        standing: false,
+        endpoint: None,
+        problem: None,
+    }
+}
+
+fn fill(view: &mut NodeView, status: NodeStatus) {
+    view.slot = Some(status.boot.slot);
+    view.version = Some(status.boot.version);
+    view.generation = Some(status.boot.generation);
+    view.on_trial = Some(status.boot.on_trial);
+    view.reason = Some(status.boot.reason);
+    view.boot_id = Some(status.boot.boot_id);
+    view.slots = status.boot.slots;
+    view.k3s = Some(status.k3s);
+    view.k3s_stand_in = status.k3s_info.as_ref().map(|i| i.stand_in);
+    view.k3s_version = status.k3s_info.map(|i| i.version);
+    view.uptime = Some(status.uptime);
+    view.notes = status.notes;
+}
+
+impl NodeView {
+    /// k3s in one word, with what it is where it is no k3s.
+    pub fn k3s_words(&self) -> String {
+        let state = self.k3s.map(|k| k.to_string()).unwrap_or_default();
+        if self.k3s_stand_in == Some(true) && self.k3s != Some(K3sState::None) {
+            format!("{state} (stand-in)")
+        } else {
+            state
+        }
+    }
+
+    /// The slot, with a mark while on trial.
+    pub fn slot_words(&self) -> String {
+        let slot = self.slot.map(|s| s.to_string()).unwrap_or_default();
+        if self.on_trial == Some(true) { format!("{slot} (trial)") } else { slot }
+    }
+}
+
+impl Connection {
+    /// Judges entries by the documents at hand.
+    pub fn judge(&self) -> Judge<'_> {
+        Judge { id: self.cluster.config.id, plan: self.cluster.plan(), documents: &self.documents }
+    }
+
+    /// All entries, as the lighthouse lists them.
+    pub async fn entries(&self) -> Result<Vec<NodeEntry>> {
+        let mut entries = self.client.nodes().await.map_err(explain)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The member called `name`, verified.
+    ///
+    /// # Errors
+    /// When there is none, or its signatures do not hold.
+    pub async fn node(&self, name: &NodeName) -> Result<VerifiedMember> {
+        let entries = self.entries().await?;
+        let Some(entry) = entries.iter().find(|e| e.name == *name) else {
+            let known: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
+            let known = if known.is_empty() { "none has joined yet".into() } else { format!("there are {}", known.join(", ")) };
+            return Err(Exit::Failed.error(format!("no node is called {name}: {known}")));
+        };
+        self.judge().member(entry).map_err(|why| {
+            Exit::Refused.error(format!("what the lighthouse says of {name} is not to be believed: {why}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::cluster::MeshIndex;
+    use holdfast_core::documents::{DocumentSet, Lighthouses, Operator, Operators, Policy, Right};
+    use holdfast_core::grant::{Grant, Member, MemberRecord};
+    use holdfast_core::keys::{MeshKey, PrivateKey};
+    use holdfast_core::signed::Signed;
+    use holdfast_core::status::BootStatus;
+
+    const ID: ClusterId = ClusterId([3; 16]);
+
+    fn key(n: u8) -> PrivateKey {
+        PrivateKey::from_bytes([n; 32])
+    }
+
+    fn documents() -> Documents {
+        let operators = Operators {
+            cluster: ID,
+            generation: 1,
+            operators: vec![Operator { name: "ada".parse().unwrap(), key: key(1).public(), rights: vec![Right::All] }],
+            former: vec![],
+        };
+        let lighthouses = Lighthouses { cluster: ID, generation: 1, lighthouses: vec![] };
+        let policy = Policy { cluster: ID, generation: 1, rules: vec![], evicted: vec![], revoked: vec![] };
+        Documents {
+            set: DocumentSet {
+                operators: Signed::sign(&operators, &key(9)).unwrap(),
+                lighthouses: Signed::sign(&lighthouses, &key(9)).unwrap(),
+                policy: Signed::sign(&policy, &key(9)).unwrap(),
+                releases: String::new(),
+            },
+            operators,
+            lighthouses,
+            policy,
+        }
+    }
+
+    fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
+        let grant = Grant {
+            cluster: ID,
+            id: "g".parse().unwrap(),
+            token: key(2).public(),
+            role: Role::Bare,
+            groups: vec![],
+            name: None,
+            first: MeshIndex::FIRST_NODE,
+            last: MeshIndex::FIRST_NODE,
+            uses: 1,
+            not_after: 0,
+        };
+        let record = MemberRecord {
+            cluster: ID,
+            grant: "g".parse().unwrap(),
+            name: "n1".parse().unwrap(),
+            index: MeshIndex::FIRST_NODE,
+            mesh_key: MeshKey([4; 32]),
+            signing_key: key(3).public(),
+            counter: 1,
+        };
+        let status = NodeStatus {
+            cluster: ID,
+            name: "n1".parse().unwrap(),
+            role: Role::Bare,
+            index: MeshIndex::FIRST_NODE,
+            counter: 1,
+            uptime: 5,
+            boot: BootStatus {
+                boot_id: "00".into(),
+                slot: SlotName::A,
+                version: "1.0.0".into(),
+                generation: 1,
+                on_trial: false,
+                reason: "factory".into(),
+                slots: vec![],
+            },
+            k3s: K3sState::None,
+            k3s_info: None,
+            handshake_age: None,
+            notes: vec![],
+        };
+        NodeEntry {
+            name: "n1".parse().unwrap(),
+            member: Member {
+                record: Signed::sign(&record, &key(2)).unwrap(),
+                grant: Signed::sign(&grant, &key(grant_by)).unwrap(),
+            },
+            status: Some(Signed::sign(&status, &key(status_by)).unwrap()),
+            status_age: Some(2),
+            handshake_age: None,
+            standing: true,
+            endpoint: None,
+        }
+    }
+
+    #[test]
+    fn shows_what_is_signed_and_says_what_is_not() {
+        let documents = documents();
+        let judge = Judge { id: ID, plan: AddressPlan::new(ID, false), documents: &documents };
+        let good = judge.view(&entry(3, 1));
+        assert_eq!((good.problem.as_deref(), good.version.as_deref()), (None, Some("1.0.0")));
+        assert!(good.mesh_address.is_some());
+
+        let forged_status = judge.view(&entry(8, 1));
+        assert!(forged_status.problem.is_some() && forged_status.version.is_none());
+        assert_eq!(forged_status.role, Some(Role::Bare));
+
+        let forged_member = judge.view(&entry(3, 8));
+        assert!(forged_member.problem.is_some() && forged_member.version.is_none() && forged_member.role.is_none());
+
+        let mut renamed = entry(3, 1);
+        renamed.name = "other".parse().unwrap();
+        assert!(judge.view(&renamed).problem.is_some());
+    }
+}

@@ -24,6 +24,8 @@
 
 mod codec;
 mod copies;
+#[cfg(test)]
+mod model;
 mod reason;
 mod start;
 #[cfg(test)]

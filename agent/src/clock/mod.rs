@@ -1,0 +1,222 @@
+//! The clock (decision 10): never below the floor, set by what the lighthouse vouches for.
+//!
+//! WireGuard peers refuse a handshake whose TAI64N stamp is not later than the last one they saw,
+//! so after a power cut the clock must start beyond every stamp sent before. Therefore the stored
+//! floor runs ahead of the clock by up to [`AHEAD`], and a clock that is ahead is slowed down,
+//! never set back, once the mesh has been up.
+
+mod kernel;
+pub mod sntp;
+
+use crate::notes::Notes;
+use crate::store::Store;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How far the stored floor may run ahead, in seconds: also the most by which a power cut can
+/// leave a machine without a battery-backed clock in the future.
+pub const AHEAD: u64 = 120;
+/// The floor is stored anew when fewer seconds than this are left of it.
+const RENEW_BELOW: u64 = 20;
+/// Off by more than this in the future: an operator is told.
+const WORTH_A_NOTE: u64 = 600;
+
+/// The latest moment that is known to have passed, in Unix seconds.
+pub fn floor(built: u64, issued: Option<u64>, stored: u64) -> u64 {
+    built.max(issued.unwrap_or(0)).max(stored)
+}
+
+/// What to do about the difference between the system's clock and the lighthouse's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adjust {
+    /// Set the clock to this Unix second.
+    Step(u64),
+    /// Run slower until the lighthouse has caught up.
+    Slow,
+    /// All is well.
+    Keep,
+}
+
+/// Decides. `floor`: stored; `stamped`: this system may have sent TAI64N stamps.
+pub fn adjust(system: u64, vouched: u64, floor: u64, stamped: bool) -> Adjust {
+    if vouched > system + 1 {
+        Adjust::Step(vouched)
+    } else if system > vouched + 2 {
+        if !stamped && vouched >= floor { Adjust::Step(vouched) } else { Adjust::Slow }
+    } else {
+        Adjust::Keep
+    }
+}
+
+/// The floor to store at `now`, if the stored one no longer suffices.
+pub fn next_floor(now: u64, stored: u64) -> Option<u64> {
+    (stored < now + RENEW_BELOW).then_some(now + AHEAD)
+}
+
+/// The node's clock.
+pub struct Clock {
+    store: Arc<Store>,
+    notes: Notes,
+    stamped: AtomicBool,
+    vouched: AtomicBool,
+}
+
+impl Clock {
+    /// Lifts the system's clock to the floor.
+    pub fn start(store: Arc<Store>, notes: Notes, built: u64) -> Self {
+        let clock =
+            Self { store, notes, stamped: AtomicBool::new(false), vouched: AtomicBool::new(false) };
+        clock.lift(floor(built, None, clock.store.get().clock_floor));
+        clock
+    }
+
+    /// The system's time, Unix seconds.
+    pub fn now() -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs())
+    }
+
+    /// Lifts the clock to at least `floor`.
+    pub fn lift(&self, floor: u64) {
+        if Self::now() < floor {
+            tracing::info!(floor, "the clock was behind its floor: set");
+            self.set(floor);
+        }
+    }
+
+    fn set(&self, to: u64) {
+        match kernel::set(to) {
+            Ok(()) => self.notes.clear("clock-set"),
+            Err(e) => {
+                self.notes.set("clock-set", format!("the clock cannot be set: {e}"));
+            }
+        }
+    }
+
+    /// A lighthouse said over its pinned connection what time it is.
+    ///
+    /// # Errors
+    /// When the floor cannot be stored; then the clock was not moved forward either.
+    pub async fn vouch(&self, time: u64) -> anyhow::Result<()> {
+        let floor = self.store.get().clock_floor;
+        let system = Self::now();
+        let decision = adjust(system, time, floor, self.stamped.load(Ordering::Relaxed));
+        let after = if let Adjust::Step(to) = decision { to } else { system };
+        self.reserve(after).await?;
+        match decision {
+            Adjust::Step(to) => {
+                tracing::info!(from = system, to, "the clock is set by the lighthouse");
+                self.set(to);
+                self.tick(false);
+            }
+            Adjust::Slow => self.tick(true),
+            Adjust::Keep => self.tick(false),
+        }
+        self.vouched.store(true, Ordering::Relaxed);
+        if system > time + WORTH_A_NOTE && decision == Adjust::Slow {
+            self.notes.set("clock", format!("the clock is {} s ahead of the lighthouse's and runs slower until that one has caught up", system - time));
+        } else {
+            self.notes.clear("clock");
+        }
+        Ok(())
+    }
+
+    fn tick(&self, slow: bool) {
+        if let Err(e) = kernel::tick(slow) {
+            tracing::warn!("the clock's speed cannot be changed: {e}");
+        }
+    }
+
+    /// Stores a floor beyond every stamp that may be sent soon.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn reserve(&self, now: u64) -> anyhow::Result<()> {
+        if let Some(floor) = next_floor(now, self.store.get().clock_floor) {
+            self.store.update(|d| d.clock_floor = d.clock_floor.max(floor)).await?;
+        }
+        Ok(())
+    }
+
+    /// From here on stamps are sent: the clock is never set back again.
+    ///
+    /// # Errors
+    /// When the floor cannot be stored.
+    pub async fn before_mesh(&self) -> anyhow::Result<()> {
+        self.stamped.store(true, Ordering::Relaxed);
+        self.reserve(Self::now()).await
+    }
+
+    /// Keeps the floor ahead while the mesh is up.
+    pub async fn keep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+            if let Err(e) = self.reserve(Self::now()).await {
+                self.notes.set("floor", format!("the clock's floor cannot be stored: {e:#}"));
+            } else {
+                self.notes.clear("floor");
+            }
+        }
+    }
+
+    /// Before an orderly reboot: what was reserved beyond the last stamp is given back, so that
+    /// reboots do not add up to a clock in the future.
+    pub async fn stop(&self) {
+        let last = Self::now() + 5;
+        if let Err(e) = self.store.update(|d| d.clock_floor = d.clock_floor.min(last)).await {
+            tracing::warn!("the clock's floor cannot be stored: {e:#}");
+        }
+    }
+
+    /// A time server's word: moves a clock that no lighthouse has vouched for, forward only, and
+    /// never the stored floor.
+    pub fn hint(&self, time: u64) {
+        if !self.vouched.load(Ordering::Relaxed) && !self.stamped.load(Ordering::Relaxed) {
+            self.lift(time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_latest_of_build_seed_and_store_counts() {
+        assert_eq!(floor(10, Some(20), 5), 20);
+        assert_eq!(floor(10, None, 15), 15);
+    }
+
+    #[test]
+    fn a_clock_ahead_is_set_back_only_while_nothing_was_stamped() {
+        assert_eq!(adjust(5000, 1000, 900, false), Adjust::Step(1000));
+        assert_eq!(adjust(5000, 1000, 900, true), Adjust::Slow);
+        assert_eq!(adjust(5000, 1000, 1001, false), Adjust::Slow);
+        assert_eq!(adjust(1000, 5000, 0, true), Adjust::Step(5000));
+        assert_eq!(adjust(1000, 999, 0, true), Adjust::Keep);
+    }
+
+    proptest! {
+        /// Over any lives with power cuts, each stamp is later than every stamp before it.
+        #[test]
+        fn stamps_never_go_back(lives in proptest::collection::vec((0u64..4000, 0u64..500, any::<bool>()), 1..12)) {
+            let (mut stored, mut last, mut real) = (0u64, 0u64, 1_000_000u64);
+            for (off, up, has_rtc) in lives {
+                real += off;
+                let mut clock = floor(0, None, stored).max(if has_rtc { real } else { 0 });
+                if let Some(f) = next_floor(clock, stored) { stored = f; }
+                for _ in 0..up {
+                    prop_assert!(clock >= last, "{clock} after {last}");
+                    prop_assert!(clock <= stored);
+                    last = clock;
+                    clock += 1;
+                    real += 1;
+                    if let Adjust::Step(to) = adjust(clock, real, stored, true) { clock = to; }
+                    if let Some(f) = next_floor(clock, stored) { stored = f; }
+                }
+            }
+        }
+    }
+}

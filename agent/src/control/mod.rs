@@ -1,0 +1,146 @@
+//! The control server (decision 9): operators' requests, over the mesh or the standing connection,
+//! always inside TLS between the operator's key and the node's.
+
+pub mod frames;
+mod probe;
+mod verbs;
+
+pub use probe::probe;
+
+use crate::backoff::Backoff;
+use crate::meshed;
+use crate::node::{self, Node};
+use frames::{Frames, FrameError};
+use holdfast_core::cluster::CONTROL_PORT;
+use holdfast_core::control::{ALPN, Reply, Request};
+use holdfast_core::documents::Operator;
+use holdfast_core::keys::PublicKey;
+use holdfast_tls::{ClientAuth, Identity};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Streams served at a time; a Kubernetes client opens several.
+const STREAMS: usize = 128;
+/// How long a peer may take to send its request.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Listens on the mesh addresses, for ever.
+pub async fn listen(node: Arc<Node>) {
+    let doc = node.store.get();
+    let Some(admission) = &doc.admission else { return };
+    let places: Vec<IpAddr> = meshed::addresses(&node::plan(admission), admission.index)
+        .iter()
+        .map(ipnet::IpNet::addr)
+        .collect();
+    let slots = Arc::new(Semaphore::new(STREAMS));
+    let all = places.into_iter().map(|ip| {
+        let at = SocketAddr::new(ip, CONTROL_PORT);
+        tokio::spawn(listen_at(node.clone(), at, slots.clone()))
+    });
+    futures_util::future::join_all(all).await;
+}
+
+async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
+    let mut pauses = Backoff::secs(1, 10);
+    loop {
+        match TcpListener::bind(at).await {
+            Ok(listener) => {
+                pauses.reset();
+                tracing::info!(%at, "control server");
+                loop {
+                    let Ok(permit) = slots.clone().acquire_owned().await else { return };
+                    match listener.accept().await {
+                        Ok((stream, from)) => {
+                            let node = node.clone();
+                            tokio::spawn(async move {
+                                let _ = stream.set_nodelay(true);
+                                serve(node, stream, &from.to_string()).await;
+                                drop(permit);
+                            });
+                        }
+                        Err(e) => {
+                            tracing::warn!(%at, "accepting: {e}");
+                            break;
+                        }
+                    }
+                }
+            }
+            // The address is not there yet, or the mesh begins anew.
+            Err(e) => tracing::debug!(%at, "the control server waits: {e}"),
+        }
+        tokio::time::sleep(pauses.pause()).await;
+    }
+}
+
+/// Serves one stream.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node>, stream: S, from: &str) {
+    if let Err(e) = handle(&node, stream, from).await {
+        tracing::debug!(from, "control stream: {e:#}");
+    }
+}
+
+async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    node: &Arc<Node>,
+    stream: S,
+    from: &str,
+) -> anyhow::Result<()> {
+    let doc = node.store.get();
+    let identity =
+        doc.identity.as_ref().ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
+    let tls = Identity::from_key(&identity.signing)?;
+    let config = holdfast_tls::server_config(&tls, &[ALPN], ClientAuth::Required)?;
+    let stream = holdfast_tls::accept(stream, config).await?;
+    let key = holdfast_tls::peer_key(stream.get_ref().1)
+        .ok_or_else(|| anyhow::anyhow!("the peer showed no key"))?;
+    let mut frames = Frames::new(stream);
+    let request = match tokio::time::timeout(PATIENCE, frames.read::<Request>()).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(FrameError::Content(e))) => {
+            let message = format!("this node does not understand the request: {e}");
+            frames.write(&failed("malformed", message)).await?;
+            return Ok(());
+        }
+        Ok(Err(e)) => return Err(e.into()),
+        Err(_) => anyhow::bail!("no request came"),
+    };
+    match authorise(node, &key, &request) {
+        Ok(operator) => {
+            tracing::info!(operator = %operator.name, from, verb = request.verb(), "control request");
+            let read_only = matches!(request, Request::Status | Request::Logs { .. } | Request::History);
+            if !read_only {
+                crate::console::say(&format!("control: {} asks for {}", operator.name, request.verb()));
+            }
+            verbs::answer(node, &operator, request, &mut frames).await?;
+            node.answered.send_replace(true);
+        }
+        Err(refusal) => {
+            tracing::warn!(%key, from, verb = request.verb(), "control request refused");
+            frames.write(&refusal).await?;
+        }
+    }
+    frames.end().await
+}
+
+fn failed(kind: &str, message: impl Into<String>) -> Reply {
+    Reply::Failed { kind: kind.into(), message: message.into() }
+}
+
+/// The operator who may ask this, or the refusal.
+fn authorise(node: &Node, key: &PublicKey, request: &Request) -> Result<Operator, Reply> {
+    let trusted = node.trusted().map_err(|e| failed("unavailable", format!("{e:#}")))?;
+    let operator = trusted.operators.by_key(key).ok_or_else(|| {
+        failed("denied", format!("the key {key} belongs to no operator that this node knows"))
+    })?;
+    if !trusted.operators.allows(key, request.right()) {
+        let right = format!("{:?}", request.right()).to_lowercase();
+        return Err(failed(
+            "denied",
+            format!("{} has not the right {right:?}, which {} takes", operator.name, request.verb()),
+        ));
+    }
+    Ok(operator.clone())
+}

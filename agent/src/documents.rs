@@ -1,0 +1,141 @@
+//! What the roots signed: opened, and brought forward, never back.
+
+use holdfast_core::cluster::ClusterId;
+use holdfast_core::documents::{
+    Document, DocumentError, DocumentSet, Lighthouses, Operators, Policy, Roots, accept,
+};
+use holdfast_core::signed::Signed;
+
+/// The opened documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// Who may ask what.
+    pub operators: Operators,
+    /// Where the lighthouses are.
+    pub lighthouses: Lighthouses,
+    /// Who may reach whom.
+    pub policy: Policy,
+}
+
+impl Trusted {
+    /// Opens a set that was accepted before.
+    ///
+    /// # Errors
+    /// [`DocumentError`] of the first that does not open.
+    pub fn open(set: &DocumentSet, roots: &Roots, cluster: ClusterId) -> Result<Self, DocumentError> {
+        Ok(Self {
+            operators: accept(&set.operators, roots, cluster, None)?,
+            lighthouses: accept(&set.lighthouses, roots, cluster, None)?,
+            policy: accept(&set.policy, roots, cluster, None)?,
+        })
+    }
+
+    /// Operators, lighthouses, policy.
+    pub fn generations(&self) -> [u64; 3] {
+        [self.operators.generation, self.lighthouses.generation, self.policy.generation]
+    }
+}
+
+/// What came of bringing documents forward.
+#[derive(Debug)]
+pub struct Merged {
+    /// Each document in the newest form that is held.
+    pub set: DocumentSet,
+    /// The same, opened.
+    pub trusted: Trusted,
+    /// Why an offered document was not taken; the held one stays.
+    pub refused: Vec<DocumentError>,
+}
+
+fn newer<T: Document + Clone>(
+    held: Option<&Signed<T>>,
+    offered: &Signed<T>,
+    roots: &Roots,
+    cluster: ClusterId,
+    refused: &mut Vec<DocumentError>,
+) -> Result<(Signed<T>, T), DocumentError> {
+    let kept = held.and_then(|h| Some((h, accept(h, roots, cluster, None).ok()?)));
+    match (accept(offered, roots, cluster, kept.as_ref().map(|(_, d)| d.generation())), kept) {
+        (Ok(doc), _) => Ok((offered.clone(), doc)),
+        (Err(e), Some((held, doc))) => {
+            refused.push(e);
+            Ok((held.clone(), doc))
+        }
+        (Err(e), None) => Err(e),
+    }
+}
+
+/// Takes of `offered` what is sound and not older than what is held. The release list is carried
+/// along unopened: whoever stores it checks it.
+///
+/// # Errors
+/// [`DocumentError`] when a document is refused and none is held in its place.
+pub fn merge(
+    held: Option<&DocumentSet>,
+    offered: &DocumentSet,
+    roots: &Roots,
+    cluster: ClusterId,
+) -> Result<Merged, DocumentError> {
+    let mut refused = vec![];
+    let r = &mut refused;
+    let (operators, o) = newer(held.map(|h| &h.operators), &offered.operators, roots, cluster, r)?;
+    let (lighthouses, l) = newer(held.map(|h| &h.lighthouses), &offered.lighthouses, roots, cluster, r)?;
+    let (policy, p) = newer(held.map(|h| &h.policy), &offered.policy, roots, cluster, r)?;
+    Ok(Merged {
+        set: DocumentSet { operators, lighthouses, policy, releases: offered.releases.clone() },
+        trusted: Trusted { operators: o, lighthouses: l, policy: p },
+        refused,
+    })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use holdfast_core::documents::{Operator, Right};
+    use holdfast_core::keys::PrivateKey;
+
+    /// The cluster of this crate's tests.
+    pub const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+    /// A key of this crate's tests.
+    pub fn key(n: u8) -> PrivateKey {
+        PrivateKey::from_bytes([n; 32])
+    }
+
+    /// Documents of one generation, signed by `signer`; the operator is key 1.
+    pub fn set(generation: u64, signer: u8) -> DocumentSet {
+        let operators = Operators {
+            cluster: CLUSTER,
+            generation,
+            operators: vec![Operator {
+                name: "ada".parse().unwrap(),
+                key: key(1).public(),
+                rights: vec![Right::All],
+            }],
+            former: vec![],
+        };
+        let lighthouses = Lighthouses { cluster: CLUSTER, generation, lighthouses: vec![] };
+        let policy =
+            Policy { cluster: CLUSTER, generation, rules: vec![], evicted: vec![], revoked: vec![] };
+        DocumentSet {
+            operators: Signed::sign(&operators, &key(signer)).unwrap(),
+            lighthouses: Signed::sign(&lighthouses, &key(signer)).unwrap(),
+            policy: Signed::sign(&policy, &key(signer)).unwrap(),
+            releases: String::new(),
+        }
+    }
+
+    #[test]
+    fn never_back_and_never_by_a_stranger() {
+        let roots = Roots(vec![key(7).public()]);
+        let held = set(5, 7);
+        let merged = merge(Some(&held), &set(4, 7), &roots, CLUSTER).unwrap();
+        assert_eq!((merged.trusted.generations(), merged.refused.len()), ([5; 3], 3));
+        let merged = merge(Some(&held), &set(6, 8), &roots, CLUSTER).unwrap();
+        assert_eq!(merged.trusted.generations(), [5; 3]);
+        let mixed = DocumentSet { policy: set(9, 7).policy, ..set(4, 7) };
+        let merged = merge(Some(&held), &mixed, &roots, CLUSTER).unwrap();
+        assert_eq!(merged.trusted.generations(), [5, 5, 9]);
+        assert!(merge(None, &set(6, 8), &roots, CLUSTER).is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! The way from a seed to a member. Each step is stored before the next begins, and each may be
+//! repeated, so that a power cut at any of them does no harm:
+//!
+//! ```text
+//! keys stored -> offer checked -> record sent -> admission stored -> hf-seed made anew
+//!      ^                               |
+//!      '---- power cut: again, with the same keys: the lighthouse knows them
+//! ```
+
+mod record;
+mod trouble;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::console::say;
+use crate::node::{Node, event, remember};
+use crate::seed::choose::{Finding, Source};
+use crate::seed::report::Report;
+use crate::seed::volume;
+use crate::{disk, identity, network};
+use holdfast_client::LighthouseClient;
+use holdfast_core::api::{MemberList, OfferRequest};
+use holdfast_core::seed::{Seed, SeedLighthouse};
+use holdfast_core::state::{Admission, CachedMember, Identity, StateDoc};
+use record::Ready;
+use std::time::Duration;
+use tokio::sync::watch;
+use trouble::Trouble;
+
+/// How long the first attempt waits for an address.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(20);
+/// A seed's place may appear late (a module that is still loading): looks before it is said that
+/// there is none.
+const QUIET_LOOKS: u32 = 3;
+
+/// Returns once the node has joined and its seed is gone.
+pub async fn settle(node: &Node, mut uplinks: watch::Receiver<network::Uplinks>) {
+    let mut pauses = Backoff::secs(1, 60);
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let joined = node.store.get().admission.is_some();
+        if joined {
+            // A seed that cannot be followed must not keep a joined node from its mesh.
+            if rejoins(node).await && !try_once(node, &mut uplinks, looks).await {
+                return;
+            }
+            if scrub(node).await {
+                return;
+            }
+        } else if try_once(node, &mut uplinks, looks).await {
+            pauses.reset();
+            continue;
+        }
+        // A network that came up is worth an attempt at once.
+        tokio::select! {
+            () = tokio::time::sleep(pauses.pause()) => {}
+            Ok(()) = uplinks.changed() => {}
+        }
+    }
+}
+
+async fn look(node: &Node) -> Finding {
+    let places = node.places.clone();
+    disk::blocking(move || Ok(places.look())).await.unwrap_or_else(|e| Finding::Nothing {
+        unreadable: vec![format!("{e:#}")],
+    })
+}
+
+/// Whether a joined node has to join anew: only where a seed says so with a grant that this node
+/// has not used (decision 13).
+async fn rejoins(node: &Node) -> bool {
+    let doc = node.store.get();
+    if doc.admission.as_ref().is_none_or(|a| !a.seed_scrubbed) {
+        return false;
+    }
+    match look(node).await {
+        Finding::Good { seed, source, .. } => {
+            let again = wants_rejoin(&seed, &doc);
+            if !again && source == Source::Volume {
+                node.notes.set("seed", format!("{source} is ignored: this node has joined; a seed with rejoin = true and a new grant would count"));
+            }
+            again
+        }
+        _ => false,
+    }
+}
+
+fn wants_rejoin(seed: &Seed, doc: &StateDoc) -> bool {
+    seed.rejoin && !doc.spent_grants.iter().any(|g| g == seed.grant.as_str())
+}
+
+/// One look and, with a seed, one attempt; true when the node has joined.
+async fn try_once(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, looks: u32) -> bool {
+    match look(node).await {
+        Finding::Nothing { unreadable } => {
+            if looks > QUIET_LOOKS {
+                let places = if unreadable.is_empty() {
+                    "neither on the volume HOLDFAST (hf-seed) nor in fw_cfg opt/holdfast/seed".into()
+                } else {
+                    unreadable.join("; ")
+                };
+                tell(node, "no-seed", None, format!("no seed: {places}"), "Put the file of holdfast seed new on the volume HOLDFAST as seed.toml; the node goes on looking");
+            }
+            false
+        }
+        Finding::Bad { source, why } => {
+            tell(node, "bad-seed", Some(source), why, "Mend the seed, or make a new one with holdfast seed new; the node goes on looking");
+            false
+        }
+        Finding::Good { source, seed, differs, .. } => {
+            match differs {
+                Some(other) => {
+                    node.notes.set("seed", format!("{source} is used; {other} holds another seed, which is ignored"));
+                }
+                None => node.notes.clear("seed"),
+            }
+            node.clock.lift(seed.issued);
+            node.wanted.send_if_modified(|w| {
+                let before = w.clone();
+                w.seed = seed.network.clone();
+                w.host_name = seed.name.as_ref().map(ToString::to_string);
+                *w != before
+            });
+            let up = uplinks.wait_for(|u| u.values().any(|u| !u.addresses.is_empty()));
+            let _ = tokio::time::timeout(NETWORK_PATIENCE, up).await;
+            match attempt(node, &seed).await {
+                Ok(()) => true,
+                Err(t) => {
+                    tracing::info!(mends = t.may_mend_itself(), "join: {}", t.message);
+                    tell(node, t.state, Some(source), t.message, t.advice);
+                    false
+                }
+            }
+        }
+    }
+}
+
+/// On the console and, as far as the volume allows, on `hf-seed`.
+fn tell(node: &Node, state: &'static str, source: Option<Source>, message: String, advice: &str) {
+    node.reporter.tell(Report {
+        state,
+        source: source.map(|s| s.to_string()),
+        message,
+        advice: format!("{advice}."),
+        version: node.image.version.clone(),
+        at: Clock::now(),
+    });
+}
+
+/// Tries every lighthouse of the seed; the most telling trouble of all counts.
+async fn attempt(node: &Node, seed: &Seed) -> Result<(), Trouble> {
+    let (identity, made) = identity::ensure(&node.store).await.map_err(|e| Trouble::local(&e))?;
+    if made {
+        say("join: identity stored");
+    }
+    let mut worst: Option<Trouble> = None;
+    for lighthouse in &seed.lighthouses {
+        match join_at(node, seed, &identity, lighthouse).await {
+            Ok(()) => return Ok(()),
+            Err(t) => {
+                if worst.as_ref().is_none_or(|w| t.weight > w.weight) {
+                    worst = Some(t);
+                }
+            }
+        }
+    }
+    Err(worst.unwrap_or_else(|| Trouble::local(&anyhow::anyhow!("the seed names no lighthouse"))))
+}
+
+async fn join_at(
+    node: &Node,
+    seed: &Seed,
+    identity: &Identity,
+    lighthouse: &SeedLighthouse,
+) -> Result<(), Trouble> {
+    let local = |e: anyhow::Error| Trouble::local(&e);
+    let tls = holdfast_tls::Identity::from_key(&identity.signing).map_err(|e| local(e.into()))?;
+    let client = LighthouseClient::new(lighthouse.https.clone(), lighthouse.key, Some(&tls))
+        .map_err(|e| Trouble::client(&e))?;
+    let request =
+        OfferRequest { grant: seed.grant.clone(), signing_key: identity.signing.public() };
+    let offer = client.offer(&request).await.map_err(|e| Trouble::client(&e))?;
+    node.clock.vouch(offer.time).await.map_err(local)?;
+    let doc = node.store.get();
+    let same = doc.admission.as_ref().is_some_and(|a| a.cluster_id == seed.cluster_id);
+    let held = doc.documents.as_ref().filter(|_| same);
+    let ready = record::prepare(seed, identity, held, &offer, Clock::now())?;
+    say("join: offer accepted");
+    let reply = client.join(ready.member.clone()).await.map_err(|e| Trouble::client(&e))?;
+    say("join: record sent");
+    node.clock.vouch(reply.time).await.map_err(local)?;
+    let admission = admission(seed, &ready);
+    let name = admission.name.clone();
+    node.store
+        .update(|d| {
+            d.documents = Some(ready.documents.set.clone());
+            d.members = cached(&reply.members);
+            d.admission = Some(admission);
+            d.spent_grants.push(seed.grant.to_string());
+            remember(&mut d.history, event("join", format!("joined {} as {name}", seed.cluster)));
+        })
+        .await
+        .map_err(local)?;
+    say("join: admission stored");
+    Ok(())
+}
+
+fn admission(seed: &Seed, ready: &Ready) -> Admission {
+    Admission {
+        cluster: seed.cluster.clone(),
+        cluster_id: seed.cluster_id,
+        dual_stack: seed.dual_stack,
+        roots: seed.roots.clone(),
+        name: ready.record.name.clone(),
+        role: ready.grant.role,
+        index: ready.record.index,
+        member: ready.member.clone(),
+        lighthouses: seed.lighthouses.clone(),
+        network: seed.network.clone(),
+        k3s: seed.k3s.clone(),
+        seed_scrubbed: false,
+        other: Default::default(),
+    }
+}
+
+/// A member list as it is kept on disk.
+pub fn cached(list: &MemberList) -> Vec<CachedMember> {
+    list.members
+        .iter()
+        .map(|m| CachedMember { member: m.member.clone(), endpoint: m.endpoint, other: Default::default() })
+        .collect()
+}
+
+/// Makes `hf-seed` anew, once after each join; true when that is done.
+async fn scrub(node: &Node) -> bool {
+    let doc = node.store.get();
+    let Some(admission) = &doc.admission else { return false };
+    if admission.seed_scrubbed {
+        return true;
+    }
+    let made = match node.partition("hf-seed") {
+        Some(partition) => disk::blocking(move || volume::format_anew(&partition)).await,
+        None => Ok(()),
+    };
+    let stored = match made {
+        Ok(()) => node.store.update(|d| {
+            if let Some(a) = &mut d.admission {
+                a.seed_scrubbed = true;
+            }
+        }).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = stored {
+        node.notes.set("scrub", format!("the seed may still be readable on hf-seed: {e:#}"));
+        return false;
+    }
+    node.notes.clear("scrub");
+    say("join: seed scrubbed");
+    node.reporter.forget();
+    let message = format!("joined {} as {}", admission.cluster, admission.name);
+    tell(node, "joined", None, message, "Nothing: the seed was removed from this disk");
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::keys::PrivateKey;
+
+    #[test]
+    fn a_joined_node_joins_anew_only_with_an_unused_grant_that_says_so() {
+        let key = PrivateKey::from_bytes([1; 32]);
+        let mut seed = Seed {
+            version: 1,
+            cluster: "demo".parse().unwrap(),
+            cluster_id: holdfast_core::cluster::ClusterId([1; 16]),
+            dual_stack: false,
+            name: None,
+            role: holdfast_core::names::Role::Bare,
+            issued: 1,
+            grant: "g2".parse().unwrap(),
+            token: key.clone(),
+            roots: vec![key.public()],
+            lighthouses: vec![SeedLighthouse { https: vec!["l:1".into()], key: key.public() }],
+            network: Default::default(),
+            k3s: Default::default(),
+            rejoin: false,
+        };
+        let mut doc = StateDoc { spent_grants: vec!["g1".into()], ..StateDoc::default() };
+        assert!(!wants_rejoin(&seed, &doc));
+        seed.rejoin = true;
+        assert!(wants_rejoin(&seed, &doc));
+        doc.spent_grants.push("g2".into());
+        assert!(!wants_rejoin(&seed, &doc));
+    }
+}

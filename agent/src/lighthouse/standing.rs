@@ -1,0 +1,41 @@
+//! The standing connection: operators reach the node over it while the mesh is down.
+
+use crate::backoff::Backoff;
+use crate::control;
+use crate::node::Node;
+use holdfast_client::{LighthouseClient, StandingEvent};
+use std::sync::Arc;
+
+/// Keeps one open, for ever.
+pub async fn run(node: Arc<Node>) {
+    let mut pauses = Backoff::secs(1, 60);
+    loop {
+        let client = super::active(&node).await;
+        match client.standing().await {
+            Ok(mut standing) => {
+                pauses.reset();
+                tracing::info!("standing connection open");
+                loop {
+                    match standing.next().await {
+                        Ok(StandingEvent::Open(id)) => {
+                            tokio::spawn(answer(node.clone(), client.clone(), id));
+                        }
+                        Err(e) => {
+                            tracing::info!("standing connection ended: {e}");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(e) => tracing::debug!("no standing connection: {e}"),
+        }
+        tokio::time::sleep(pauses.pause()).await;
+    }
+}
+
+async fn answer(node: Arc<Node>, client: Arc<LighthouseClient>, id: String) {
+    match client.splice(&id).await {
+        Ok(stream) => control::serve(node, stream, "standing connection").await,
+        Err(e) => tracing::warn!("a stream that was asked for cannot be opened: {e}"),
+    }
+}

@@ -1,0 +1,96 @@
+//! The node's account of itself, signed, on every change and every half minute.
+
+use crate::meshed;
+use crate::node::Node;
+use anyhow::Context as _;
+use holdfast_core::signed::Signed;
+use holdfast_core::status::NodeStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is sent without a change.
+const EVERY: Duration = Duration::from_secs(30);
+/// How many counts are reserved on disk at a time, so that not every account is a write.
+const RESERVE: u64 = 1000;
+/// Changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// The running system's uptime in seconds.
+fn uptime() -> u64 {
+    std::fs::read_to_string("/proc/uptime")
+        .ok()
+        .and_then(|t| t.split('.').next().and_then(|s| s.parse().ok()))
+        .unwrap_or(0)
+}
+
+/// What the node says of itself now.
+///
+/// # Errors
+/// Before the join, or when init does not answer.
+pub async fn account(node: &Node, counter: u64) -> anyhow::Result<NodeStatus> {
+    let doc = node.store.get();
+    let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let now = node.init.boot().await?;
+    let mut notes = now.notes;
+    notes.extend(node.notes.all());
+    Ok(NodeStatus {
+        cluster: admission.cluster_id,
+        name: admission.name.clone(),
+        role: admission.role,
+        index: admission.index,
+        counter,
+        uptime: uptime(),
+        boot: now.boot,
+        k3s: *node.k3s.borrow(),
+        k3s_info: node.image.k3s.clone(),
+        handshake_age: meshed::handshake_age(node),
+        notes,
+    })
+}
+
+/// Hands out counts that grow over reboots; the stored one is never below any that was used.
+struct Counter {
+    next: u64,
+    reserved: u64,
+}
+
+impl Counter {
+    async fn take(&mut self, node: &Node) -> anyhow::Result<u64> {
+        if self.next >= self.reserved {
+            let reserved = self.next + RESERVE;
+            node.store.update(|d| d.status_counter = reserved).await?;
+            self.reserved = reserved;
+        }
+        self.next += 1;
+        Ok(self.next)
+    }
+}
+
+/// Sends accounts for ever.
+pub async fn run(node: Arc<Node>) {
+    let start = node.store.get().status_counter;
+    let mut counter = Counter { next: start, reserved: start };
+    let mut other = node.lighthouse.subscribe();
+    loop {
+        if let Err(e) = send(&node, &mut counter).await {
+            tracing::debug!("status not sent: {e:#}");
+        }
+        tokio::select! {
+            () = node.changed.notified() => {}
+            () = node.notes.changed() => {}
+            Ok(()) = other.changed() => {}
+            () = tokio::time::sleep(EVERY) => continue,
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
+async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
+    let client = super::active(node).await;
+    let count = counter.take(node).await?;
+    let status = account(node, count).await?;
+    let doc = node.store.get();
+    let identity = doc.identity.as_ref().context("this node has no keys")?;
+    client.put_status(&Signed::sign(&status, &identity.signing)?).await?;
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
+
+use crate::backoff::Backoff;
+use crate::network::netlink::Netlink;
+use crate::node::{self, Node};
+use crate::{console, identity};
+use anyhow::Context as _;
+use holdfast_core::cluster::{AddressPlan, MESH_INTERFACE, MESH_MTU, MESH_PORT, MeshIndex};
+use holdfast_core::documents::Lighthouse;
+use holdfast_core::peers::{self, PeerPlan};
+use holdfast_core::state::StateDoc;
+use holdfast_mesh::{Mesh, MeshHandle, MeshKey, MeshSocket, PeerConfig, Tun};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often sessions are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Without a session for so long, a lighthouse's next address is tried.
+const NEXT_ADDRESS: Duration = Duration::from_secs(20);
+
+/// The mesh addresses of a member, with the mesh's prefixes: on-link, so that a mesh address may
+/// also be a gateway.
+pub fn addresses(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
+    let v4 = Ipv4Net::new(plan.address4(index), plan.mesh4.prefix_len()).map(IpNet::V4);
+    let v6 = Ipv6Net::new(plan.address6(index), plan.mesh6.prefix_len()).map(IpNet::V6);
+    v4.into_iter().chain(v6).collect()
+}
+
+/// Runs the mesh for ever; the data plane has `runtime` for itself.
+pub async fn run(node: Arc<Node>, netlink: Netlink, runtime: tokio::runtime::Handle) {
+    let mut pauses = Backoff::secs(1, 30);
+    loop {
+        match life(&node, &netlink, &runtime).await {
+            Ok(never) => match never {},
+            Err(e) => {
+                node.notes.set("mesh", format!("the mesh is down: {e:#}"));
+            }
+        }
+        node.mesh.send_replace(None);
+        tokio::time::sleep(pauses.pause()).await;
+    }
+}
+
+async fn life(
+    node: &Node,
+    netlink: &Netlink,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<std::convert::Infallible> {
+    let doc = node.store.get();
+    let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let identity = doc.identity.as_ref().context("this node has no keys")?;
+    let key = identity::mesh(identity);
+    prepare(netlink).await?;
+    let socket = {
+        let _inside = runtime.enter();
+        bind(doc.mesh_port)?
+    };
+    let port = socket.port();
+    if doc.mesh_port != Some(port) {
+        node.store.update(|d| d.mesh_port = Some(port)).await?;
+    }
+    node.clock.before_mesh().await?;
+    let handle = runtime
+        .spawn(async move { Tun::open(MESH_INTERFACE).map(|tun| Mesh::start(tun, socket, &key)) })
+        .await??;
+    let wanted = addresses(&node::plan(admission), admission.index);
+    configure(netlink, &wanted).await?;
+    node.mesh.send_replace(Some(handle.clone()));
+    node.notes.clear("mesh");
+    tracing::info!(port, addresses = ?wanted, "mesh started");
+    let stopped = handle.clone();
+    tokio::select! {
+        why = stopped.stopped() => Err(anyhow::anyhow!("{why}")),
+        e = keep_peers(node, &handle) => Err(e),
+    }
+}
+
+/// The persistent interface gets its MTU before the mesh attaches to it.
+async fn prepare(netlink: &Netlink) -> anyhow::Result<()> {
+    if let Some(index) = netlink.index_of(MESH_INTERFACE).await? {
+        netlink.up(index, Some(MESH_MTU)).await?;
+    }
+    Ok(())
+}
+
+async fn configure(netlink: &Netlink, wanted: &[IpNet]) -> anyhow::Result<()> {
+    let index = netlink.index_of(MESH_INTERFACE).await?.context("the mesh interface is gone")?;
+    netlink.up(index, Some(MESH_MTU)).await?;
+    for address in wanted {
+        netlink.add_address(index, *address).await?;
+    }
+    netlink.keep_addresses(index, wanted, false).await
+}
+
+/// The port of before; another one only when it is taken.
+fn bind(kept: Option<u16>) -> anyhow::Result<MeshSocket> {
+    let first = kept.unwrap_or(MESH_PORT);
+    match MeshSocket::bind(first) {
+        Ok(socket) => Ok(socket),
+        Err(e) => {
+            tracing::warn!(port = first, "the mesh's port cannot be had: {e}");
+            Ok(MeshSocket::bind(0)?)
+        }
+    }
+}
+
+/// Which of a lighthouse's UDP addresses is used, and since when without a session.
+#[derive(Debug)]
+struct Turn {
+    at: usize,
+    since: Instant,
+    resolved: Option<SocketAddr>,
+}
+
+async fn resolve(name: &str) -> Option<SocketAddr> {
+    match tokio::net::lookup_host(name).await {
+        Ok(mut found) => found.next(),
+        Err(e) => {
+            tracing::debug!(name, "not resolved: {e}");
+            None
+        }
+    }
+}
+
+async fn turn(turns: &mut BTreeMap<MeshKey, Turn>, l: &Lighthouse, session: bool) -> Option<SocketAddr> {
+    if l.udp.is_empty() {
+        return None;
+    }
+    if !turns.contains_key(&l.mesh_key) {
+        let resolved = resolve(&l.udp[0]).await;
+        turns.insert(l.mesh_key, Turn { at: 0, since: Instant::now(), resolved });
+    }
+    let turn = turns.get_mut(&l.mesh_key)?;
+    if session {
+        turn.since = Instant::now();
+    } else if turn.resolved.is_none() || turn.since.elapsed() >= NEXT_ADDRESS {
+        if turn.resolved.is_some() || l.udp.len() > 1 {
+            turn.at = (turn.at + 1) % l.udp.len();
+        }
+        turn.since = Instant::now();
+        if let Some(name) = l.udp.get(turn.at) {
+            turn.resolved = resolve(name).await;
+        }
+    }
+    turn.resolved
+}
+
+fn config(plan: PeerPlan) -> PeerConfig {
+    PeerConfig {
+        public_key: plan.key,
+        allowed_ips: plan.allowed_ips,
+        endpoint: plan.endpoint,
+        // A lighthouse must be able to reach the node at any time; others talk when they need to.
+        always_on: plan.keepalive.is_some(),
+        keepalive: plan.keepalive,
+    }
+}
+
+fn planned(
+    doc: &StateDoc,
+    lighthouses: &[(Lighthouse, Option<SocketAddr>)],
+) -> anyhow::Result<(Vec<PeerConfig>, Vec<String>)> {
+    let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let identity = doc.identity.as_ref().context("this node has no keys")?;
+    let trusted = node::trusted(doc)?;
+    let members: Vec<_> = doc.members.iter().map(|m| (m.member.clone(), m.endpoint)).collect();
+    let own = identity.signing.public();
+    let (peers, refused) = peers::plan(
+        &own,
+        &node::plan(admission),
+        admission.cluster_id,
+        &trusted.operators,
+        &trusted.policy,
+        lighthouses,
+        &members,
+    );
+    let mine = identity::mesh_public(identity);
+    let peers = peers.into_iter().filter(|p| p.key != mine).map(config).collect();
+    Ok((peers, refused.iter().map(ToString::to_string).collect()))
+}
+
+/// Keeps the peers as documents, members and addresses say; returns only on an error.
+async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
+    let mut changes = node.store.subscribe();
+    let mut turns = BTreeMap::new();
+    let mut applied: Vec<PeerConfig> = vec![];
+    let mut up = false;
+    loop {
+        let doc = changes.borrow_and_update().clone();
+        let trusted = match node::trusted(&doc) {
+            Ok(trusted) => trusted,
+            Err(e) => return e,
+        };
+        let status = mesh.status();
+        let session = |key: &MeshKey| {
+            status.iter().any(|s| s.public_key == *key && s.last_handshake.is_some())
+        };
+        let mut lighthouses = vec![];
+        for l in trusted.lighthouses.lighthouses {
+            let endpoint = turn(&mut turns, &l, session(&l.mesh_key)).await;
+            lighthouses.push((l, endpoint));
+        }
+        let any = lighthouses.iter().any(|(l, _)| session(&l.mesh_key));
+        if any != up {
+            up = any;
+            if any {
+                console::say("mesh up");
+                node.handshake.send_replace(true);
+                node.notes.clear("session");
+            } else {
+                node.notes.set("session", "no mesh session with a lighthouse");
+            }
+            node.changed.notify_one();
+        }
+        match planned(&doc, &lighthouses) {
+            Ok((peers, refused)) => {
+                if peers != applied {
+                    for why in refused {
+                        tracing::warn!("a member is refused: {why}");
+                    }
+                    if let Err(e) = mesh.set_peers(&peers) {
+                        tracing::error!("peers cannot be set: {e}");
+                    }
+                    applied = peers;
+                }
+            }
+            Err(e) => return e,
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() { return anyhow::anyhow!("the state is gone"); }
+            }
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Seconds since the last handshake with any lighthouse.
+pub fn handshake_age(node: &Node) -> Option<u64> {
+    let mesh = node.mesh.borrow().clone()?;
+    let trusted = node.trusted().ok()?;
+    let keys: Vec<MeshKey> = trusted.lighthouses.lighthouses.iter().map(|l| l.mesh_key).collect();
+    mesh.status()
+        .iter()
+        .filter(|s| keys.contains(&s.public_key))
+        .filter_map(|s| s.last_handshake)
+        .map(|age| age.as_secs())
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_carry_the_meshs_prefix() {
+        let plan = AddressPlan::new(holdfast_core::cluster::ClusterId([3; 16]), false);
+        let all = addresses(&plan, MeshIndex::FIRST_NODE);
+        assert_eq!(all.iter().map(IpNet::prefix_len).collect::<Vec<_>>(), [20, 64]);
+        assert!(all[0].contains(&std::net::IpAddr::V4(plan.address4(MeshIndex::LIGHTHOUSE))));
+    }
+}

@@ -1,0 +1,230 @@
+//! The network outside of the mesh: every physical Ethernet interface up, addressed by DHCP and
+//! router advertisements or by the seed, for as long as the agent runs.
+
+mod dhcp;
+pub mod netlink;
+pub mod plan;
+
+use crate::notes::Notes;
+use holdfast_core::cluster::AddressPlan;
+use holdfast_core::seed::SeedNetwork;
+use netlink::Netlink;
+use plan::{Link, Mode, Uplink};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// `resolv.conf`, to which the root's `/etc/resolv.conf` points.
+pub const RESOLV_CONF: &str = "/run/holdfast/resolv.conf";
+
+/// What the network has to know of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Settings from the seed.
+    pub seed: SeedNetwork,
+    /// The node's name, once it has one.
+    pub host_name: Option<String>,
+    /// The cluster's ranges, to look for overlaps.
+    pub plan: Option<AddressPlan>,
+}
+
+/// The uplinks in use, by interface.
+pub type Uplinks = BTreeMap<String, Uplink>;
+
+/// The running network.
+pub struct Network {
+    netlink: Netlink,
+    notes: Notes,
+    wanted: watch::Receiver<Wanted>,
+    uplinks: watch::Sender<Uplinks>,
+}
+
+enum Event {
+    Dhcp(String, u32, dhcp::News),
+}
+
+struct Task {
+    index: u32,
+    mode: Mode,
+    _stop: mpsc::Sender<()>,
+}
+
+impl Network {
+    /// For the settings that `wanted` brings; told of uplinks by [`Network::uplinks`].
+    pub fn new(netlink: Netlink, notes: Notes, wanted: watch::Receiver<Wanted>) -> Self {
+        Self { netlink, notes, wanted, uplinks: watch::Sender::new(Uplinks::new()) }
+    }
+
+    /// The uplinks in use.
+    pub fn uplinks(&self) -> watch::Receiver<Uplinks> {
+        self.uplinks.subscribe()
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        let (events, mut happened) = mpsc::channel(16);
+        let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
+        let mut changes = self.netlink.changes();
+        loop {
+            changes.mark_unchanged();
+            let wanted = self.wanted.borrow_and_update().clone();
+            if let Some(name) = &wanted.host_name
+                && let Err(e) = nix::unistd::sethostname(name)
+            {
+                tracing::warn!("the host name cannot be set: {e}");
+            }
+            if let Err(e) = self.survey(&wanted, &mut tasks, &events).await {
+                tracing::warn!("looking for interfaces: {e:#}");
+            }
+            self.look_for_overlap(&wanted);
+            tokio::select! {
+                _ = changes.changed() => {}
+                changed = self.wanted.changed() => {
+                    if changed.is_err() { return; }
+                    // Other settings: every interface begins anew.
+                    tasks.clear();
+                }
+                Some(Event::Dhcp(name, index, news)) = happened.recv() => {
+                    self.dhcp(&name, index, news, &wanted).await;
+                }
+                // Should a message of the kernel be lost.
+                () = tokio::time::sleep(Duration::from_secs(30)) => {}
+            }
+        }
+    }
+
+    /// Sets interfaces up and starts what addresses them.
+    async fn survey(
+        &self,
+        wanted: &Wanted,
+        tasks: &mut BTreeMap<String, Task>,
+        events: &mpsc::Sender<Event>,
+    ) -> anyhow::Result<()> {
+        let links = self.netlink.links().await?;
+        tasks.retain(|name, task| links.iter().any(|l| l.name == *name && l.index == task.index));
+        for link in links {
+            let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else { continue };
+            if !link.up {
+                accept_advertisements(&link.name);
+                if let Err(e) = self.netlink.up(link.index, None).await {
+                    tracing::warn!(interface = link.name, "{e:#}");
+                    continue;
+                }
+            }
+            if !link.carrier || tasks.get(&link.name).is_some_and(|t| t.mode == mode) {
+                continue;
+            }
+            tracing::info!(interface = link.name, ?mode, "uplink");
+            let stop = self.start(&link, &mode, wanted, events).await;
+            tasks.insert(link.name.clone(), Task { index: link.index, mode, _stop: stop });
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &self,
+        link: &Link,
+        mode: &Mode,
+        wanted: &Wanted,
+        events: &mpsc::Sender<Event>,
+    ) -> mpsc::Sender<()> {
+        let (stop, mut stopped) = mpsc::channel(1);
+        match mode {
+            Mode::Static => self.apply(&link.name, link.index, plan::from_seed(&wanted.seed)).await,
+            Mode::Automatic => {
+                let (send, mut news) = mpsc::channel(4);
+                let (name, index, events) = (link.name.clone(), link.index, events.clone());
+                tokio::spawn(dhcp::run(link.clone(), wanted.host_name.clone(), send));
+                tokio::spawn(async move {
+                    loop {
+                        tokio::select! {
+                            _ = stopped.recv() => return,
+                            Some(n) = news.recv() => {
+                                if events.send(Event::Dhcp(name.clone(), index, n)).await.is_err() {
+                                    return;
+                                }
+                            }
+                            else => return,
+                        }
+                    }
+                });
+            }
+        }
+        stop
+    }
+
+    async fn dhcp(&self, name: &str, index: u32, news: dhcp::News, wanted: &Wanted) {
+        match news {
+            dhcp::News::Leased(lease) => {
+                self.apply(name, index, plan::from_lease(&lease, Some(&wanted.seed))).await;
+            }
+            dhcp::News::Expired => {
+                tracing::warn!(interface = name, "the DHCP lease has run out");
+                self.apply(name, index, Uplink::default()).await;
+            }
+        }
+    }
+
+    /// Brings an interface to what it was told to use.
+    async fn apply(&self, name: &str, index: u32, uplink: Uplink) {
+        let mut wrong = vec![];
+        if uplink.mtu.is_some() {
+            wrong.extend(self.netlink.up(index, uplink.mtu).await.err());
+        }
+        for address in &uplink.addresses {
+            wrong.extend(self.netlink.add_address(index, *address).await.err());
+        }
+        wrong.extend(self.netlink.keep_addresses(index, &uplink.addresses, true).await.err());
+        for route in &uplink.routes {
+            wrong.extend(self.netlink.add_route(index, route).await.err());
+        }
+        for e in &wrong {
+            tracing::warn!(interface = name, "{e:#}");
+        }
+        self.uplinks.send_modify(|all| {
+            all.insert(name.to_owned(), uplink);
+        });
+        let dns = plan::resolv_conf(self.uplinks.borrow().values().flat_map(|u| &u.dns));
+        if let Err(e) = write_resolv_conf(&dns) {
+            tracing::warn!("{RESOLV_CONF}: {e}");
+        }
+    }
+
+    fn look_for_overlap(&self, wanted: &Wanted) {
+        let Some(ranges) = &wanted.plan else { return };
+        let addresses: Vec<_> =
+            self.uplinks.borrow().values().flat_map(|u| u.addresses.clone()).collect();
+        match plan::overlap(ranges, &addresses) {
+            Some(text) => {
+                self.notes.set("overlap", text);
+            }
+            None => self.notes.clear("overlap"),
+        }
+    }
+}
+
+/// Router advertisements count although the node forwards (kernel `ip-sysctl`: `accept_ra` 2).
+fn accept_advertisements(name: &str) {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra");
+    if path.exists()
+        && let Err(e) = std::fs::write(&path, "2")
+    {
+        tracing::warn!("{}: {e}", path.display());
+    }
+}
+
+fn write_resolv_conf(text: &str) -> std::io::Result<()> {
+    if let Some(folder) = Path::new(RESOLV_CONF).parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let fresh = format!("{RESOLV_CONF}.new");
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(&fresh, RESOLV_CONF)?;
+    // In the rescue system nothing has made the link yet; the real root is read-only and has it.
+    let link = Path::new("/etc/resolv.conf");
+    if std::fs::symlink_metadata(link).is_err() {
+        let _ = std::os::unix::fs::symlink(RESOLV_CONF, link);
+    }
+    Ok(())
+}

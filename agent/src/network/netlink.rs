@@ -1,0 +1,192 @@
+//! What the agent asks of the kernel's routing socket.
+
+use super::plan::{Link, Route};
+use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
+use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Routes of several uplinks differ in this, counted up from here.
+const METRIC: u32 = 1024;
+
+/// The routing socket; clones share it.
+#[derive(Clone)]
+pub struct Netlink {
+    handle: Handle,
+    /// Counts changes of links.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+impl Netlink {
+    /// Opens the socket and listens for changes of links.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn open() -> anyhow::Result<Self> {
+        let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            .context("the kernel's routing socket cannot be opened")?;
+        tokio::spawn(connection);
+        let changes = Arc::new(watch::Sender::new(0));
+        let told = changes.clone();
+        tokio::spawn(async move {
+            while events.next().await.is_some() {
+                told.send_modify(|n| *n += 1);
+            }
+        });
+        Ok(Self { handle, changes })
+    }
+
+    /// Told of each change of a link.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All Ethernet interfaces.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn links(&self) -> anyhow::Result<Vec<Link>> {
+        let mut all = self.handle.link().get().execute();
+        let mut out = vec![];
+        while let Some(message) = all.try_next().await? {
+            if message.header.link_layer_type != LinkLayerType::Ether {
+                continue;
+            }
+            let mut link = Link {
+                index: message.header.index,
+                name: String::new(),
+                mac: vec![],
+                physical: false,
+                up: message.header.flags.contains(LinkFlags::Up),
+                carrier: message.header.flags.contains(LinkFlags::LowerUp),
+            };
+            for attribute in message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => link.name = name,
+                    LinkAttribute::Address(mac) => link.mac = mac,
+                    _ => {}
+                }
+            }
+            link.physical = Path::new("/sys/class/net").join(&link.name).join("device").exists();
+            out.push(link);
+        }
+        Ok(out)
+    }
+
+    /// The number of the interface `name`, if there is one.
+    ///
+    /// # Errors
+    /// As the kernel says, other than that there is none.
+    pub async fn index_of(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        match found.try_next().await {
+            Ok(message) => Ok(message.map(|m| m.header.index)),
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("interface {name}")),
+        }
+    }
+
+    /// Sets an interface up, and its MTU where one is given.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn up(&self, index: u32, mtu: Option<u16>) -> anyhow::Result<()> {
+        let mut link = LinkUnspec::new_with_index(index).up();
+        if let Some(mtu) = mtu {
+            link = link.mtu(mtu.into());
+        }
+        self.handle.link().set(link.build()).execute().await.context("the interface does not come up")
+    }
+
+    /// Adds an address, or leaves it as it is.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn add_address(&self, index: u32, address: IpNet) -> anyhow::Result<()> {
+        self.handle
+            .address()
+            .add(index, address.addr(), address.prefix_len())
+            .replace()
+            .execute()
+            .await
+            .with_context(|| format!("address {address}"))
+    }
+
+    /// Takes every address of an interface away that is not wanted, but for IPv6 ones that the
+    /// kernel made itself. `family4`: look at IPv4 ones only.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn keep_addresses(&self, index: u32, wanted: &[IpNet], family4: bool) -> anyhow::Result<()> {
+        let mut all = self.handle.address().get().set_link_index_filter(index).execute();
+        let mut gone = vec![];
+        while let Some(message) = all.try_next().await? {
+            let address = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            let Some(address) = address else { continue };
+            let ours = match address {
+                IpAddr::V4(_) => true,
+                IpAddr::V6(a) => !family4 && !a.is_unicast_link_local(),
+            };
+            let stays = wanted
+                .iter()
+                .any(|w| w.addr() == address && w.prefix_len() == message.header.prefix_len);
+            if ours && !stays {
+                gone.push(message);
+            }
+        }
+        for message in gone {
+            self.handle.address().del(message).execute().await.context("an old address stays")?;
+        }
+        Ok(())
+    }
+
+    /// Adds a route, or replaces the one to the same destination with the same metric.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn add_route(&self, index: u32, route: &Route) -> anyhow::Result<()> {
+        let metric = METRIC + index;
+        let message = match route.to {
+            IpNet::V4(to) => {
+                let mut b = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .output_interface(index)
+                    .priority(metric)
+                    .protocol(RouteProtocol::Dhcp);
+                match route.via {
+                    Some(IpAddr::V4(via)) => b = b.gateway(via),
+                    _ => b = b.scope(RouteScope::Link),
+                }
+                b.build()
+            }
+            IpNet::V6(to) => {
+                let mut b = RouteMessageBuilder::<Ipv6Addr>::new()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .output_interface(index)
+                    .priority(metric)
+                    .protocol(RouteProtocol::Static);
+                if let Some(IpAddr::V6(via)) = route.via {
+                    b = b.gateway(via);
+                }
+                b.build()
+            }
+        };
+        self.handle
+            .route()
+            .add(message)
+            .replace()
+            .execute()
+            .await
+            .with_context(|| format!("route to {}", route.to))
+    }
+}

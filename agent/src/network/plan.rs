@@ -1,0 +1,250 @@
+//! Which interfaces are used and how, as decisions on values.
+
+use holdfast_core::cluster::AddressPlan;
+use holdfast_core::seed::SeedNetwork;
+use ipnet::{IpNet, Ipv4Net};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// An interface as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel's number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: Vec<u8>,
+    /// It has a device behind it: no bridge, veth or tunnel.
+    pub physical: bool,
+    /// It is switched on.
+    pub up: bool,
+    /// A cable is in, and the other side is up.
+    pub carrier: bool,
+}
+
+/// How an uplink gets its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// DHCPv4, and router advertisements.
+    Automatic,
+    /// What the seed says.
+    Static,
+}
+
+/// The mode of `link`, or `None` when it is no uplink.
+pub fn mode(link: &Link, seed: Option<&SeedNetwork>) -> Option<Mode> {
+    let named = seed.and_then(|s| s.interface.as_deref());
+    if named.is_some_and(|n| n != link.name) || (named.is_none() && !link.physical) {
+        return None;
+    }
+    if link.mac.len() != 6 {
+        return None;
+    }
+    let fixed = seed.is_some_and(|s| !s.addresses.is_empty());
+    Some(if fixed { Mode::Static } else { Mode::Automatic })
+}
+
+/// A route over an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where to; a zero-length prefix is the default route.
+    pub to: IpNet,
+    /// By whom; none: on the link itself.
+    pub via: Option<IpAddr>,
+}
+
+/// What one uplink was told to use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// Addresses with their prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Routes.
+    pub routes: Vec<Route>,
+    /// Name servers.
+    pub dns: Vec<IpAddr>,
+    /// Time servers.
+    pub ntp: Vec<String>,
+    /// The link's MTU, where the network says one that a link may have (RFC 791: 68 at least).
+    pub mtu: Option<u16>,
+}
+
+/// The default route of a family.
+pub fn default_net(via: IpAddr) -> IpNet {
+    match via {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// A seed's static configuration.
+pub fn from_seed(seed: &SeedNetwork) -> Uplink {
+    Uplink {
+        addresses: seed.addresses.clone(),
+        routes: seed.gateways.iter().map(|g| Route { to: default_net(*g), via: Some(*g) }).collect(),
+        dns: seed.dns.clone(),
+        ntp: seed.ntp.clone(),
+        mtu: None,
+    }
+}
+
+/// A DHCP lease, in plain values.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Ours.
+    pub address: Ipv4Addr,
+    /// The network's mask.
+    pub mask: Ipv4Addr,
+    /// Routers (option 3).
+    pub gateways: Vec<Ipv4Addr>,
+    /// Classless routes (option 121): destination, prefix length, router. Where there are any,
+    /// the routers above are not used (RFC 3442).
+    pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// The link's MTU.
+    pub mtu: Option<u16>,
+}
+
+/// The smallest MTU that is taken from DHCP: IPv6 needs it (RFC 8200).
+const LEAST_MTU: u16 = 1280;
+
+/// What a lease means; the seed's name and time servers come before the network's.
+pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
+    let prefix = ipnet::ipv4_mask_to_prefix(lease.mask).unwrap_or(32);
+    let address = Ipv4Net::new(lease.address, prefix).unwrap_or_else(|_| Ipv4Net::from(lease.address));
+    let mut routes: Vec<Route> = lease
+        .routes
+        .iter()
+        .filter_map(|(to, len, via)| {
+            let via = (!via.is_unspecified()).then_some(IpAddr::V4(*via));
+            Some(Route { to: Ipv4Net::new(*to, *len).ok()?.trunc().into(), via })
+        })
+        .collect();
+    if routes.is_empty() {
+        // Two default routes of one metric would be refused: the first router counts.
+        routes.extend(lease.gateways.first().map(|g| {
+            let via = IpAddr::V4(*g);
+            Route { to: default_net(via), via: Some(via) }
+        }));
+    }
+    // A router outside of our network is reached over the link (cloud networks with a /32).
+    let reachable = |via: &Ipv4Addr| address.contains(via);
+    let outside: Vec<Route> = routes
+        .iter()
+        .filter_map(|r| match r.via {
+            Some(IpAddr::V4(via)) if !reachable(&via) => {
+                Some(Route { to: Ipv4Net::from(via).into(), via: None })
+            }
+            _ => None,
+        })
+        .collect();
+    for route in outside {
+        if !routes.contains(&route) {
+            routes.insert(0, route);
+        }
+    }
+    let own_dns = seed.map(|s| s.dns.clone()).unwrap_or_default();
+    let own_ntp = seed.map(|s| s.ntp.clone()).unwrap_or_default();
+    Uplink {
+        addresses: vec![address.into()],
+        routes,
+        dns: if own_dns.is_empty() { lease.dns.iter().map(|d| (*d).into()).collect() } else { own_dns },
+        ntp: if own_ntp.is_empty() { lease.ntp.iter().map(ToString::to_string).collect() } else { own_ntp },
+        mtu: lease.mtu.filter(|m| *m >= LEAST_MTU),
+    }
+}
+
+/// `resolv.conf` (resolver(5) reads three name servers).
+pub fn resolv_conf<'a>(servers: impl IntoIterator<Item = &'a IpAddr>) -> String {
+    let mut seen: Vec<&IpAddr> = vec![];
+    for server in servers {
+        if !seen.contains(&server) && seen.len() < 3 {
+            seen.push(server);
+        }
+    }
+    seen.iter().map(|s| format!("nameserver {s}\n")).collect()
+}
+
+/// Says so when a local network overlaps the cluster's ranges.
+pub fn overlap(plan: &AddressPlan, addresses: &[IpNet]) -> Option<String> {
+    addresses.iter().find_map(|a| {
+        let IpNet::V4(lan) = a else { return None };
+        let range = plan.overlap(*lan)?;
+        Some(format!(
+            "the local network {} overlaps the cluster's {range}: local machines in it cannot be reached; give that network other addresses",
+            lan.trunc()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, physical: bool) -> Link {
+        Link { index: 2, name: name.into(), mac: vec![2; 6], physical, up: true, carrier: true }
+    }
+
+    fn lease() -> Lease {
+        Lease {
+            address: "10.0.2.15".parse().unwrap(),
+            mask: "255.255.255.0".parse().unwrap(),
+            gateways: vec!["10.0.2.2".parse().unwrap()],
+            routes: vec![],
+            dns: vec!["10.0.2.3".parse().unwrap()],
+            ntp: vec![],
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn physical_links_are_uplinks_unless_the_seed_names_one() {
+        assert_eq!(mode(&link("eth0", true), None), Some(Mode::Automatic));
+        assert_eq!(mode(&link("cni0", false), None), None);
+        let seed = SeedNetwork { interface: Some("eth1".into()), ..SeedNetwork::default() };
+        assert_eq!(mode(&link("eth0", true), Some(&seed)), None);
+        assert_eq!(mode(&link("eth1", false), Some(&seed)), Some(Mode::Automatic));
+        let fixed = SeedNetwork { addresses: vec!["10.1.1.2/24".parse().unwrap()], ..seed };
+        assert_eq!(mode(&link("eth1", true), Some(&fixed)), Some(Mode::Static));
+    }
+
+    #[test]
+    fn qemus_user_network() {
+        let up = from_lease(&lease(), None);
+        assert_eq!(up.addresses, ["10.0.2.15/24".parse().unwrap()]);
+        assert_eq!(up.routes.len(), 1);
+        assert_eq!(up.routes[0].via, Some("10.0.2.2".parse().unwrap()));
+        assert_eq!(resolv_conf(&up.dns), "nameserver 10.0.2.3\n");
+    }
+
+    #[test]
+    fn a_router_outside_of_the_network_gets_a_route_over_the_link_first() {
+        let cloud = Lease { mask: "255.255.255.255".parse().unwrap(), ..lease() };
+        let up = from_lease(&cloud, None);
+        assert_eq!(up.routes[0], Route { to: "10.0.2.2/32".parse().unwrap(), via: None });
+        assert_eq!(up.routes[1].to, "0.0.0.0/0".parse::<IpNet>().unwrap());
+    }
+
+    #[test]
+    fn classless_routes_replace_the_router() {
+        let zero = Ipv4Addr::UNSPECIFIED;
+        let routes = vec![
+            ("169.254.169.254".parse().unwrap(), 32, zero),
+            (zero, 0, "10.0.2.9".parse().unwrap()),
+        ];
+        let up = from_lease(&Lease { routes, ..lease() }, None);
+        assert_eq!(up.routes.len(), 2);
+        assert_eq!(up.routes[0].via, None);
+        assert_eq!(up.routes[1].via, Some("10.0.2.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_overlap_is_named() {
+        let plan = AddressPlan::new(holdfast_core::cluster::ClusterId([1; 16]), false);
+        let lan: IpNet = plan.pods.into();
+        assert!(overlap(&plan, &[lan]).unwrap().contains(&plan.pods.to_string()));
+        assert!(overlap(&plan, &["192.168.1.5/24".parse().unwrap()]).is_none());
+    }
+}

@@ -1,0 +1,128 @@
+//! What the agent's parts share.
+
+use crate::clock::Clock;
+use crate::documents::Trusted;
+use crate::init::Init;
+use crate::network::Wanted;
+use crate::notes::Notes;
+use crate::seed::Places;
+use crate::seed::report::Reporter;
+use crate::store::Store;
+use holdfast_client::LighthouseClient;
+use holdfast_core::cluster::AddressPlan;
+use holdfast_core::documents::Roots;
+use holdfast_core::image::ImageInfo;
+use holdfast_core::ipc::BootInfo;
+use holdfast_core::state::{Admission, StateDoc};
+use holdfast_core::status::{HistoryEntry, K3sState, SlotName};
+use holdfast_mesh::MeshHandle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{Mutex, Notify, watch};
+
+/// Lines of history that are kept.
+const HISTORY: usize = 200;
+
+/// The node.
+pub struct Node {
+    /// What runs.
+    pub image: ImageInfo,
+    /// The boot, as init told it when the agent started.
+    pub boot: BootInfo,
+    /// PID 1.
+    pub init: Init,
+    /// `hf-state`.
+    pub store: Arc<Store>,
+    /// For operators.
+    pub notes: Notes,
+    /// The clock.
+    pub clock: Arc<Clock>,
+    /// For a person at the machine.
+    pub reporter: Arc<Reporter>,
+    /// Where seeds may be.
+    pub places: Places,
+    /// What the network is to be.
+    pub wanted: watch::Sender<Wanted>,
+    /// The running mesh.
+    pub mesh: watch::Sender<Option<MeshHandle>>,
+    /// A lighthouse shook hands in this boot, as far as this agent saw.
+    pub handshake: watch::Sender<bool>,
+    /// A control request was answered in this boot.
+    pub answered: watch::Sender<bool>,
+    /// k3s as last seen.
+    pub k3s: watch::Sender<K3sState>,
+    /// The lighthouse that answered last.
+    pub lighthouse: watch::Sender<Option<Arc<LighthouseClient>>>,
+    /// The account of this node should be sent anew.
+    pub changed: Notify,
+    /// Held while slots are written.
+    pub writing: Mutex<()>,
+}
+
+impl Node {
+    /// The device of a partition.
+    pub fn partition(&self, name: &str) -> Option<PathBuf> {
+        self.boot.devices.partitions.get(name).map(PathBuf::from)
+    }
+
+    /// The documents that are held, opened.
+    ///
+    /// # Errors
+    /// When there are none, or they do not open.
+    pub fn trusted(&self) -> anyhow::Result<Trusted> {
+        trusted(&self.store.get())
+    }
+
+    /// Adds a line to the history.
+    pub async fn remember(&self, entry: HistoryEntry) {
+        tracing::info!(event = entry.event, detail = entry.detail, "history");
+        if let Err(e) = self.store.update(|d| remember(&mut d.history, entry)).await {
+            self.notes.set("history", format!("the history cannot be stored: {e:#}"));
+        }
+    }
+}
+
+/// A line of history, by the node's clock.
+pub fn event(event: &str, detail: impl Into<String>) -> HistoryEntry {
+    HistoryEntry {
+        at: Clock::now(),
+        event: event.into(),
+        operator: None,
+        slot: None,
+        version: None,
+        detail: detail.into(),
+    }
+}
+
+/// A line of history about a slot.
+pub fn slot_event(
+    name: &str,
+    slot: SlotName,
+    version: Option<String>,
+    detail: impl Into<String>,
+) -> HistoryEntry {
+    HistoryEntry { slot: Some(slot), version, ..event(name, detail) }
+}
+
+/// Appends, dropping the oldest.
+pub fn remember(history: &mut Vec<HistoryEntry>, entry: HistoryEntry) {
+    history.push(entry);
+    let over = history.len().saturating_sub(HISTORY);
+    history.drain(..over);
+}
+
+/// The documents in a state, opened.
+///
+/// # Errors
+/// When there are none, or they do not open.
+pub fn trusted(doc: &StateDoc) -> anyhow::Result<Trusted> {
+    let (Some(admission), Some(set)) = (&doc.admission, &doc.documents) else {
+        anyhow::bail!("this node has not joined");
+    };
+    Ok(Trusted::open(set, &Roots(admission.roots.clone()), admission.cluster_id)?)
+}
+
+/// The cluster's ranges.
+pub fn plan(admission: &Admission) -> AddressPlan {
+    AddressPlan::new(admission.cluster_id, admission.dual_stack)
+}

@@ -1,0 +1,102 @@
+//! What the node tells a person who takes its disk to another computer: `report.txt` and, for
+//! programs, `report.json`, on the volume HOLDFAST.
+
+use super::volume;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Where the join stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// A word for programs: `no-seed`, `bad-seed`, `cannot-join`, `joined`, ...
+    pub state: &'static str,
+    /// Where the seed came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What happened.
+    pub message: String,
+    /// What a person can do.
+    pub advice: String,
+    /// The image's version.
+    pub version: String,
+    /// Unix seconds by the node's clock, which may not be set.
+    pub at: u64,
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let from = self.source.as_ref().map_or(String::new(), |s| format!("Seed:    {s}\r\n"));
+        format!(
+            "Holdfast {}\r\n\r\nState:   {}\r\n{from}What:    {}\r\nTo do:   {}\r\n",
+            self.version, self.state, self.message, self.advice
+        )
+    }
+
+    /// Whether it says the same as `other`, whenever that was.
+    fn same(&self, other: &Self) -> bool {
+        Self { at: 0, ..self.clone() } == Self { at: 0, ..other.clone() }
+    }
+}
+
+/// Leaves reports on the volume, one each time something changed.
+pub struct Reporter {
+    volume: Option<PathBuf>,
+    last: Mutex<Option<Report>>,
+}
+
+impl Reporter {
+    /// For the `hf-seed` partition, if there is one.
+    pub fn new(volume: Option<PathBuf>) -> Self {
+        Self { volume, last: Mutex::new(None) }
+    }
+
+    /// Says it on the console and leaves it on the volume, unless it was said last.
+    pub fn tell(&self, report: Report) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_some_and(|l| l.same(&report)) {
+            return;
+        }
+        let from = report.source.as_ref().map_or(String::new(), |s| format!(" ({s})"));
+        crate::console::say(&format!("{}: {}{from}. {}", report.state, report.message, report.advice));
+        match self.volume.as_ref().map(|v| write(v, &report)) {
+            Some(Ok(())) => crate::console::say("report written"),
+            Some(Err(e)) => crate::console::say(&format!("no report could be left on hf-seed: {e:#}")),
+            None => {}
+        }
+        *last = Some(report);
+    }
+
+    /// Forgets what was said, so that it is said again on a fresh volume.
+    pub fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn write(partition: &Path, report: &Report) -> anyhow::Result<()> {
+    let json = serde_json::to_vec_pretty(report)?;
+    volume::write_files(partition, &[
+        ("report.txt", report.text().into_bytes()),
+        ("report.json", json),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_news_at_another_time_is_no_news() {
+        let report = Report {
+            state: "bad-seed",
+            source: Some("here".into()),
+            message: "line 3: unknown field".into(),
+            advice: "mend it".into(),
+            version: "1".into(),
+            at: 5,
+        };
+        assert!(report.same(&Report { at: 9, ..report.clone() }));
+        assert!(!report.same(&Report { state: "joined", ..report.clone() }));
+        assert!(report.text().contains("line 3"));
+    }
+}

@@ -1,0 +1,269 @@
+//! Upgrades: a bundle is checked, written to the free slot, verified, and put on trial. The
+//! running and the last good slot are never written to: init refuses it.
+
+pub mod check;
+mod source;
+mod write;
+
+use crate::clock::Clock;
+use crate::console::say;
+use crate::disk;
+use crate::node::{Node, slot_event};
+use crate::releases;
+use anyhow::{Context as _, bail};
+use check::{Here, Plan, Refusal};
+use holdfast_core::control::Reply;
+use holdfast_core::documents::Roots;
+use holdfast_core::ipc::InitRequest;
+use holdfast_core::keys::Digest;
+use holdfast_core::layout::{HEADER_OFFSET, PAYLOAD_OFFSET};
+use holdfast_core::manifest::{BundleError, PREFIX_LEN, manifest_len};
+use holdfast_core::names::OperatorName;
+use holdfast_core::status::SlotName;
+use source::{Place, Source};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use write::{Target, WriteError, Writer};
+
+/// How often a new slot is tried: a power cut in its first start must not count against it.
+const TRIES: u8 = 2;
+/// Progress is told this often.
+const TELL: Duration = Duration::from_millis(500);
+
+/// What an operator asks for.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where the bundle is.
+    pub url: String,
+    /// Of the whole bundle.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Take an older one.
+    pub allow_downgrade: bool,
+    /// Who asks.
+    pub operator: OperatorName,
+}
+
+/// Why an upgrade ended before its trial.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The bundle's fault.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Found while writing.
+    #[error("{0}")]
+    Write(#[from] WriteError),
+    /// Everything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl UpgradeError {
+    /// The word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "bad-bundle",
+            Self::Write(WriteError::Disk(_) | WriteError::ReadBack { .. }) => "internal",
+            Self::Write(_) => "bad-bundle",
+            Self::Other(_) => "unavailable",
+        }
+    }
+}
+
+/// Tells the operator; who has gone is not waited for.
+struct Teller {
+    to: mpsc::Sender<Reply>,
+    last: Option<Instant>,
+}
+
+impl Teller {
+    fn tell(&mut self, step: &str, done: u64, total: u64) {
+        if self.last.is_some_and(|l| l.elapsed() < TELL) && done != total {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let _ = self.to.try_send(Reply::Progress { step: step.into(), done, total });
+    }
+}
+
+/// The slot that does not run.
+fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
+    match running {
+        SlotName::A => Ok(SlotName::B),
+        SlotName::B => Ok(SlotName::A),
+        SlotName::Rescue => bail!("the rescue system runs; reboot into a slot first"),
+    }
+}
+
+/// Fetches, checks, writes and installs a bundle; the caller reboots into the trial.
+///
+/// # Errors
+/// [`UpgradeError`]; the slot then is empty or as it was.
+pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> Result<SlotName, UpgradeError> {
+    let mut teller = Teller { to: tell, last: None };
+    let place = Place::new(&order.url, order.digest, node.lighthouse.borrow().clone())?;
+    let mut source = Source::new(place, order.len);
+    let slot = free_slot(node.init.boot().await?.boot.slot)?;
+    let front = read_front(&mut source, order.len).await?;
+    let plan = decide(node, order, &front).await?;
+    tracing::info!(version = plan.manifest.version, %slot, "a bundle passes its checks");
+
+    let partitions = (partition(node, "hf-root", slot)?, partition(node, "hf-boot", slot)?);
+    node.init.ask(InitRequest::BeginWrite { slot }).await?;
+    say(&format!("upgrade: slot {slot} emptied"));
+    write_payloads(&mut source, order, &plan, front, &partitions, &mut teller).await?;
+    write_header(&plan, &partitions.1).await?;
+    say("upgrade: header written");
+    node.init
+        .ask(InitRequest::Install {
+            slot,
+            digest: plan.digest,
+            generation: plan.manifest.generation,
+            tries: TRIES,
+        })
+        .await?;
+    say("upgrade: trial set");
+    teller.tell("install", 1, 1);
+    let mut entry = slot_event(
+        "upgrade",
+        slot,
+        Some(plan.manifest.version.clone()),
+        format!("generation {} written, on trial at the next start", plan.manifest.generation),
+    );
+    entry.operator = Some(order.operator.to_string());
+    node.remember(entry).await;
+    Ok(slot)
+}
+
+fn partition(node: &Node, stem: &str, slot: SlotName) -> anyhow::Result<PathBuf> {
+    let name = format!("{stem}-{slot}");
+    node.partition(&name).with_context(|| format!("this disk has no partition {name}"))
+}
+
+/// The bundle's bytes up to the end of its manifest, at least.
+async fn read_front(source: &mut Source, len: u64) -> Result<Vec<u8>, UpgradeError> {
+    let mut front = vec![];
+    let mut want = PREFIX_LEN;
+    loop {
+        if front.len() as u64 >= want {
+            let whole = PREFIX_LEN + u64::from(manifest_len(&front).map_err(Refusal::Front)?);
+            if front.len() as u64 >= whole {
+                return Ok(front);
+            }
+            want = whole;
+        }
+        if want > len {
+            return Err(Refusal::Front(BundleError::Truncated { have: len, want }).into());
+        }
+        match source.next().await? {
+            Some(chunk) => front.extend_from_slice(&chunk),
+            None => {
+                let have = front.len() as u64;
+                return Err(Refusal::Front(BundleError::Truncated { have, want }).into());
+            }
+        }
+    }
+}
+
+async fn decide(node: &Node, order: &Order, front: &[u8]) -> Result<Plan, UpgradeError> {
+    let doc = node.store.get();
+    let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let keys = releases::trusted(admission.cluster_id, &Roots(admission.roots.clone()))?;
+    let slots = node.partition("hf-slots").context("this machine has no hf-slots")?;
+    let list = disk::blocking(move || releases::read(&slots, &keys)).await?;
+    let here = Here {
+        cluster: admission.cluster_id,
+        releases: &list,
+        image: &node.image,
+        runs_k3s: admission.role.runs_k3s(),
+        allow_downgrade: order.allow_downgrade,
+    };
+    Ok(check::check(front, order.len, &here)?)
+}
+
+/// Streams the bundle through the writer, which has a thread for itself.
+async fn write_payloads(
+    source: &mut Source,
+    order: &Order,
+    plan: &Plan,
+    front: Vec<u8>,
+    partitions: &(PathBuf, PathBuf),
+    teller: &mut Teller,
+) -> Result<(), UpgradeError> {
+    let (send, receive) = mpsc::channel::<Vec<u8>>(8);
+    let (plan, (root, boot)) = (plan.clone(), partitions.clone());
+    let (len, wanted) = (order.len, order.digest);
+    let writer = tokio::task::spawn_blocking(move || write_all(&plan, len, wanted, &root, &boot, receive));
+    let mut done = front.len() as u64;
+    let mut next = Some(front);
+    let mut fetched: anyhow::Result<()> = Ok(());
+    while let Some(chunk) = next {
+        // The writer found a fault: it tells which below.
+        if send.send(chunk).await.is_err() {
+            break;
+        }
+        teller.tell("write", done, len);
+        next = match source.next().await {
+            Ok(chunk) => chunk,
+            Err(e) => {
+                fetched = Err(e);
+                None
+            }
+        };
+        done += next.as_ref().map_or(0, |c| c.len() as u64);
+    }
+    drop(send);
+    teller.tell("verify", done, len);
+    let written = writer.await.map_err(|e| anyhow::anyhow!("the writing thread died: {e}"))?;
+    // Bytes that did not come explain a digest that does not fit.
+    fetched?;
+    written
+}
+
+fn write_all(
+    plan: &Plan,
+    len: u64,
+    wanted: Digest,
+    root: &std::path::Path,
+    boot: &std::path::Path,
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), UpgradeError> {
+    let open = |path| disk::open_write(path).map_err(WriteError::Disk);
+    let (root, boot) =
+        (Target { file: open(root)?, base: 0 }, Target { file: open(boot)?, base: PAYLOAD_OFFSET });
+    // The old header goes first: what follows it is not what it names any more.
+    disk::write_flushed(&boot.file, HEADER_OFFSET, &[0; 4096]).map_err(WriteError::Disk)?;
+    let mut writer = Writer::new(plan, len, &root, &boot)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        for what in writer.feed(&chunk)? {
+            say(&format!("upgrade: {what} written"));
+        }
+    }
+    if writer.at() < len {
+        return Err(anyhow::anyhow!("only {} of {len} bytes came", writer.at()).into());
+    }
+    Ok(writer.finish(wanted)?)
+}
+
+async fn write_header(plan: &Plan, boot: &std::path::Path) -> Result<(), UpgradeError> {
+    let (header, boot) = (plan.header.clone(), boot.to_path_buf());
+    disk::blocking(move || {
+        let file = disk::open_write(&boot)?;
+        disk::write_flushed(&file, HEADER_OFFSET, &*header)?;
+        if disk::read_at(&file, HEADER_OFFSET, header.len())? != *header {
+            bail!("{} does not keep its header", boot.display());
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// The order of things before a machine goes down: what was reserved of the clock is given back.
+pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result<()> {
+    tracing::info!(reason, now = Clock::now(), "reboot");
+    node.clock.stop().await;
+    node.init.ask(InitRequest::Reboot { reason, rescue }).await.map(drop)
+}

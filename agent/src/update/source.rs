@@ -1,0 +1,153 @@
+//! Where a bundle comes from, as bytes in order; what breaks off is taken up again.
+
+use crate::backoff::Backoff;
+use anyhow::{Context as _, bail};
+use holdfast_client::{BlobStream, ClientError, LighthouseClient};
+use holdfast_core::keys::Digest;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Client, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Attempts without a single byte before giving up.
+const ATTEMPTS: u32 = 8;
+const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A bundle's place.
+pub enum Place {
+    /// The lighthouse's blob store.
+    Blob(Arc<LighthouseClient>, Digest),
+    /// Any web server.
+    Web(Client, String),
+}
+
+impl Place {
+    /// From what the operator named: `blob:` or an HTTPS address.
+    ///
+    /// # Errors
+    /// Any other address.
+    pub fn new(url: &str, digest: Digest, lighthouse: Option<Arc<LighthouseClient>>) -> anyhow::Result<Self> {
+        if url == "blob:" || url.strip_prefix("blob:").is_some_and(|d| d == digest.to_string()) {
+            let client = lighthouse.context("no lighthouse answers, so its blob store cannot be used")?;
+            return Ok(Self::Blob(client, digest));
+        }
+        if !url.starts_with("https://") {
+            bail!("{url:?} is neither blob: nor an https:// address");
+        }
+        // What comes is held against a signature and the operator's digest, so that the server's
+        // certificate (and the node's clock and list of authorities) need not be trusted.
+        let client = Client::builder()
+            .tls_danger_accept_invalid_certs(true)
+            .connect_timeout(Duration::from_secs(15))
+            .build()?;
+        Ok(Self::Web(client, url.into()))
+    }
+
+    async fn open(&self, from: u64) -> Result<Body, Failure> {
+        match self {
+            Self::Blob(client, digest) => client.open_blob(digest, from, None).await.map(Body::Blob).map_err(
+                |e| match e {
+                    e if e.may_mend_itself() => Failure::Passing(e.to_string()),
+                    e => Failure::Final(e.to_string()),
+                },
+            ),
+            Self::Web(client, url) => {
+                let asked = client.get(url).header(RANGE, format!("bytes={from}-")).send();
+                let response = asked.await.map_err(|e| Failure::Passing(e.to_string()))?;
+                let starts = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|v| v.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                match response.status() {
+                    StatusCode::PARTIAL_CONTENT if starts == Some(from) => Ok(Body::Web(response)),
+                    StatusCode::OK if from == 0 => Ok(Body::Web(response)),
+                    s if s.is_server_error() => Err(Failure::Passing(format!("{url}: {s}"))),
+                    StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                        Err(Failure::Final(format!("{url}: the server does not serve ranges")))
+                    }
+                    s => Err(Failure::Final(format!("{url}: {s}"))),
+                }
+            }
+        }
+    }
+}
+
+enum Failure {
+    /// Worth another attempt.
+    Passing(String),
+    /// Not.
+    Final(String),
+}
+
+enum Body {
+    Blob(BlobStream),
+    Web(Response),
+}
+
+impl Body {
+    async fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
+        match self {
+            Self::Blob(blob) => {
+                blob.chunk().await.map(|c| c.map(Vec::from)).map_err(|e: ClientError| e.to_string())
+            }
+            Self::Web(response) => match tokio::time::timeout(CHUNK_PATIENCE, response.chunk()).await {
+                Ok(chunk) => chunk.map(|c| c.map(Vec::from)).map_err(|e| e.to_string()),
+                Err(_) => Err("nothing came for a while".into()),
+            },
+        }
+    }
+}
+
+/// A bundle's bytes.
+pub struct Source {
+    place: Place,
+    at: u64,
+    len: u64,
+    body: Option<Body>,
+    failures: u32,
+    pauses: Backoff,
+}
+
+impl Source {
+    /// `len` bytes from `place`.
+    pub fn new(place: Place, len: u64) -> Self {
+        Self { place, at: 0, len, body: None, failures: 0, pauses: Backoff::secs(1, 30) }
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// When nothing comes in several attempts, or the server says no.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        while self.at < self.len {
+            let why = match self.step().await {
+                Ok(Some(chunk)) => return Ok(Some(chunk)),
+                Ok(None) => format!("it ends after {} of {} bytes", self.at, self.len),
+                Err(Failure::Final(why)) => bail!(why),
+                Err(Failure::Passing(why)) => why,
+            };
+            self.body = None;
+            self.failures += 1;
+            if self.failures >= ATTEMPTS {
+                bail!("the bundle cannot be fetched: {why}");
+            }
+            tracing::info!(at = self.at, "fetching broke off, taken up again: {why}");
+            tokio::time::sleep(self.pauses.pause()).await;
+        }
+        Ok(None)
+    }
+
+    async fn step(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let body = match &mut self.body {
+            Some(body) => body,
+            None => self.body.insert(self.place.open(self.at).await?),
+        };
+        let Some(mut chunk) = body.chunk().await.map_err(Failure::Passing)? else { return Ok(None) };
+        let room = self.len - self.at;
+        chunk.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        self.at += chunk.len() as u64;
+        self.failures = 0;
+        self.pauses.reset();
+        Ok(Some(chunk))
+    }
+}

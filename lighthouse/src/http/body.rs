@@ -1,0 +1,59 @@
+//! JSON bodies: bounded in length and time, refused in words.
+
+use crate::refusal::Refusal;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use holdfast_core::api::ApiErrorKind;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, Limited};
+use serde::de::DeserializeOwned;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Longest JSON body, in bytes: documents of a large cluster take some hundred kB.
+const MAX: usize = 4 << 20;
+/// A body must have come by then.
+const TIME: Duration = Duration::from_secs(30);
+
+/// A JSON body.
+pub struct JsonBody<T>(pub T);
+
+fn malformed(text: String) -> Refusal {
+    Refusal::new(ApiErrorKind::Malformed, text)
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Refusal> {
+        let whole = Limited::new(request.into_body(), MAX).collect();
+        let bytes = tokio::time::timeout(TIME, whole)
+            .await
+            .map_err(|_| malformed(format!("the body did not come within {} s", TIME.as_secs())))?
+            .map_err(|e| malformed(format!("the body: {e} (at most {MAX} bytes)")))?
+            .to_bytes();
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|e| malformed(format!("the body does not parse: {e}")))
+    }
+}
+
+/// The one variable part of a path, parsed.
+pub struct Named<T>(pub T);
+
+impl<S: Send + Sync, T> FromRequestParts<S> for Named<T>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| malformed(e.body_text()))?;
+        text.parse()
+            .map(Self)
+            .map_err(|e: T::Err| malformed(e.to_string()))
+    }
+}

@@ -1,0 +1,213 @@
+//! The lighthouse as a member of the mesh, in user space: no TUN device, no root.
+
+use crate::dir::Keys;
+use crate::error::LighthouseError;
+use crate::registry::Registry;
+use crate::splice::BoxedStream;
+use holdfast_core::cluster::{AddressPlan, CONTROL_PORT, MeshIndex};
+use holdfast_core::documents::{Lighthouse, Policy};
+use holdfast_core::grant::VerifiedMember;
+use holdfast_core::keys::{MeshKey, PublicKey};
+use holdfast_core::peers::plan;
+use holdfast_mesh::{MTU, Mesh, MeshHandle, MeshSocket, Netstack, PeerConfig};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a node may take to accept a connection over the mesh.
+const DIAL: Duration = Duration::from_secs(5);
+/// A session without a handshake for longer is dead (WireGuard's `REJECT_AFTER_TIME`).
+const SESSION: Duration = Duration::from_secs(180);
+/// Endpoints are looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The running member.
+#[derive(Clone)]
+pub struct MeshLink {
+    handle: MeshHandle,
+    stack: Netstack,
+    addresses: AddressPlan,
+}
+
+impl std::fmt::Debug for MeshLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MeshLink(UDP {})", self.handle.port())
+    }
+}
+
+impl MeshLink {
+    /// Starts it on the UDP address `listen`, at place `index` of the mesh.
+    ///
+    /// # Errors
+    /// [`LighthouseError::Bind`], [`LighthouseError::Mesh`].
+    pub fn start(
+        keys: &Keys,
+        addresses: AddressPlan,
+        index: MeshIndex,
+        listen: SocketAddr,
+    ) -> Result<Self, LighthouseError> {
+        let bound = match listen {
+            SocketAddr::V6(a) if a.ip().is_unspecified() => MeshSocket::bind(a.port()),
+            _ => MeshSocket::bind_to(listen),
+        };
+        let socket = bound.map_err(|e| match e {
+            holdfast_mesh::MeshError::Bind { source, .. } => LighthouseError::Bind {
+                address: listen,
+                protocol: "UDP",
+                source,
+            },
+            other => LighthouseError::Mesh(other.to_string()),
+        })?;
+        let own = [
+            IpNet::from(IpAddr::from(addresses.address4(index))),
+            IpNet::from(IpAddr::from(addresses.address6(index))),
+        ];
+        let (stack, device) =
+            Netstack::new(&own, MTU).map_err(|e| LighthouseError::Mesh(e.to_string()))?;
+        let handle = Mesh::start(device, socket, &keys.mesh);
+        Ok(Self {
+            handle,
+            stack,
+            addresses,
+        })
+    }
+
+    /// The UDP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.handle.port()
+    }
+
+    /// Age of each live session.
+    #[must_use]
+    pub fn handshakes(&self) -> BTreeMap<MeshKey, Duration> {
+        let status = self.handle.status().into_iter();
+        status
+            .filter_map(|s| Some((s.public_key, s.last_handshake?)))
+            .collect()
+    }
+
+    /// A connection to a node's control port.
+    ///
+    /// # Errors
+    /// `NotConnected` at once when there is no session; `TimedOut`; of the connection.
+    pub async fn dial(&self, node: &VerifiedMember) -> io::Result<BoxedStream> {
+        let age = self.handshakes().remove(&node.record.mesh_key);
+        if age.is_none_or(|age| age > SESSION) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let to = SocketAddr::from((self.addresses.address4(node.record.index), CONTROL_PORT));
+        let stream = timeout(DIAL, self.stack.connect(to)).await??;
+        Ok(Box::new(stream))
+    }
+
+    /// Keeps the peers as the registry has them, and tells it where they were seen. Ends when
+    /// the mesh does.
+    ///
+    /// # Errors
+    /// [`LighthouseError::Mesh`].
+    pub async fn keep(self, registry: Arc<Registry>, own: PublicKey) -> LighthouseError {
+        let mut changes = registry.watch();
+        let mut told = vec![];
+        loop {
+            let wanted = peers(&registry, &own, &self.addresses).await;
+            if wanted != told {
+                match self.handle.set_peers(&wanted) {
+                    Ok(_) => tracing::info!(peers = wanted.len(), "mesh peers set"),
+                    Err(error) => tracing::error!(%error, "the mesh refuses its peers"),
+                }
+                told = wanted;
+            }
+            let waited = tokio::select! {
+                ended = self.handle.stopped() => return LighthouseError::Mesh(ended.to_string()),
+                changed = changes.changed() => changed.is_ok(),
+                () = tokio::time::sleep(LOOK) => true,
+            };
+            if !waited {
+                return LighthouseError::Mesh("the registry is gone".into());
+            }
+            self.look(&registry).await;
+        }
+    }
+
+    async fn look(&self, registry: &Registry) {
+        let seen: BTreeMap<MeshKey, SocketAddr> = self
+            .handle
+            .status()
+            .into_iter()
+            .filter(|s| s.last_handshake.is_some())
+            .filter_map(|s| Some((s.public_key, s.endpoint?)))
+            .collect();
+        for (member, held) in registry.verified() {
+            let Some(endpoint) = seen.get(&member.record.mesh_key) else {
+                continue;
+            };
+            if held != Some(*endpoint)
+                && let Err(refusal) = registry.saw(member.record.signing_key, *endpoint).await
+            {
+                tracing::warn!(error = refusal.error.message, "an endpoint was not stored");
+            }
+        }
+    }
+}
+
+/// All verified members and the other lighthouses. The policy's rules are between nodes: a
+/// lighthouse reaches everyone whom it keeps in.
+async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) -> Vec<PeerConfig> {
+    let held = registry.held();
+    let mut others = vec![];
+    for other in held
+        .lighthouses
+        .lighthouses
+        .iter()
+        .filter(|l| l.key != *own)
+    {
+        others.push((other.clone(), resolve(other).await));
+    }
+    let policy = Policy {
+        rules: vec![],
+        ..held.policy.clone()
+    };
+    let members: Vec<_> = registry
+        .members()
+        .members
+        .into_iter()
+        .map(|m| (m.member, m.endpoint))
+        .collect();
+    let (plans, refused) = plan(
+        own,
+        addresses,
+        registry.cluster().id,
+        &held.operators,
+        &policy,
+        &others,
+        &members,
+    );
+    if !refused.is_empty() {
+        tracing::debug!(refused = refused.len(), first = %refused[0], "members that do not count");
+    }
+    let config = plans.into_iter().map(|p| PeerConfig {
+        public_key: p.key,
+        allowed_ips: p.allowed_ips,
+        endpoint: p.endpoint,
+        keepalive: p.keepalive,
+        // Nodes keep their sessions with us; from here that would only knock at closed NATs.
+        always_on: p.keepalive.is_some(),
+    });
+    config.collect()
+}
+
+async fn resolve(lighthouse: &Lighthouse) -> Option<SocketAddr> {
+    for address in &lighthouse.udp {
+        if let Ok(mut found) = tokio::net::lookup_host(address).await
+            && let Some(first) = found.next()
+        {
+            return Some(first);
+        }
+    }
+    None
+}

@@ -4,6 +4,8 @@
 //! No IO: reading asks a closure for blocks, writing is a list of [`Step`]s.
 
 mod grow;
+#[cfg(test)]
+mod model;
 mod read;
 mod write;
 

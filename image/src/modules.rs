@@ -27,8 +27,22 @@ pub(crate) struct KernelPackage<'a> {
 pub(crate) struct Module {
     /// Path below `/usr/lib/modules/RELEASE/`, ending in `.ko`.
     pub(crate) path: String,
+    /// `name=value` words for it, as a list of modules has them after its path.
+    pub(crate) parameters: String,
     /// The ELF file.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Module {
+    fn name(&self) -> &str {
+        self.path.rsplit('/').next().and_then(|f| f.strip_suffix(".ko")).unwrap_or(&self.path)
+    }
+
+    /// Its line in a list of modules that lies beside `dir`.
+    pub(crate) fn line(&self, dir: &str) -> String {
+        let Self { path, parameters, .. } = self;
+        if parameters.is_empty() { format!("{dir}{path}\n") } else { format!("{dir}{path} {parameters}\n") }
+    }
 }
 
 impl<'a> KernelPackage<'a> {
@@ -82,16 +96,21 @@ impl<'a> KernelPackage<'a> {
             .ok_or_else(|| Error::build("kernel", format!("its package holds no {path}")))
     }
 
-    /// `wanted` and what they need, each after what it needs; those in `have` are left out and
-    /// the new ones added to it. Modules that are built in count as present.
+    /// `wanted` (names, each with parameters after it where it has any) and what they need, each
+    /// after what it needs; those in `have` are left out and the new ones added to it. Modules
+    /// that are built in count as present.
     pub(crate) fn closure(
         &self,
         wanted: &[String],
         have: &mut BTreeSet<String>,
     ) -> Result<Vec<Module>> {
         let mut out = Vec::new();
-        for name in wanted {
+        for wish in wanted {
+            let (name, parameters) = wish.split_once(' ').unwrap_or((wish, ""));
             self.visit(&plain(name), name, have, &mut out)?;
+            if let Some(module) = out.last_mut().filter(|m| plain(m.name()) == plain(name)) {
+                module.parameters = parameters.trim().to_owned();
+            }
         }
         Ok(out)
     }
@@ -138,6 +157,7 @@ impl<'a> KernelPackage<'a> {
             .map_or(path.as_str(), |(stem, _)| stem);
         out.push(Module {
             path: format!("{path}.ko"),
+            parameters: String::new(),
             bytes,
         });
         Ok(())

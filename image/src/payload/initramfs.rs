@@ -34,10 +34,10 @@ pub(crate) fn modules(
     cached(cache, &key, || {
         let mut cpio = Cpio::new(date);
         let mut list = String::new();
+        let dir = format!("lib/modules/{release}/");
         for module in modules {
-            let path = format!("lib/modules/{release}/{}", module.path);
-            cpio.file(&path, 0o644, &module.bytes);
-            list += &format!("{path}\n");
+            cpio.file(&format!("{dir}{}", module.path), 0o644, &module.bytes);
+            list += &module.line(&dir);
         }
         cpio.file(MODULE_LIST, 0o644, list.as_bytes());
         compress(&cpio.finish(), MODULES_LEVEL)

@@ -134,10 +134,10 @@ fn certificates(tree: &mut Tree) -> Result<()> {
 
 fn modules(tree: &mut Tree, release: &str, late: &[Module]) {
     let mut list = String::new();
+    let dir = format!("usr/lib/modules/{release}/");
     for module in late {
-        let path = format!("usr/lib/modules/{release}/{}", module.path);
-        list += &format!("{path}\n");
-        tree.file(&path, module.bytes.clone());
+        list += &module.line(&dir);
+        tree.file(&format!("{dir}{}", module.path), module.bytes.clone());
     }
     tree.file(MODULE_LIST, list);
 }

@@ -1,0 +1,131 @@
+//! What the firmware and the loader start: loader with its keys, slot header, unified kernel image.
+
+use holdfast_core::{
+    bytes::Block,
+    header::{Encoding, SlotHeader, Watchdog},
+    image::ImageInfo,
+    loader_keys::LoaderKeys,
+    releases::ReleaseList,
+    text::Text,
+};
+
+use super::{Builder, stages::RootMeta};
+use crate::{
+    digest::Digest,
+    error::{Error, IoContext, Result},
+    payload::{initramfs, uki},
+};
+
+impl Builder<'_> {
+    /// An image that its own loader would refuse is not built.
+    pub(super) fn check_signing(&self) -> Result<LoaderKeys> {
+        let signing = &self.request.signing;
+        let roots: Vec<[u8; 32]> = signing.roots.iter().map(|k| k.0).collect();
+        let keys = LoaderKeys::new(signing.cluster.0, &roots)
+            .map_err(|e| Error::build("cluster keys", e))?;
+        let list = ReleaseList::verify(&signing.release_list, &keys)
+            .map_err(|e| Error::build("the cluster's release list", e))?;
+        if !list.keys().contains(&signing.release_key.public().0) {
+            return Err(Error::build(
+                "release key",
+                format!(
+                    "{} is not in the cluster's release list",
+                    signing.release_key.public()
+                ),
+            ));
+        }
+        for (what, text) in [
+            ("version", &self.request.version),
+            ("board", &self.request.board.name),
+        ] {
+            if Text::<63>::exact(text).is_none() || text.is_empty() {
+                return Err(Error::build(
+                    what,
+                    format!("{text:?} must have 1 to 63 bytes"),
+                ));
+            }
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn initramfs(&self, frames: Vec<Vec<u8>>, date: u32, info: &ImageInfo) -> Result<Vec<u8>> {
+        let json = serde_json::to_vec_pretty(info).map_err(|e| Error::build("image.json", e))?;
+        let small = [
+            (
+                holdfast_core::image::IMAGE_JSON.trim_start_matches('/'),
+                &json[..],
+            ),
+            (
+                "etc/holdfast/board.toml",
+                self.request.board.text.as_bytes(),
+            ),
+        ];
+        let mut all = frames.concat();
+        all.extend(initramfs::files(date, &small)?);
+        Ok(all)
+    }
+
+    pub(super) fn uki(
+        &self,
+        stub: &[u8],
+        kernel: &[u8],
+        release: &str,
+        initramfs: &[u8],
+        root: &RootMeta,
+    ) -> Result<Vec<u8>> {
+        let request = self.request;
+        let mut args: Vec<String> = request
+            .board
+            .kernel_args
+            .iter()
+            .chain(&request.recipe.kernel_args)
+            .cloned()
+            .collect();
+        args.push(format!("holdfast.roothash={}", root.root_hash));
+        args.push(format!("holdfast.rootlen={}", root.fs_len));
+        args.push("holdfast.rootfs=squashfs".to_owned());
+        let os_release = format!(
+            "ID=holdfast\nNAME=Holdfast\nPRETTY_NAME=\"Holdfast {0}\"\nVERSION_ID=\"{0}\"\nIMAGE_ID={1}\n",
+            request.version, request.recipe.name
+        );
+        uki::assemble(
+            stub,
+            &[
+                (".osrel", os_release.as_bytes()),
+                (".uname", release.as_bytes()),
+                (".cmdline", args.join(" ").as_bytes()),
+                (".initrd", initramfs),
+                (".linux", kernel),
+            ],
+        )
+    }
+
+    pub(super) fn header(&self, uki: &[u8], digest: &Digest) -> Block {
+        let (request, key) = (self.request, &self.request.signing.release_key);
+        let board = &request.board;
+        let header = SlotHeader {
+            encoding: Encoding::Raw,
+            watchdog: board.watchdog,
+            watchdog_seconds: if board.watchdog == Watchdog::None {
+                0
+            } else {
+                board.watchdog_seconds
+            },
+            generation: request.generation,
+            stored_len: uki.len() as u64,
+            decoded_len: uki.len() as u64,
+            payload: digest.0,
+            board: Text::new(&board.name),
+            version: Text::new(&request.version),
+        };
+        header.encode(&key.public().0, |bytes| key.sign(bytes).0)
+    }
+
+    pub(super) fn loader(&self, keys: &LoaderKeys) -> Result<Vec<u8>> {
+        let path = &self.request.binaries.loader;
+        let mut bytes = std::fs::read(path).at("read", path)?;
+        keys.patch(&mut bytes)
+            .map_err(|e| Error::build(path.display().to_string(), e))?;
+        Ok(bytes)
+    }
+}

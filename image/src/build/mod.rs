@@ -1,0 +1,212 @@
+//! The way from a recipe to an image. Each step's result is kept under the digest of what went
+//! into it, so a second build does only what changed.
+
+mod boot;
+mod output;
+mod packages;
+mod stages;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use holdfast_core::{header::slot_digest, image::ImageInfo, manifest::Manifest};
+
+use crate::{
+    bundle,
+    cache::Cache,
+    digest::{Digest, Inputs},
+    disk,
+    error::{Error, Result},
+    modules::KernelPackage,
+    progress::{Event, Progress},
+    request::{BuildReport, BuildRequest, Sizes, StepReport},
+};
+
+/// Remembers steps for the report while it passes events on.
+struct Recorder {
+    next: Arc<dyn Progress>,
+    steps: Mutex<Vec<StepReport>>,
+}
+
+impl Progress for Recorder {
+    fn event(&self, event: Event<'_>) {
+        if let (Event::Done { step, cached, took }, Ok(mut steps)) = (event, self.steps.lock()) {
+            steps.push(StepReport {
+                step: step.to_owned(),
+                cached,
+                millis: took.as_millis() as u64,
+            });
+        }
+        self.next.event(event);
+    }
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// Whatever the recipe, the archive or the file system gets wrong: nothing half-written is left
+/// under a final name.
+pub fn build(request: &BuildRequest, progress: Arc<dyn Progress>) -> Result<BuildReport> {
+    let begun = Instant::now();
+    let recorder = Arc::new(Recorder {
+        next: progress,
+        steps: Mutex::default(),
+    });
+    let builder = Builder {
+        request,
+        cache: &request.cache,
+        progress: recorder.clone(),
+    };
+    let mut report = builder.run()?;
+    report.steps = recorder.steps.lock().map(|s| s.clone()).unwrap_or_default();
+    report.took = begun.elapsed();
+    request.cache.prune(&["root", "modules", "initramfs"]);
+    Ok(report)
+}
+
+struct Builder<'a> {
+    request: &'a BuildRequest,
+    cache: &'a Cache,
+    progress: Arc<Recorder>,
+}
+
+impl Builder<'_> {
+    fn run(&self) -> Result<BuildReport> {
+        let request = self.request;
+        let keys = self.check_signing()?;
+        let (lock, relocked) = self.locked_packages()?;
+        let date =
+            u32::try_from(lock.date).map_err(|_| Error::build("lock", "its date is after 2106"))?;
+        let k3s = self.k3s()?;
+        let (root_packs, board_packs) = self.unpack(&lock)?;
+
+        let kernel_pack = board_packs
+            .iter()
+            .find(|p| KernelPackage::new(p).is_ok())
+            .ok_or_else(|| {
+                Error::build(
+                    "kernel",
+                    format!("package {} brings none", request.board.kernel_package),
+                )
+            })?;
+        let stub = board_packs
+            .iter()
+            .find_map(|p| p.find(&request.board.stub))
+            .ok_or_else(|| {
+                Error::build(
+                    "board",
+                    format!(
+                        "boot.stub: package {} has no {}",
+                        request.board.stub_package, request.board.stub
+                    ),
+                )
+            })?;
+        let kernel = KernelPackage::new(kernel_pack)?;
+        let (modules_key, boot_modules, late_modules) = self.modules(&kernel, kernel_pack)?;
+
+        // The two long steps side by side: the root, and what goes into the initramfs.
+        let (root, frames) = rayon::join(
+            || {
+                self.root(
+                    &root_packs,
+                    &kernel.release,
+                    &late_modules,
+                    k3s.as_ref(),
+                    lock.date,
+                )
+            },
+            || self.initramfs_frames(&modules_key, &kernel.release, date, &boot_modules),
+        );
+        let ((root_image, root), frames) = (root?, frames?);
+
+        let k3s_info = self.k3s_info(k3s.as_ref());
+        let info = ImageInfo {
+            version: request.version.clone(),
+            generation: request.generation,
+            board: request.board.name.clone(),
+            recipe: request.recipe.name.clone(),
+            built: lock.date,
+            k3s: k3s_info.clone(),
+        };
+        let initramfs = self.initramfs(frames, date, &info)?;
+        let kernel_image = kernel.image()?.read()?;
+        let uki = self.uki(
+            &stub.read()?,
+            &kernel_image,
+            &kernel.release,
+            &initramfs,
+            &root,
+        )?;
+        let uki_digest = Digest::of(&uki);
+        let header = self.header(&uki, &uki_digest);
+        let loader = self.loader(&keys)?;
+
+        let (boot_payload, root_payload) = bundle::payloads(
+            &bundle::Content {
+                len: uki.len() as u64,
+                digest: uki_digest,
+            },
+            &bundle::Content {
+                len: root.len,
+                digest: root.digest,
+            },
+        );
+        let manifest = Manifest {
+            cluster: request.signing.cluster,
+            board: info.board.clone(),
+            generation: info.generation,
+            version: info.version.clone(),
+            recipe: info.recipe.clone(),
+            built: info.built,
+            header: base64_of(&header),
+            boot: boot_payload,
+            root: root_payload,
+            k3s: k3s_info.clone(),
+        };
+        let contents = disk::image::Contents {
+            loader_path: &request.board.loader,
+            loader: &loader,
+            release_list: &request.signing.release_list,
+            header: &header,
+            generation: request.generation,
+            uki: &uki,
+            root: &root_image,
+            seed: Inputs::of("disk/1")
+                .with(request.signing.cluster.0)
+                .with(slot_digest(&header))
+                .key(),
+        };
+        let files = self.write(&contents, &manifest, &lock, k3s.as_ref())?;
+        let len = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
+        Ok(BuildReport {
+            image: files.raw,
+            qcow2: files.qcow2,
+            bundle: files.bundle,
+            sbom: files.sbom,
+            version: info.version,
+            generation: info.generation,
+            slot_digest: Digest(slot_digest(&header)),
+            root_hash: root.root_hash,
+            sizes: Sizes {
+                loader: loader.len() as u64,
+                uki: uki.len() as u64,
+                kernel: kernel_image.len() as u64,
+                initramfs: initramfs.len() as u64,
+                root: len(&root_image),
+                k3s: k3s.as_ref().map_or(0, |k| k.len),
+            },
+            k3s: k3s_info,
+            relocked,
+            steps: Vec::new(),
+            took: Duration::ZERO,
+        })
+    }
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

@@ -1,0 +1,170 @@
+//! The steps whose results are kept: kernel modules, root, the large parts of the initramfs.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Builder;
+use crate::{
+    digest::{Digest, Inputs},
+    error::{Error, IoContext, Result},
+    modules::{KernelPackage, Module},
+    pack::{Kind, Pack, Writer},
+    payload::initramfs,
+    progress::step,
+    root::{
+        content::{self, K3sBinary},
+        squashfs, verity,
+    },
+};
+
+/// zstd level of the root; figures in `docs/design.md`.
+const ROOT_LEVEL: u32 = 9;
+/// Where the agent lies in the initramfs.
+const AGENT: &str = "usr/bin/holdfast-agent";
+
+/// What a root is, beside its bytes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RootMeta {
+    /// Length of the file system; the tree follows.
+    pub(super) fs_len: u64,
+    /// dm-verity root hash.
+    pub(super) root_hash: Digest,
+    /// File system and tree.
+    pub(super) len: u64,
+    /// Of file system and tree.
+    pub(super) digest: Digest,
+}
+
+impl Builder<'_> {
+    /// The boot and late modules, decompressed, in load order, and a key that stands for them.
+    pub(super) fn modules(
+        &self,
+        kernel: &KernelPackage<'_>,
+        pack: &Pack,
+    ) -> Result<(Digest, Vec<Module>, Vec<Module>)> {
+        let board = &self.request.board;
+        let late: Vec<String> = board
+            .late_modules
+            .iter()
+            .chain(&self.request.recipe.modules)
+            .cloned()
+            .collect();
+        let key = Inputs::of("modules/2")
+            .with(pack.key())
+            .with(board.boot_modules.join(" "))
+            .with(late.join(" "))
+            .key();
+        step(&*self.progress, "kernel modules", || {
+            let (dir, cached) = self.cache.stage("modules", &key, |to| {
+                let mut have = BTreeSet::new();
+                let boot = kernel.closure(&board.boot_modules, &mut have)?;
+                let late = kernel.closure(&late, &mut have)?;
+                let mut out = Writer::create(to)?;
+                for (kind, modules) in [("boot", &boot), ("late", &late)] {
+                    for module in modules {
+                        let line = module.line(&format!("{kind}/"));
+                        out.file(line.trim_end().to_owned(), 0o644, &mut &module.bytes[..])?;
+                    }
+                }
+                out.finish()
+            })?;
+            let pack = Pack::open(&dir)?;
+            let read = |kind: &str| -> Result<Vec<Module>> {
+                let prefix = format!("{kind}/");
+                let files = pack.entries.iter().filter_map(|e| {
+                    match (e.path.strip_prefix(&prefix), &e.kind) {
+                        (Some(path), Kind::File { offset, len, .. }) => Some((path, *offset, *len)),
+                        _ => None,
+                    }
+                });
+                files
+                    .map(|(path, offset, len)| {
+                        let (path, parameters) = path.split_once(' ').unwrap_or((path, ""));
+                        Ok(Module {
+                            path: path.to_owned(),
+                            parameters: parameters.to_owned(),
+                            bytes: pack.slice(offset, len).read()?,
+                        })
+                    })
+                    .collect()
+            };
+            Ok(((key, read("boot")?, read("late")?), cached))
+        })
+    }
+
+    /// File system and verity tree in one file, and what init has to know of it.
+    pub(super) fn root(
+        &self,
+        packages: &[Pack],
+        kernel_release: &str,
+        late_modules: &[Module],
+        k3s: Option<&K3sBinary>,
+        date: u64,
+    ) -> Result<(PathBuf, RootMeta)> {
+        step(&*self.progress, "root", || {
+            let recipe = &self.request.recipe;
+            let tree = content::tree(&content::Inputs {
+                recipe,
+                packages,
+                kernel_release,
+                late_modules,
+                k3s,
+            })?;
+            let tree_key = tree.key("tree/1");
+            let key = Inputs::of("root/1")
+                .with(tree_key.0)
+                .with(ROOT_LEVEL.to_le_bytes())
+                .with(date.to_le_bytes())
+                .key();
+            let (dir, cached) = self.cache.stage("root", &key, |to| {
+                std::fs::create_dir(to).at("create", to)?;
+                let image = to.join("image");
+                let fs_len = squashfs::write(&tree, ROOT_LEVEL, date, &image)?;
+                let mut bytes = std::fs::read(&image).at("read", &image)?;
+                let (hashes, root_hash) = verity::tree(&bytes);
+                bytes.extend(hashes);
+                std::fs::write(&image, &bytes).at("write", &image)?;
+                let meta = RootMeta {
+                    fs_len,
+                    root_hash: Digest(root_hash),
+                    len: bytes.len() as u64,
+                    digest: Digest::of(&bytes),
+                };
+                let text = serde_json::to_vec(&meta).map_err(|e| Error::build("root", e))?;
+                std::fs::write(to.join("meta.json"), text).at("write", to)
+            })?;
+            let meta = dir.join("meta.json");
+            let bytes = std::fs::read(&meta).at("read", &meta)?;
+            let meta = serde_json::from_slice(&bytes).map_err(|e| {
+                Error::build(
+                    meta.display().to_string(),
+                    format!("{e}; delete its folder"),
+                )
+            })?;
+            Ok(((dir.join("image"), meta), cached))
+        })
+    }
+
+    pub(super) fn initramfs_frames(
+        &self,
+        modules_key: &Digest,
+        release: &str,
+        date: u32,
+        modules: &[Module],
+    ) -> Result<Vec<Vec<u8>>> {
+        step(&*self.progress, "initramfs", || {
+            let binaries = &self.request.binaries;
+            let (modules, (init, agent)) = rayon::join(
+                || initramfs::modules(self.cache, modules_key, release, date, modules),
+                || {
+                    rayon::join(
+                        || initramfs::program(self.cache, "init", date, &binaries.init),
+                        || initramfs::program(self.cache, AGENT, date, &binaries.agent),
+                    )
+                },
+            );
+            Ok((vec![modules?, init?, agent?], false))
+        })
+    }
+}

@@ -231,28 +231,30 @@ fn checksums_hold(packet: &[u8], v6: bool, ip_len: usize) -> bool {
 
 fn pseudo_header(packet: &[u8], v6: bool, tcp_len: usize) -> u64 {
     let addresses = if v6 { &packet[8..40] } else { &packet[12..20] };
-    add(tcp_len as u64 + 6, addresses)
+    let protocol_and_length = u64::from((tcp_len as u16).to_be()) + u64::from(6u16.to_be());
+    add(protocol_and_length, addresses)
 }
 
-/// Ones' complement sum (RFC 1071), not folded yet.
+/// Ones' complement sum (RFC 1071), not folded yet. The sum does not depend on the byte order
+/// of the words, so no byte is turned around: [`fold`] does that once.
 fn add(start: u64, bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(4);
     let mut sum = start;
     for word in &mut words {
-        sum = sum.wrapping_add(u64::from(u32::from_be_bytes([
+        sum = sum.wrapping_add(u64::from(u32::from_ne_bytes([
             word[0], word[1], word[2], word[3],
         ])));
     }
     let mut last = [0u8; 4];
     last[..words.remainder().len()].copy_from_slice(words.remainder());
-    sum.wrapping_add(u64::from(u32::from_be_bytes(last)))
+    sum.wrapping_add(u64::from(u32::from_ne_bytes(last)))
 }
 
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    sum as u16
+    u16::from_be(sum as u16)
 }
 
 #[cfg(test)]

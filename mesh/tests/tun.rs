@@ -62,13 +62,17 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
     });
 }
 
-/// Sends back what one connection brings.
+/// Sends back what connections bring, until killed.
 fn echo() {
-    let listener = TcpListener::bind(("0.0.0.0", TCP_PORT)).expect("the port is free");
+    let listener = TcpListener::bind(("::", TCP_PORT)).expect("the port is free");
     println!("ready");
-    let (mut stream, _) = listener.accept().expect("a connection");
-    let mut back = stream.try_clone().expect("a second handle");
-    std::io::copy(&mut stream, &mut back).expect("echoing");
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        std::thread::spawn(move || {
+            let mut back = stream.try_clone().expect("a second handle");
+            std::io::copy(&mut stream, &mut back)
+        });
+    }
 }
 
 struct Namespaces {
@@ -100,9 +104,11 @@ impl Namespaces {
             };
             inside("link set lo up");
             inside(&format!("addr add 10.99.0.{n}/24 dev up0"));
+            inside(&format!("addr add fd99::{n}/64 dev up0 nodad"));
             inside("link set up0 up");
             inside("tuntap add dev hf0 mode tun vnet_hdr");
             inside(&format!("addr add 100.64.0.{n}/24 dev hf0"));
+            inside(&format!("addr add fd00::{n}/64 dev hf0 nodad"));
             inside("link set hf0 mtu 1380 up");
         }
         all
@@ -192,50 +198,35 @@ fn data_crosses_and_a_connection_outlives_the_engine() {
     let (a_text, b_text) = (a.to_text(), b.to_text());
     let (a_public, b_public) = (a.public().to_string(), b.public().to_string());
     let mut net = Namespaces::new();
-    // The second node first, as a child that is not waited for: both wait for each other.
-    let other = spawn_quiet(
-        &net.names[1],
-        &[
-            "node",
-            &b_text,
-            &a_public,
-            "100.64.0.1/32",
-            "10.99.0.1:51820",
-        ],
-    );
-    net.children.push(other);
-    let node = net.run(
-        0,
-        &[
-            "node",
-            &a_text,
-            &b_public,
-            "100.64.0.2/32",
-            "10.99.0.2:51820",
-        ],
-    );
+    let (a_nets, b_nets) = ("100.64.0.1/32,fd00::1/128", "100.64.0.2/32,fd00::2/128");
+    // The second node is not waited for: each waits for the other.
+    let second = ["node", &b_text, &a_public, a_nets, "10.99.0.1:51820"];
+    net.children.push(spawn_quiet(&net.names[1], &second));
+    let node = net.run(0, &["node", &a_text, &b_public, b_nets, "10.99.0.2:51820"]);
     net.run(1, &["echo"]);
-    let stream = connect(&net.names[0], ([100, 64, 0, 2], TCP_PORT).into());
-    round_trip(&stream, 100_000_000);
+    let v6 = connect(
+        &net.names[0],
+        (
+            std::net::Ipv6Addr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2]),
+            TCP_PORT,
+        )
+            .into(),
+    );
+    round_trip(&v6, 20_000_000);
+    let v4 = connect(&net.names[0], ([100, 64, 0, 2], TCP_PORT).into());
+    round_trip(&v4, 100_000_000);
 
-    // The engine dies without a word; device, address, route and connection stay.
+    // The engine dies without a word; device, address, routes and connections stay. It comes
+    // back over the other address family, which its peer has to learn.
     net.kill(node);
     let started = Instant::now();
-    net.run(
-        0,
-        &[
-            "node",
-            &a_text,
-            &b_public,
-            "100.64.0.2/32",
-            "10.99.0.2:51820",
-        ],
-    );
-    round_trip(&stream, 1_000_000);
+    net.run(0, &["node", &a_text, &b_public, b_nets, "[fd99::2]:51820"]);
+    round_trip(&v4, 1_000_000);
+    round_trip(&v6, 1_000_000);
     let took = started.elapsed();
     assert!(
         took < Duration::from_secs(10),
-        "the connection took {took:?} to go on"
+        "the connections took {took:?} to go on"
     );
 }
 

@@ -1,62 +1,10 @@
-//! A disk that loses power, a loader and a system on it, and what must hold after every step:
-//! all sequences of a few steps, and random ones of many.
+//! The disk, the loader and the system on it, and what must hold after every step.
 
-use super::*;
+use super::super::*;
+use super::ops::Op;
 use crate::layout::RECORD_COPIES;
-use proptest::prelude::*;
 
 const SECTOR: usize = 512;
-
-/// One step. `torn` is the set of the record's sectors that reached the disk before the power
-/// failed; `None`: it did not fail.
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    /// Power on (or reboot). `unreadable`: targets that fail to load this time (bits a, b, rescue).
-    Boot {
-        torn: Option<u8>,
-        unreadable: u8,
-    },
-    Quiet {
-        torn: Option<u8>,
-    },
-    Commit {
-        torn: Option<u8>,
-    },
-    FailTrial {
-        torn: Option<u8>,
-    },
-    /// An update of a slot that stops after `steps` of its steps.
-    Update {
-        slot: Slot,
-        tries: u8,
-        steps: u8,
-        torn: Option<u8>,
-    },
-    TrySlot {
-        slot: Slot,
-        tries: u8,
-        torn: Option<u8>,
-    },
-    Rollback {
-        torn: Option<u8>,
-    },
-    MarkBad {
-        slot: Slot,
-        torn: Option<u8>,
-    },
-    RequestRescue,
-    LeaveRescue {
-        torn: Option<u8>,
-    },
-    PowerCut,
-    /// One block of the record rots.
-    Rot {
-        copy: usize,
-        sector: usize,
-    },
-    /// Both blocks rot.
-    RotBoth,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -66,7 +14,7 @@ enum Content {
 
 /// The disk, and beside it what really happened.
 #[derive(Clone)]
-struct World {
+pub struct World {
     copies: [Block; 2],
     slots: [Content; 2],
     /// What runs, in which boot.
@@ -84,7 +32,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let digest = [1; 32];
         let mut copies = Copies::fresh(Record::factory(digest, 1));
         let blocks = [copies.next_write().1, copies.next_write().1];
@@ -105,7 +53,7 @@ impl World {
         Copies::read([&self.copies[0], &self.copies[1]]).map(|(copies, _)| copies)
     }
 
-    fn record(&self) -> Record {
+    pub fn record(&self) -> Record {
         self.read().unwrap().record().clone()
     }
 
@@ -265,7 +213,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, op: Op) {
+    pub fn step(&mut self, op: Op) {
         if self.read().is_err() && !matches!(op, Op::Boot { .. } | Op::PowerCut) {
             return;
         }
@@ -360,7 +308,7 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    pub fn check(&self) {
         let Ok(copies) = self.read() else {
             assert!(
                 !self.had_good,
@@ -381,7 +329,7 @@ impl World {
     }
 
     /// Nothing stays up any more: everything that could work must get its turn, for ever.
-    fn check_liveness(&self) {
+    pub fn check_liveness(&self) {
         for round in 0..2 {
             let mut world = self.clone();
             for _ in 0..round * 16 {
@@ -406,141 +354,5 @@ impl World {
                 }
             }
         }
-    }
-}
-
-fn torn() -> impl Strategy<Value = Option<u8>> {
-    prop_oneof![3 => Just(None), 1 => any::<u8>().prop_map(Some)]
-}
-
-fn slot() -> impl Strategy<Value = Slot> {
-    prop_oneof![Just(Slot::A), Just(Slot::B)]
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (torn(), prop_oneof![3 => Just(0u8), 1 => 0u8..8])
-            .prop_map(|(torn, unreadable)| Op::Boot { torn, unreadable }),
-        2 => torn().prop_map(|torn| Op::Quiet { torn }),
-        3 => torn().prop_map(|torn| Op::Commit { torn }),
-        1 => torn().prop_map(|torn| Op::FailTrial { torn }),
-        4 => (slot(), 1u8..4, 0u8..5, torn())
-            .prop_map(|(slot, tries, steps, torn)| Op::Update { slot, tries, steps, torn }),
-        1 => (slot(), 1u8..4, torn()).prop_map(|(slot, tries, torn)| Op::TrySlot { slot, tries, torn }),
-        1 => torn().prop_map(|torn| Op::Rollback { torn }),
-        1 => (slot(), torn()).prop_map(|(slot, torn)| Op::MarkBad { slot, torn }),
-        1 => Just(Op::RequestRescue),
-        1 => torn().prop_map(|torn| Op::LeaveRescue { torn }),
-        1 => Just(Op::PowerCut),
-        1 => (0usize..2, 0usize..8).prop_map(|(copy, sector)| Op::Rot { copy, sector }),
-        1 => Just(Op::RotBoth),
-    ]
-}
-
-/// The steps that matter, few enough to try all sequences of them.
-fn alphabet() -> Vec<Op> {
-    let cut = Some(0x0f);
-    let none = None;
-    let update = |slot, steps, torn| Op::Update {
-        slot,
-        tries: 2,
-        steps,
-        torn,
-    };
-    vec![
-        Op::Boot {
-            torn: none,
-            unreadable: 0,
-        },
-        Op::Boot {
-            torn: none,
-            unreadable: 3,
-        },
-        Op::Boot {
-            torn: cut,
-            unreadable: 0,
-        },
-        Op::Quiet { torn: none },
-        Op::Commit { torn: none },
-        Op::Commit { torn: cut },
-        Op::FailTrial { torn: none },
-        update(Slot::A, 4, none),
-        update(Slot::B, 4, none),
-        update(Slot::B, 0, cut),
-        update(Slot::A, 2, none),
-        update(Slot::B, 2, none),
-        Op::Rollback { torn: none },
-        Op::MarkBad {
-            slot: Slot::A,
-            torn: none,
-        },
-        Op::LeaveRescue { torn: none },
-        Op::Rot { copy: 0, sector: 0 },
-        Op::Rot { copy: 1, sector: 1 },
-    ]
-}
-
-fn all_sequences(world: &World, ops: &[Op], depth: usize) {
-    for op in ops {
-        let mut next = world.clone();
-        next.step(*op);
-        next.check();
-        if depth > 1 {
-            all_sequences(&next, ops, depth - 1);
-        }
-    }
-}
-
-/// Slot A runs and is good, slot B was just written: the place from which most can go wrong.
-fn updated() -> World {
-    let mut world = World::new();
-    world.step(Op::Boot {
-        torn: None,
-        unreadable: 0,
-    });
-    world.step(Op::Update {
-        slot: Slot::B,
-        tries: 2,
-        steps: 4,
-        torn: None,
-    });
-    world
-}
-
-#[test]
-fn every_sequence_of_four_steps_keeps_the_rules() {
-    let ops = alphabet();
-    all_sequences(&World::new(), &ops, 4);
-    all_sequences(&updated(), &ops, 4);
-}
-
-#[test]
-fn a_write_torn_at_any_sectors_leaves_the_old_or_the_new() {
-    for mask in 0..=255u8 {
-        let mut world = updated();
-        let before = world.record();
-        world.step(Op::Boot {
-            torn: Some(mask),
-            unreadable: 0,
-        });
-        let after = world.record();
-        assert!(
-            after == before || after.seq() == before.seq() + 1,
-            "{mask:08b}"
-        );
-        world.check();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
-    #[test]
-    fn long_random_lives_keep_the_rules(ops in proptest::collection::vec(op(), 1..80)) {
-        let mut world = World::new();
-        for op in ops {
-            world.step(op);
-            world.check();
-        }
-        world.check_liveness();
     }
 }

@@ -52,5 +52,9 @@ go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$tmp/launcher" ./cmd/lau
 go build -trimpath -buildvcs=false -o "$tmp/pack" ./cmd/pack >&2
 mkdir -p "$cache/$hash"
 "$tmp/pack" -launcher "$tmp/launcher" -out "$out" "bin/k3s=$tmp/inner" "bin/pod=$tmp/pod" "bin/kubectl=->k3s" >&2
+# The tree as the launcher would unpack it, for image builders that put it into
+# the root: DIR/data goes to /usr/lib/k3s/data there.
+"$out" --version --data-dir="$cache/$hash" >&2
+rm -f "$cache/$hash/data/current"
 echo "build.sh: built in $(($(date +%s) - start)) s, $(($(stat -c %s "$out") / 1000000)) MB" >&2
 echo "$out"

@@ -17,6 +17,10 @@ for t in $("$root/usr/bin/busybox" --list); do
 done
 install -m 755 "$here/init" "$root/usr/sbin/init"
 install -m 755 "$k3s" "$root/usr/bin/k3s"
+[ ! -d "$(dirname "$k3s")/data" ] || {
+	mkdir -p "$root/usr/lib/k3s"
+	cp -a "$(dirname "$k3s")/data" "$root/usr/lib/k3s/data"
+}
 install -m 644 "$here/modules" "$root/etc/bare-modules"
 [ ! -f "$here/../conformance/run.sh" ] || install -m 755 "$here/../conformance/run.sh" "$root/etc/bare-conformance"
 echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"

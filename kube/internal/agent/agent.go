@@ -15,6 +15,7 @@ import (
 	"holdfast.test/kube/internal/kubeconfig"
 	"holdfast.test/kube/internal/nodepw"
 	"holdfast.test/kube/internal/paths"
+	"holdfast.test/kube/internal/supervisor"
 	"holdfast.test/kube/internal/token"
 )
 
@@ -54,6 +55,19 @@ func NodeIPs(c *config.Config) ([]netip.Addr, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	password, err := nodepw.Ensure(nodepw.File)
+	if err != nil {
+		return err
+	}
+	join := &Joiner{Server: n.Supervisor, Token: n.Token, Dirs: n.Dirs, NodeName: n.Config.NodeName, Password: password, NodeIPs: n.NodeIPs}
+	var cluster *supervisor.ClusterConfig
+	if n.Config.Agent {
+		// Nothing starts on a node that is not let in. A server's own node need
+		// not wait: its supervisor is still starting.
+		if cluster, err = join.Join(ctx, n.Say); err != nil {
+			return err
+		}
+	}
 	SetSysctls(n.Say)
 	pause := n.Config.PauseImage
 	if pause == "" {
@@ -84,14 +98,10 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		images <- err
 	}()
-	password, err := nodepw.Ensure(nodepw.File)
-	if err != nil {
-		return err
-	}
-	join := &Joiner{Server: n.Supervisor, Token: n.Token, Dirs: n.Dirs, NodeName: n.Config.NodeName, Password: password, NodeIPs: n.NodeIPs}
-	cluster, err := join.Join(ctx, n.Say)
-	if err != nil {
-		return err
+	if cluster == nil {
+		if cluster, err = join.Join(ctx, n.Say); err != nil {
+			return err
+		}
 	}
 	n.Joined()
 	client, err := n.kubeconfigs()
@@ -101,20 +111,27 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := <-images; err != nil {
 		return err
 	}
+	// Before the kubelet where the pod network is known already, so that the
+	// first status is Ready.
+	network := make(chan error, 1)
+	go func() {
+		network <- ConfigureNetwork(ctx, client, n.Dirs, n.Config.NodeName, n.Config.FlannelIface)
+	}()
 	part("kubelet", func() error { return RunKubelet(ctx, n.Config, n.Dirs, cluster, n.NodeIPs) })
 	if !n.Config.DisableKubeProxy {
 		part("kube-proxy", func() error { return RunProxy(ctx, n.Config, n.Dirs, cluster) })
 	}
-	go func() {
-		if err := ConfigureNetwork(ctx, client, n.Dirs, n.Config.NodeName, n.Config.FlannelIface); err != nil && ctx.Err() == nil {
-			failed <- fmt.Errorf("pod network: %w", err)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case err := <-network:
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("pod network: %w", err)
+			}
 		}
-	}()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
-		return err
 	}
 }
 

@@ -27,23 +27,17 @@ func CNIConfDir(d paths.Dirs) string { return d.Agent("etc", "cni", "net.d") }
 // leads nowhere beyond the node: routes between nodes come with flannel.
 func cniConfig(podCIDRs []string, mtu int) ([]byte, error) {
 	var ranges [][]obj
-	var routes []obj
 	for _, c := range podCIDRs {
 		_, n, err := net.ParseCIDR(c)
 		if err != nil {
 			return nil, err
 		}
 		ranges = append(ranges, []obj{{"subnet": n.String()}})
-		if n.IP.To4() != nil {
-			routes = append(routes, obj{"dst": "0.0.0.0/0"})
-		} else {
-			routes = append(routes, obj{"dst": "::/0"})
-		}
 	}
 	bridge := obj{
 		"type": "bridge", "bridge": "cni0", "isGateway": true, "isDefaultGateway": true,
 		"ipMasq": true, "hairpinMode": true, "forceAddress": true,
-		"ipam": obj{"type": "host-local", "ranges": ranges, "routes": routes},
+		"ipam": obj{"type": "host-local", "ranges": ranges},
 	}
 	if mtu > 0 {
 		bridge["mtu"] = mtu

@@ -5,16 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/klog/v2"
 
 	"holdfast.test/kube/internal/agent"
 	"holdfast.test/kube/internal/config"
@@ -90,6 +89,12 @@ func node(isAgent bool, args []string) error {
 		return errors.New("a node must be run by root")
 	}
 	quiet(c.Debug)
+	// Starting makes much garbage and the memory is there: collect less often
+	// until the node has settled.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
+		time.AfterFunc(3*time.Minute, func() { debug.SetGCPercent(100) })
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if isAgent {
@@ -112,20 +117,6 @@ func prepare(c *config.Config) error {
 		return fmt.Errorf("data-dir: %w", err)
 	}
 	return agent.LinkTools(os.Getenv(rootVariable), c.PreferBundled)
-}
-
-// quiet keeps Kubernetes to errors unless debug is asked for: a node's serial
-// console is slow, and the components warn of much that is as it should be.
-func quiet(debug bool) {
-	if debug {
-		return
-	}
-	klog.LogToStderr(false)
-	// klog writes a line to the output of its own severity and of all below.
-	for _, severity := range []string{"INFO", "WARNING", "FATAL"} {
-		klog.SetOutputBySeverity(severity, io.Discard)
-	}
-	klog.SetOutputBySeverity("ERROR", os.Stderr)
 }
 
 func ready(n *corev1.Node) bool {

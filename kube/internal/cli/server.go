@@ -10,7 +10,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -84,10 +83,21 @@ func runServer(ctx context.Context, c *config.Config) error {
 		}
 	}()
 
+	plane := func() {
+		part("control plane", func() error { return runControlPlane(controlCtx, c, d, ips[0], super, part) })
+	}
+	// The API server takes long to build and needs the datastore only towards
+	// the end. One with data may itself take long: then it goes first.
+	fresh := control.EtcdIsFresh(d)
+	if fresh {
+		plane()
+	}
 	etcd, err := control.StartEtcd(ctx, c, d, ips)
 	if err == nil {
 		say("datastore is up")
-		part("control plane", func() error { return runControlPlane(controlCtx, c, d, ips[0], super, part) })
+		if !fresh {
+			plane()
+		}
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
@@ -141,14 +151,21 @@ func runControlPlane(ctx context.Context, c *config.Config, d paths.Dirs, advert
 	if err != nil {
 		return err
 	}
+	// The node starts as soon as objects can be written; the API server goes on
+	// making its default roles meanwhile, which a first start takes long over.
+	if err := ensureNode(ctx, client, c); err != nil {
+		return err
+	}
+	say("API server answers")
+	part("node watch", func() error { return awaitNode(ctx, client, c.NodeName) })
+	super.SetSecrets(client.CoreV1().Secrets(metav1.NamespaceSystem))
 	if err := waitReady(ctx, client); err != nil {
 		return err
 	}
 	say("API server is ready")
-	super.SetSecrets(client.CoreV1().Secrets(metav1.NamespaceSystem))
 	part("kube-controller-manager", func() error { return control.RunControllerManager(ctx, c, d) })
 	part("kube-scheduler", func() error { return control.RunScheduler(ctx, c, d) })
-	return labelServer(ctx, client, c.NodeName)
+	return nil
 }
 
 func waitReady(ctx context.Context, client kubernetes.Interface) error {
@@ -165,17 +182,10 @@ func waitReady(ctx context.Context, client kubernetes.Interface) error {
 	}
 }
 
-// labelServer gives the node the role label, which a kubelet may not give
-// itself, as soon as the node exists; then it watches for Ready, to say so.
-func labelServer(ctx context.Context, client kubernetes.Interface, name string) error {
-	patch := []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"true"}}}`)
-	labelled := false
+// awaitNode says when the node is Ready.
+func awaitNode(ctx context.Context, client kubernetes.Interface, name string) error {
 	for {
-		if !labelled {
-			_, err := client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-			labelled = err == nil
-		}
-		if n, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err == nil && ready(n) && labelled {
+		if n, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err == nil && ready(n) {
 			say("node " + name + " is Ready")
 			return nil
 		}

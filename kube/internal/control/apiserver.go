@@ -107,6 +107,8 @@ func apiServerArgs(c *config.Config, d paths.Dirs, advertise netip.Addr) []strin
 		"--cert-dir=" + d.TLS("temporary-certs"),
 		"--client-ca-file=" + d.TLS("client-ca.crt"),
 		"--enable-admission-plugins=NodeRestriction",
+		// Fair queues protect a busy cluster; here they are only objects to make.
+		"--enable-priority-and-fairness=false",
 		"--enable-bootstrap-token-auth=true",
 		"--etcd-servers=unix://" + d.EtcdSocket(),
 		"--kubelet-certificate-authority=" + d.TLS("server-ca.crt"),

@@ -74,6 +74,12 @@ func StartEtcd(ctx context.Context, c *config.Config, d paths.Dirs, nodeIPs []ne
 	}
 }
 
+// EtcdIsFresh says that the datastore has no data yet.
+func EtcdIsFresh(d paths.Dirs) bool {
+	_, err := os.Stat(d.Server("db", "etcd", "member"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // etcdName is the member's name: the node's with a random end, kept, so that a
 // node that left and joins anew is another member.
 func etcdName(d paths.Dirs, node string) (string, error) {

@@ -13,6 +13,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// Prepared is where an image builder may put the tree: the payload's directory
+// in a read-only root. It saves the first start its writes.
+const Prepared = "/usr/lib/k3s/data"
+
 // Unpack makes sure that <dataDir>/data/<hash> holds the payload and returns
 // that directory. A directory that is there is complete: it is renamed into
 // place only after its files and their digest were checked and flushed.
@@ -24,6 +28,18 @@ func Unpack(t Trailer, r io.Reader, dataDir string) (string, error) {
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", err
+	}
+	if prepared := filepath.Join(Prepared, t.Hash()); isDir(prepared) {
+		if err := os.Symlink(prepared, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		return dir, link(parent, t.Hash())
+	}
+	// A link whose prepared tree went away with an older root.
+	if _, err := os.Readlink(dir); err == nil {
+		if err := os.Remove(dir); err != nil {
+			return "", err
+		}
 	}
 	tmp, err := os.MkdirTemp(parent, ".unpack-")
 	if err != nil {
@@ -47,6 +63,11 @@ func Unpack(t Trailer, r io.Reader, dataDir string) (string, error) {
 		}
 	}
 	return dir, link(parent, t.Hash())
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 func extract(r io.Reader, dir string) error {

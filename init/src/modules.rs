@@ -3,6 +3,8 @@
 //! A list has one module a line: its path below the list's own root, then parameters, if any.
 //! Empty lines and lines that begin with `#` are passed over.
 
+mod queue;
+
 use std::fs::File;
 use std::path::Path;
 
@@ -10,6 +12,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::kmsg;
+use crate::modules::queue::{Queue, resolve};
 
 /// The modules that find disk, network, watchdog and root; in the initramfs.
 pub const BOOT_LIST: &str = "lib/modules.list";
@@ -18,6 +21,9 @@ pub const ROOT_LIST: &str = "usr/lib/holdfast/modules.list";
 
 /// `MODULE_INIT_COMPRESSED_FILE` of `linux/module.h`: the kernel decompresses.
 const COMPRESSED: i32 = 4;
+
+/// How many modules are loaded at a time.
+const LOADERS: usize = 3;
 
 /// One line of a list.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +35,12 @@ pub struct Module<'a> {
 }
 
 impl Module<'_> {
+    /// The module's name as the kernel spells it.
+    fn name(&self) -> String {
+        let file = self.path.rsplit('/').next().unwrap_or(self.path);
+        file.split('.').next().unwrap_or(file).replace('-', "_")
+    }
+
     fn is_compressed(&self) -> bool {
         [".xz", ".zst", ".gz"]
             .iter()
@@ -52,17 +64,32 @@ pub fn parse(text: &str) -> impl Iterator<Item = Module<'_>> {
 
 /// Loads what `list` names; returns what failed, in words. A module without its hardware, or loaded
 /// already, is no failure.
+///
+/// Most of the time of loading is waiting (for hardware, for other CPUs): a few threads do it, each
+/// module after those it depends on.
 pub fn load(root: &Path, list: &str) -> Vec<String> {
     let Ok(text) = std::fs::read_to_string(root.join(list)) else {
         return vec![format!("no module list at {}", root.join(list).display())];
     };
-    let failures: Vec<String> = parse(&text)
-        .filter_map(|module| load_one(root, &module).err())
-        .collect();
-    for failure in &failures {
-        kmsg::warning(failure);
-    }
-    failures
+    let modules: Vec<_> = parse(&text).collect();
+    let dependencies = resolve(&modules, |module| depends(root, module));
+    let queue = Queue::new(dependencies);
+    std::thread::scope(|scope| {
+        for _ in 0..LOADERS {
+            scope.spawn(|| {
+                while let Some(turn) = queue.next() {
+                    let result = modules
+                        .get(turn.0)
+                        .map_or(Ok(()), |module| load_one(root, module));
+                    if let Err(failure) = &result {
+                        kmsg::warning(failure);
+                    }
+                    queue.done(turn, result.err());
+                }
+            });
+        }
+    });
+    queue.failures()
 }
 
 fn load_one(root: &Path, module: &Module<'_>) -> Result<(), String> {
@@ -85,6 +112,26 @@ fn load_one(root: &Path, module: &Module<'_>) -> Result<(), String> {
     }
 }
 
+/// The modules that one needs, from its own `.modinfo` section; `None` where it cannot be read.
+fn depends(root: &Path, module: &Module<'_>) -> Option<Vec<String>> {
+    if module.is_compressed() {
+        return None;
+    }
+    let bytes = std::fs::read(root.join(module.path)).ok()?;
+    depends_in(&bytes)
+}
+
+fn depends_in(bytes: &[u8]) -> Option<Vec<String>> {
+    const KEY: &[u8] = b"\0depends=";
+    let at = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let value = bytes.get(at..)?.split(|&b| b == 0).next()?;
+    let names = std::str::from_utf8(value)
+        .ok()?
+        .split(',')
+        .filter(|name| !name.is_empty());
+    Some(names.map(|name| name.replace('-', "_")).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +148,14 @@ mod tests {
         };
         assert_eq!(modules[1], expected);
         assert!(!modules[1].is_compressed());
+        assert_eq!(modules[0].name(), "dm_mod");
+    }
+
+    #[test]
+    fn dependencies_stand_in_the_module() {
+        let bytes = b"\x7fELF..license=GPL\0depends=dm-mod,dm-bufio\0name=dm_verity\0";
+        assert_eq!(depends_in(bytes).unwrap(), ["dm_mod", "dm_bufio"]);
+        assert_eq!(depends_in(b"x\0depends=\0").unwrap(), Vec::<String>::new());
+        assert_eq!(depends_in(b"nothing"), None);
     }
 }

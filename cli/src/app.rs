@@ -72,7 +72,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     let done = |()| 0;
     match cli.verb {
         Verb::Cluster(v) => block_on(c::cluster::run(&app, v)).map(done),
-        Verb::Lighthouse(v) => c::lighthouse::run(&app, v).map(done),
+        Verb::Lighthouse(v) => block_on(c::lighthouse::run(&app, v)).map(done),
         Verb::Lock(a) => c::lock::run(&app, a).map(done),
         Verb::Build(a) => c::build::run(&app, *a).map(done),
         Verb::Seed(v) => block_on(c::seed::run(&app, v)).map(done),

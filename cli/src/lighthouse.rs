@@ -15,8 +15,6 @@ use holdfast_tls::Identity;
 pub struct Connection {
     /// The API.
     pub client: LighthouseClient,
-    /// The operator's key.
-    pub operator: PrivateKey,
     /// The operator's key as TLS shows it.
     pub identity: Identity,
     /// The newest documents known, verified.
@@ -82,7 +80,7 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
                     let _lock = cluster.lock()?;
                     cluster.save_documents(&documents.set)?;
                 }
-                return Ok(Connection { client, operator, identity, documents, cluster });
+                return Ok(Connection { client, identity, documents, cluster });
             }
             Err(error) => last = Some(explain(error)),
         }

@@ -20,16 +20,29 @@ pub struct LighthouseConfig {
 }
 
 impl LighthouseConfig {
-    /// Reads the one in `dir`.
-    pub fn read(dir: &Path) -> Result<Self> {
+    /// Reads the one in `dir`; without one, a lighthouse listens on every address, on the ports
+    /// that the documents name.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(CONFIG);
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}: is {} a lighthouse's folder (CLUSTER/lighthouse)?", path.display(), dir.display())
-        })?;
-        let config: Self = toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))?;
-        if config.https.is_empty() {
-            anyhow::bail!("{}: https names no address to listen on, e.g. https = [\"0.0.0.0:8443\"]", path.display());
-        }
-        Ok(config)
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        toml::from_str(&text).map(Some).with_context(|| format!("{} cannot be used", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_optional_and_says_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(LighthouseConfig::read(dir.path()).unwrap(), None);
+        std::fs::write(dir.path().join(CONFIG), "https = [\"0.0.0.0\"]\n").unwrap();
+        let error = crate::exit::describe(&LighthouseConfig::read(dir.path()).unwrap_err());
+        assert!(error.contains("config.toml") && error.contains("socket address"), "{error}");
     }
 }

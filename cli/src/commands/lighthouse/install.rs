@@ -1,133 +1,85 @@
 //! `holdfast lighthouse install`.
 
-use super::LighthouseConfig;
 use crate::app::{App, print_line};
 use crate::exit::Exit;
 use crate::files;
 use anyhow::{Context as _, Result};
+use holdfast_core::documents::{Lighthouse, accept};
+use holdfast_lighthouse::LighthouseDir;
+use holdfast_lighthouse::install::{OpenPort, UNIT_NAME, open_ports, systemd_unit};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-const UNIT: &str = "/etc/systemd/system/holdfast-lighthouse.service";
+const UNITS: &str = "/etc/systemd/system";
 
 /// Options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo holdfast lighthouse install --dir /var/lib/holdfast-lighthouse
+  sudo holdfast lighthouse install --dir /var/lib/holdfast-lighthouse --user holdfast
   holdfast lighthouse install --dir lighthouse --print
 
-The unit runs as the folder's owner, writes nowhere else, and starts again when it ends.")]
+The unit writes nowhere but into the folder, and starts again when it ends.")]
 pub struct Args {
     /// The lighthouse's folder, copied from CLUSTER/lighthouse
     #[arg(long, default_value = "/var/lib/holdfast-lighthouse", value_name = "DIR")]
     dir: PathBuf,
+    /// The user it runs as [default: the folder's owner]
+    #[arg(long)]
+    user: Option<String>,
     /// Print the unit instead of writing it
     #[arg(long)]
     print: bool,
 }
 
-fn quoted(path: &Path) -> Result<String> {
-    let text = path.to_str().filter(|t| !t.contains(['"', '\\', '\n', '%', '$']));
-    let text = text.with_context(|| format!("{} holds characters that a systemd unit cannot", path.display()))?;
-    Ok(format!("\"{text}\""))
+/// The entry of the lighthouse whose folder this is.
+fn own_entry(dir: &Path) -> Result<Lighthouse> {
+    let folder = LighthouseDir::open(dir)?;
+    let (cluster, key) = (folder.cluster()?, folder.keys()?.identity().key);
+    let documents = folder.documents()?.with_context(|| format!("{} holds no documents.json", dir.display()))?;
+    let named = accept(&documents.lighthouses, &cluster.roots(), cluster.id, None).context("documents.json")?;
+    let own = named.lighthouses.into_iter().find(|l| l.key == key);
+    own.with_context(|| format!("the lighthouses document names none with the key of {}", dir.display()))
 }
 
-/// The unit's text (systemd.service(5), systemd.exec(5)).
-fn unit(program: &Path, dir: &Path, uid: u32, gid: u32, config: &LighthouseConfig) -> Result<String> {
-    let low = config.https.iter().chain([&config.udp]).any(|a| a.port() < 1024);
-    let capability = if low { "CAP_NET_BIND_SERVICE" } else { "" };
-    let (program, dir) = (quoted(program)?, quoted(dir)?);
-    Ok(format!(
-        "\
-[Unit]
-Description=Holdfast lighthouse
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-ExecStart={program} lighthouse run --dir {dir}
-User={uid}
-Group={gid}
-Restart=always
-RestartSec=2
-LimitNOFILE=65536
-AmbientCapabilities={capability}
-CapabilityBoundingSet={capability}
-NoNewPrivileges=yes
-ProtectSystem=strict
-ReadWritePaths={dir}
-ProtectHome=read-only
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectKernelTunables=yes
-ProtectControlGroups=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-SystemCallFilter=@system-service
-
-[Install]
-WantedBy=multi-user.target
-"
-    ))
-}
-
-fn ports(config: &LighthouseConfig) -> String {
-    let mut tcp: Vec<String> = config.https.iter().map(|a| a.port().to_string()).collect();
-    tcp.dedup();
-    format!("Open TCP {} (nodes and operators) and UDP {} (mesh) to everyone, in this machine's firewall and in its\nprovider's.", tcp.join(", "), config.udp.port())
+fn words(ports: &[OpenPort]) -> String {
+    let lines: Vec<String> = ports
+        .iter()
+        .map(|p| format!("  {} {}  {}", p.protocol.to_uppercase(), p.port, p.why))
+        .collect();
+    format!("Open these ports to everyone, in this machine's firewall and in its provider's:\n{}", lines.join("\n"))
 }
 
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
-    let config = LighthouseConfig::read(&args.dir)?;
-    let dir = std::fs::canonicalize(&args.dir).with_context(|| format!("cannot resolve {}", args.dir.display()))?;
-    let meta = std::fs::metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let text = unit(&program, &dir, meta.uid(), meta.gid(), &config)?;
-    if meta.uid() == 0 {
+    let dir = std::fs::canonicalize(&args.dir).with_context(|| {
+        format!("there is no folder {}: copy CLUSTER/lighthouse there, or give --dir", args.dir.display())
+    })?;
+    let ports = open_ports(&own_entry(&dir)?);
+    let owner = std::fs::metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?.uid();
+    let user = args.user.unwrap_or_else(|| owner.to_string());
+    if user.is_empty() || user.chars().any(|c| c.is_whitespace() || c.is_control() || c == '%') {
+        return Err(Exit::Usage.error(format!("{user:?} is no user's name")));
+    }
+    if user == "0" || user == "root" {
         app.say(&format!(
-            "warning: {} belongs to root, so the lighthouse will run as root; better give it a user of its own:\n  useradd --system holdfast-lighthouse && chown -R holdfast-lighthouse: {}",
-            dir.display(),
+            "warning: the lighthouse would run as root, which it never needs. Better:\n  useradd --system holdfast && chown -R holdfast: {0}\n  holdfast lighthouse install --dir {0}",
             dir.display()
         ));
     }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let unit = systemd_unit(&program, &dir, &user, &ports)?;
     if args.print {
-        print_line(text.trim_end())?;
-        app.say(&ports(&config));
+        print_line(unit.trim_end())?;
+        app.say(&words(&ports));
         return Ok(());
     }
+    let path = Path::new(UNITS).join(UNIT_NAME);
     if !nix::unistd::geteuid().is_root() {
-        return Err(Exit::Usage.error(format!("writing {UNIT} needs root: run this with sudo, or give --print")));
+        return Err(Exit::Usage.error(format!("writing {} needs root: run this with sudo, or give --print", path.display())));
     }
-    files::write_public(Path::new(UNIT), text.as_bytes())?;
-    let next = "systemctl daemon-reload && systemctl enable --now holdfast-lighthouse";
-    let json = serde_json::json!({
-        "unit": UNIT,
-        "tcp": config.https.iter().map(|a| a.port()).collect::<Vec<_>>(),
-        "udp": config.udp.port(),
-        "next": next,
-    });
-    app.print(&json, || format!("Wrote {UNIT}. Start it:\n  {next}\n{}", ports(&config)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(port: u16) -> LighthouseConfig {
-        LighthouseConfig {
-            https: vec![([0, 0, 0, 0], port).into()],
-            udp: ([0, 0, 0, 0], 51820).into(),
-        }
-    }
-
-    #[test]
-    fn the_unit_has_no_more_rights_than_its_ports_need() {
-        let unit = |port| unit(Path::new("/usr/bin/holdfast"), Path::new("/srv/light house"), 7, 8, &config(port)).unwrap();
-        let high = unit(8443);
-        assert!(high.contains("ExecStart=\"/usr/bin/holdfast\" lighthouse run --dir \"/srv/light house\"\nUser=7\nGroup=8\n"));
-        assert!(high.contains("AmbientCapabilities=\n"));
-        assert!(unit(443).contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"));
-        assert!(super::unit(Path::new("/a%b"), Path::new("/d"), 0, 0, &config(1)).is_err());
-    }
+    files::write_public(&path, unit.as_bytes())?;
+    let next = format!("systemctl daemon-reload && systemctl enable --now {UNIT_NAME}");
+    let made = serde_json::json!({ "unit": path, "ports": ports, "next": next });
+    app.print(&made, || format!("Wrote {}. Start it:\n  {next}\n{}", path.display(), words(&ports)))
 }

@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::SigSet;
+
 /// What to start.
 pub struct Launch<'a> {
     /// The program file.
@@ -60,6 +62,8 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
             nix::unistd::write(procs, b"0")?;
         }
         nix::unistd::setsid()?;
+        // Init blocks the signals it reads from a descriptor; a child inherits that.
+        SigSet::empty().thread_set_mask()?;
         for (number, to) in numbers.iter().zip(3..) {
             // SAFETY: dup2 only makes `to` another name of an open file; the child owns its table.
             if unsafe { libc::dup2(*number, to) } < 0 {
@@ -68,7 +72,8 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure only makes system calls (write, setsid, dup2) on
+    // SAFETY: between fork and exec the closure only makes system calls (write, setsid, sigprocmask,
+    // dup2) on
     // descriptors opened before; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(prepare) };
     command.spawn().map(|child| child.id())

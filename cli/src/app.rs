@@ -52,7 +52,9 @@ impl App {
 pub fn print_line(text: &str) -> Result<()> {
     use std::io::Write as _;
     match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("writing to standard output"),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(e).context("writing to standard output")
+        }
         _ => Ok(()),
     }
 }
@@ -68,7 +70,10 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Runs the verb; the exit code is its own.
 pub fn run(cli: Cli) -> Result<u8> {
-    let app = App { passphrase: Passphrase::new(cli.global.passphrase_fd), global: cli.global };
+    let app = App {
+        passphrase: Passphrase::new(cli.global.passphrase_fd),
+        global: cli.global,
+    };
     let done = |()| 0;
     match cli.verb {
         Verb::Cluster(v) => block_on(c::cluster::run(&app, v)).map(done),

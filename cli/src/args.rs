@@ -45,10 +45,23 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// The cluster's directory; without it, the current one if it holds cluster.toml
-    #[arg(long, global = true, env = "HOLDFAST_CLUSTER", value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_CLUSTER",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub cluster: Option<PathBuf>,
     /// Tables for people, or JSON for programs
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
     pub output: Output,
     /// Read the passphrase's line from this file descriptor
     #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
@@ -131,9 +144,15 @@ mod tests {
     fn every_verb_has_an_example() {
         fn look(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
-            let subs: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+            let subs: Vec<_> = command
+                .get_subcommands()
+                .filter(|c| c.get_name() != "help")
+                .collect();
             if subs.is_empty() {
-                let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let text = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 assert!(text.contains("holdfast "), "{path} has no example");
             }
             for sub in subs {
@@ -145,8 +164,13 @@ mod tests {
 
     #[test]
     fn kubectl_takes_everything_behind_it() {
-        for line in ["holdfast kubectl get nodes -o wide", "holdfast kubectl -- get nodes -o wide"] {
-            let Verb::Kubectl(args) = parse(line).unwrap().verb else { panic!("{line}") };
+        for line in [
+            "holdfast kubectl get nodes -o wide",
+            "holdfast kubectl -- get nodes -o wide",
+        ] {
+            let Verb::Kubectl(args) = parse(line).unwrap().verb else {
+                panic!("{line}")
+            };
             assert_eq!(args.args, ["get", "nodes", "-o", "wide"], "{line}");
         }
     }

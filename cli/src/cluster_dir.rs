@@ -76,7 +76,10 @@ pub struct Counters {
 impl Counters {
     /// Before the first node and the first image.
     pub fn fresh() -> Self {
-        Self { next_index: MeshIndex::FIRST_NODE.get(), generation: 0 }
+        Self {
+            next_index: MeshIndex::FIRST_NODE.get(),
+            generation: 0,
+        }
     }
 
     /// Takes `uses` indexes: the first and the last.
@@ -146,12 +149,33 @@ impl Documents {
     ///
     /// # Errors
     /// When a document there was not signed by a root.
-    pub fn take_newer(&mut self, found: &DocumentSet, roots: &Roots, cluster: ClusterId) -> Result<bool> {
-        let operators =
-            newer(&mut self.operators, &mut self.set.operators, &found.operators, roots, cluster)?;
-        let lighthouses =
-            newer(&mut self.lighthouses, &mut self.set.lighthouses, &found.lighthouses, roots, cluster)?;
-        let policy = newer(&mut self.policy, &mut self.set.policy, &found.policy, roots, cluster)?;
+    pub fn take_newer(
+        &mut self,
+        found: &DocumentSet,
+        roots: &Roots,
+        cluster: ClusterId,
+    ) -> Result<bool> {
+        let operators = newer(
+            &mut self.operators,
+            &mut self.set.operators,
+            &found.operators,
+            roots,
+            cluster,
+        )?;
+        let lighthouses = newer(
+            &mut self.lighthouses,
+            &mut self.set.lighthouses,
+            &found.lighthouses,
+            roots,
+            cluster,
+        )?;
+        let policy = newer(
+            &mut self.policy,
+            &mut self.set.policy,
+            &found.policy,
+            roots,
+            cluster,
+        )?;
         Ok(operators || lighthouses || policy)
     }
 }
@@ -187,8 +211,10 @@ impl ClusterDir {
 
     fn open(path: &Path) -> Result<Self> {
         let file = path.join(CLUSTER_TOML);
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let config: ClusterConfig = toml::from_str(&text).with_context(|| format!("{} cannot be used", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let config: ClusterConfig =
+            toml::from_str(&text).with_context(|| format!("{} cannot be used", file.display()))?;
         if config.version != VERSION {
             anyhow::bail!(
                 "{}: version = {}; this holdfast reads version {VERSION}: use a newer one",
@@ -196,12 +222,18 @@ impl ClusterDir {
                 config.version
             );
         }
-        Ok(Self { path: path.to_owned(), config })
+        Ok(Self {
+            path: path.to_owned(),
+            config,
+        })
     }
 
     /// Makes the files of a new cluster in `path`, keys excepted.
     pub fn create(path: &Path, config: ClusterConfig, set: &DocumentSet) -> Result<Self> {
-        let this = Self { path: path.to_owned(), config };
+        let this = Self {
+            path: path.to_owned(),
+            config,
+        };
         this.save_documents(set)?;
         this.save_counters(&Counters::fresh())?;
         files::make_private_dir(&this.path.join("grants"))?;
@@ -240,7 +272,8 @@ impl ClusterDir {
     pub fn documents(&self) -> Result<Documents> {
         let path = self.path.join(DOCUMENTS);
         let set = read_json(&path)?;
-        Documents::open(set, &self.roots(), self.config.id).with_context(|| format!("{} cannot be used", path.display()))
+        Documents::open(set, &self.roots(), self.config.id)
+            .with_context(|| format!("{} cannot be used", path.display()))
     }
 
     /// Keeps documents, here and in the lighthouse's own folder.
@@ -264,7 +297,11 @@ impl ClusterDir {
     pub fn lock(&self) -> Result<Locked> {
         let path = self.path.join(".lock");
         let what = || format!("cannot lock {}", path.display());
-        let file = std::fs::File::options().create(true).append(true).open(&path).with_context(what)?;
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(what)?;
         file.lock().with_context(what)?;
         Ok(Locked(file))
     }
@@ -272,7 +309,9 @@ impl ClusterDir {
     /// The release keys that the roots signed.
     pub fn release_keys(&self) -> Result<Vec<PublicKey>> {
         let documents = self.documents()?;
-        let bytes = B64.decode(&documents.set.releases).context("documents.json: the release list is no base64")?;
+        let bytes = B64
+            .decode(&documents.set.releases)
+            .context("documents.json: the release list is no base64")?;
         let list = ReleaseList::parse(&bytes).context("documents.json: release list")?;
         Ok(list.keys().iter().map(|k| PublicKey(*k)).collect())
     }
@@ -318,6 +357,9 @@ mod tests {
         assert_eq!(crate::exit::code_of(&error), 2);
         std::fs::write(dir.path().join(CLUSTER_TOML), "colour = 1").unwrap();
         let error = crate::exit::describe(&ClusterDir::find(Some(dir.path())).unwrap_err());
-        assert!(error.contains("cluster.toml") && error.contains("colour"), "{error}");
+        assert!(
+            error.contains("cluster.toml") && error.contains("colour"),
+            "{error}"
+        );
     }
 }

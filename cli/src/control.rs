@@ -41,7 +41,11 @@ impl Connection {
 
     /// A member verified before.
     pub fn target_of(&self, member: &VerifiedMember) -> Target<'_> {
-        Target { connection: self, name: member.record.name.clone(), key: member.record.signing_key }
+        Target {
+            connection: self,
+            name: member.record.name.clone(),
+            key: member.record.signing_key,
+        }
     }
 }
 
@@ -66,7 +70,9 @@ async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Reply>
     }
     let mut bytes = vec![0; len as usize];
     from.read_exact(&mut bytes).await?;
-    serde_json::from_slice(&bytes).map(Some).context("a frame that is no reply: is the node's version newer than this holdfast?")
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .context("a frame that is no reply: is the node's version newer than this holdfast?")
 }
 
 /// A refusal in the node's own words, as an error with its exit code.
@@ -87,7 +93,12 @@ impl Target<'_> {
     /// Opens a stream and asks.
     pub async fn ask(&self, request: &Request) -> Result<NodeStream> {
         let name = &self.name;
-        let stream = self.connection.client.control(name).await.map_err(explain)?;
+        let stream = self
+            .connection
+            .client
+            .control(name)
+            .await
+            .map_err(explain)?;
         let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])?;
         let mut tls = connect(stream, config).await.map_err(|e| match pin_mismatch(&e) {
             Some(mismatch) => Exit::Refused.error(format!(
@@ -98,7 +109,10 @@ impl Target<'_> {
         write_frame(&mut tls, request)
             .await
             .map_err(|e| Exit::Unreachable.error(format!("the stream to {name} broke: {e}")))?;
-        Ok(NodeStream { name: name.clone(), tls })
+        Ok(NodeStream {
+            name: name.clone(),
+            tls,
+        })
     }
 
     /// The node's account of itself.
@@ -111,7 +125,11 @@ impl Target<'_> {
             }
         };
         timeout(QUICK, ask).await.map_err(|_| {
-            Exit::Unreachable.error(format!("{} did not answer within {} s", self.name, QUICK.as_secs()))
+            Exit::Unreachable.error(format!(
+                "{} did not answer within {} s",
+                self.name,
+                QUICK.as_secs()
+            ))
         })?
     }
 }
@@ -121,7 +139,9 @@ impl NodeStream {
     pub async fn next(&mut self) -> Result<Option<Reply>> {
         let name = self.name.clone();
         let reply = timeout(SILENCE, self.next_however_late()).await;
-        reply.map_err(|_| Exit::Unreachable.error(format!("{name} said nothing for {} s", SILENCE.as_secs())))?
+        reply.map_err(|_| {
+            Exit::Unreachable.error(format!("{name} said nothing for {} s", SILENCE.as_secs()))
+        })?
     }
 
     /// As [`Self::next`], for streams that may be silent for long (`logs -f`).
@@ -131,11 +151,15 @@ impl NodeStream {
             Ok(Some(Reply::Done)) => Ok(None),
             Ok(Some(Reply::Failed { kind, message })) => Err(refusal(name, &kind, &message)),
             Ok(Some(reply)) => Ok(Some(reply)),
-            Ok(None) => Err(Exit::Unreachable.error(format!("{name} closed the stream before it was done"))),
+            Ok(None) => {
+                Err(Exit::Unreachable.error(format!("{name} closed the stream before it was done")))
+            }
             Err(error) if refused_by_tls(&error) => {
                 Err(Exit::Refused.error(format!("{name} does not know this operator's key")))
             }
-            Err(error) => Err(Exit::Unreachable.error(format!("the stream to {name} broke: {error:#}"))),
+            Err(error) => {
+                Err(Exit::Unreachable.error(format!("the stream to {name} broke: {error:#}")))
+            }
         }
     }
 
@@ -149,7 +173,10 @@ impl NodeStream {
 
     /// The error for a reply that does not belong here.
     pub fn odd(&self, reply: Option<&Reply>) -> anyhow::Error {
-        anyhow::anyhow!("{} answered {reply:?}, which does not fit the question", self.name)
+        anyhow::anyhow!(
+            "{} answered {reply:?}, which does not fit the question",
+            self.name
+        )
     }
 
     /// The raw stream, after `Tunnel`.
@@ -175,12 +202,23 @@ mod tests {
     async fn frames_are_read_whole_bounded_and_ended() {
         let (mut a, mut b) = duplex(1 << 16);
         let reply = serde_json::to_vec(&Reply::Text("x".into())).unwrap();
-        a.write_all(&(reply.len() as u32).to_be_bytes()).await.unwrap();
+        a.write_all(&(reply.len() as u32).to_be_bytes())
+            .await
+            .unwrap();
         a.write_all(&reply).await.unwrap();
-        assert_eq!(read_frame(&mut b).await.unwrap(), Some(Reply::Text("x".into())));
+        assert_eq!(
+            read_frame(&mut b).await.unwrap(),
+            Some(Reply::Text("x".into()))
+        );
 
         a.write_all(&(MAX_FRAME + 1).to_be_bytes()).await.unwrap();
-        assert!(read_frame(&mut b).await.unwrap_err().to_string().contains("most"));
+        assert!(
+            read_frame(&mut b)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("most")
+        );
 
         let (a, mut b) = duplex(64);
         drop(a);
@@ -204,7 +242,10 @@ mod tests {
     #[test]
     fn a_nodes_no_is_no_failure_of_the_way() {
         let name = "n1".parse().unwrap();
-        assert_eq!(crate::exit::code_of(&refusal(&name, "bad-bundle", "older")), 4);
+        assert_eq!(
+            crate::exit::code_of(&refusal(&name, "bad-bundle", "older")),
+            4
+        );
         assert_eq!(crate::exit::code_of(&refusal(&name, "busy", "x")), 1);
     }
 }

@@ -38,13 +38,20 @@ impl std::error::Error for Failure {}
 impl Exit {
     /// An error that ends the program with this code.
     pub fn error(self, message: impl Into<String>) -> anyhow::Error {
-        Failure { exit: self, message: message.into() }.into()
+        Failure {
+            exit: self,
+            message: message.into(),
+        }
+        .into()
     }
 }
 
 /// The code that `error` ends the program with.
 pub fn code_of(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|e| e.downcast_ref::<Failure>()).map_or(Exit::Failed, |f| f.exit) as u8
+    error
+        .chain()
+        .find_map(|e| e.downcast_ref::<Failure>())
+        .map_or(Exit::Failed, |f| f.exit) as u8
 }
 
 /// The error as people read it: what, then why, each said once.
@@ -67,11 +74,18 @@ mod tests {
 
     #[test]
     fn the_code_is_found_under_context_and_nothing_is_said_twice() {
-        let error = Exit::Refused.error("no such grant").context("no such grant: made up");
+        let error = Exit::Refused
+            .error("no such grant")
+            .context("no such grant: made up");
         assert_eq!(code_of(&error), 4);
         assert_eq!(describe(&error), "holdfast: no such grant: made up");
-        let error = Exit::Unreachable.error("connection refused").context("lighthouse h:1");
-        assert_eq!(describe(&error), "holdfast: lighthouse h:1\n  because: connection refused");
+        let error = Exit::Unreachable
+            .error("connection refused")
+            .context("lighthouse h:1");
+        assert_eq!(
+            describe(&error),
+            "holdfast: lighthouse h:1\n  because: connection refused"
+        );
         assert_eq!(code_of(&anyhow::anyhow!("x")), 1);
     }
 }

@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let what = || format!("cannot write {}", path.display());
     let mut file = tempfile::Builder::new()
         .prefix(".holdfast-")
@@ -15,7 +18,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .with_context(what)?;
     file.write_all(bytes).with_context(what)?;
     // The umask may have taken bits away, never added any.
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).with_context(what)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))
+        .with_context(what)?;
     file.as_file().sync_all().with_context(what)?;
     file.persist(path).with_context(what)?;
     Ok(())

@@ -9,7 +9,12 @@ use std::path::{Path, PathBuf};
 fn roots() -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from(".")];
     if let Ok(exe) = std::env::current_exe() {
-        roots.extend(exe.ancestors().skip(1).map(Path::to_path_buf).filter(|p| p.parent().is_some()));
+        roots.extend(
+            exe.ancestors()
+                .skip(1)
+                .map(Path::to_path_buf)
+                .filter(|p| p.parent().is_some()),
+        );
     }
     roots.push("/usr/share/holdfast".into());
     roots
@@ -19,10 +24,18 @@ fn roots() -> Vec<PathBuf> {
 pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
     let path = Path::new(what);
     if what.contains('/') || what.ends_with(".toml") {
-        return if path.is_file() { Ok(path.to_path_buf()) } else { Err(Exit::Usage.error(format!("there is no file {what}"))) };
+        return if path.is_file() {
+            Ok(path.to_path_buf())
+        } else {
+            Err(Exit::Usage.error(format!("there is no file {what}")))
+        };
     }
     let file = format!("{what}.toml");
-    let folders: Vec<PathBuf> = roots().into_iter().map(|r| r.join(kind)).filter(|d| d.is_dir()).collect();
+    let folders: Vec<PathBuf> = roots()
+        .into_iter()
+        .map(|r| r.join(kind))
+        .filter(|d| d.is_dir())
+        .collect();
     if let Some(found) = folders.iter().map(|d| d.join(&file)).find(|p| p.is_file()) {
         return Ok(found);
     }
@@ -38,7 +51,9 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return vec![] };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return vec![];
+    };
     entries
         .flatten()
         .map(|e| e.path())
@@ -49,9 +64,16 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Every board that is known, by its file.
 pub fn all_boards() -> Result<Vec<PathBuf>> {
-    let dir = roots().into_iter().map(|r| r.join("boards")).find(|d| d.is_dir());
-    let dir = dir.context("no folder boards/ is here: run this in a checkout, or give --board PATH")?;
-    let mut all: Vec<PathBuf> = names(&dir).into_iter().map(|n| dir.join(format!("{n}.toml"))).collect();
+    let dir = roots()
+        .into_iter()
+        .map(|r| r.join("boards"))
+        .find(|d| d.is_dir());
+    let dir =
+        dir.context("no folder boards/ is here: run this in a checkout, or give --board PATH")?;
+    let mut all: Vec<PathBuf> = names(&dir)
+        .into_iter()
+        .map(|n| dir.join(format!("{n}.toml")))
+        .collect();
     all.sort();
     Ok(all)
 }
@@ -74,13 +96,17 @@ pub fn node_binary(given: Option<&Path>, arch: &str, file: &str) -> Result<PathB
     {
         folders.push(dir.join("node").join(arch));
     }
-    folders.iter().map(|d| d.join(file)).find(|p| p.is_file()).ok_or_else(|| {
-        let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
-        Exit::Failed.error(format!(
+    folders
+        .iter()
+        .map(|d| d.join(file))
+        .find(|p| p.is_file())
+        .ok_or_else(|| {
+            let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
+            Exit::Failed.error(format!(
             "{file} for {arch} is not in {}: `make node` builds it (or set HOLDFAST_NODE_BINARIES)",
             tried.join(", ")
         ))
-    })
+        })
 }
 
 #[cfg(test)]
@@ -91,7 +117,9 @@ mod tests {
     fn what_is_missing_is_named_with_what_there_is() {
         let error = crate::exit::describe(&definition("recipes", "no-such").unwrap_err());
         assert!(error.contains("recipes/no-such.toml"), "{error}");
-        let error = definition("recipes", "./no-such.toml").unwrap_err().to_string();
+        let error = definition("recipes", "./no-such.toml")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no file"), "{error}");
     }
 }

@@ -77,7 +77,10 @@ impl Tunnel {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
-        let port = listener.local_addr().context("cannot tell the port")?.port();
+        let port = listener
+            .local_addr()
+            .context("cannot tell the port")?
+            .port();
         Ok(Self { listener, port })
     }
 
@@ -91,7 +94,11 @@ impl Tunnel {
         let mut failed_before = false;
         let mut copies = JoinSet::new();
         loop {
-            let (local, _) = self.listener.accept().await.context("the tunnel's port broke")?;
+            let (local, _) = self
+                .listener
+                .accept()
+                .await
+                .context("the tunnel's port broke")?;
             while copies.try_join_next().is_some() {}
             match open(target).await {
                 Ok(remote) => {

@@ -63,7 +63,11 @@ pub async fn connect(app: &App) -> Result<Connection> {
 /// This machine's own way, where it has one; the nodes' way may lead nowhere from here, slowly.
 fn addresses(cluster: &ClusterDir, lighthouse: &Lighthouse, first: bool) -> Vec<String> {
     let own = &cluster.config.api;
-    if first && !own.is_empty() { own.clone() } else { lighthouse.https.clone() }
+    if first && !own.is_empty() {
+        own.clone()
+    } else {
+        lighthouse.https.clone()
+    }
 }
 
 /// As [`connect`], with a key opened before.
@@ -72,15 +76,24 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
     let mut documents = cluster.documents()?;
     let mut last = None;
     for (i, lighthouse) in documents.lighthouses.lighthouses.clone().iter().enumerate() {
-        let client = LighthouseClient::new(addresses(&cluster, lighthouse, i == 0), lighthouse.key, Some(&identity))
-            .map_err(explain)?;
+        let client = LighthouseClient::new(
+            addresses(&cluster, lighthouse, i == 0),
+            lighthouse.key,
+            Some(&identity),
+        )
+        .map_err(explain)?;
         match client.documents().await {
             Ok(found) => {
                 if documents.take_newer(&found, &cluster.roots(), cluster.config.id)? {
                     let _lock = cluster.lock()?;
                     cluster.save_documents(&documents.set)?;
                 }
-                return Ok(Connection { client, identity, documents, cluster });
+                return Ok(Connection {
+                    client,
+                    identity,
+                    documents,
+                    cluster,
+                });
             }
             Err(error) => last = Some(explain(error)),
         }
@@ -91,20 +104,29 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
 impl Connection {
     /// Hands all documents over.
     pub async fn push_documents(&self) -> Result<()> {
-        self.client.put_documents(&self.documents.set).await.map_err(explain)
+        self.client
+            .put_documents(&self.documents.set)
+            .await
+            .map_err(explain)
     }
 
     /// Signs a changed policy with the root, keeps it, hands it over.
-    pub async fn change_policy(&mut self, app: &App, change: impl FnOnce(&mut Policy)) -> Result<()> {
+    pub async fn change_policy(
+        &mut self,
+        app: &App,
+        change: impl FnOnce(&mut Policy),
+    ) -> Result<()> {
         let root = app.key(&self.cluster, KeyFile::Root)?;
         {
             let _lock = self.cluster.lock()?;
             let held = self.cluster.documents()?.set;
-            self.documents.take_newer(&held, &self.cluster.roots(), self.cluster.config.id)?;
+            self.documents
+                .take_newer(&held, &self.cluster.roots(), self.cluster.config.id)?;
             let mut policy = self.documents.policy.clone();
             change(&mut policy);
             policy.generation += 1;
-            self.documents.set.policy = Signed::sign(&policy, &root).context("signing the policy")?;
+            self.documents.set.policy =
+                Signed::sign(&policy, &root).context("signing the policy")?;
             self.documents.policy = policy;
             self.cluster.save_documents(&self.documents.set)?;
         }

@@ -75,17 +75,33 @@ impl Judge<'_> {
     /// # Errors
     /// Why it is not believed, in words.
     pub fn member(&self, entry: &NodeEntry) -> Result<VerifiedMember, String> {
-        let member = verify(&entry.member, self.id, &self.documents.operators, &self.documents.policy)
-            .map_err(|e| e.to_string())?;
+        let member = verify(
+            &entry.member,
+            self.id,
+            &self.documents.operators,
+            &self.documents.policy,
+        )
+        .map_err(|e| e.to_string())?;
         if member.record.name != entry.name {
-            return Err(format!("the lighthouse calls it {}, its record says {}", entry.name, member.record.name));
+            return Err(format!(
+                "the lighthouse calls it {}, its record says {}",
+                entry.name, member.record.name
+            ));
         }
         Ok(member)
     }
 
-    fn status(&self, entry: &NodeEntry, member: &VerifiedMember) -> Result<Option<NodeStatus>, String> {
-        let Some(signed) = &entry.status else { return Ok(None) };
-        let status = signed.open(|k| *k == member.record.signing_key).map_err(|e| e.to_string())?;
+    fn status(
+        &self,
+        entry: &NodeEntry,
+        member: &VerifiedMember,
+    ) -> Result<Option<NodeStatus>, String> {
+        let Some(signed) = &entry.status else {
+            return Ok(None);
+        };
+        let status = signed
+            .open(|k| *k == member.record.signing_key)
+            .map_err(|e| e.to_string())?;
         if status.cluster != self.id || status.name != member.record.name {
             return Err("its status is another node's".into());
         }
@@ -185,14 +201,22 @@ impl NodeView {
     /// The slot, with a mark while on trial.
     pub fn slot_words(&self) -> String {
         let slot = self.slot.map(|s| s.to_string()).unwrap_or_default();
-        if self.on_trial == Some(true) { format!("{slot} (trial)") } else { slot }
+        if self.on_trial == Some(true) {
+            format!("{slot} (trial)")
+        } else {
+            slot
+        }
     }
 }
 
 impl Connection {
     /// Judges entries by the documents at hand.
     pub fn judge(&self) -> Judge<'_> {
-        Judge { id: self.cluster.config.id, plan: self.cluster.plan(), documents: &self.documents }
+        Judge {
+            id: self.cluster.config.id,
+            plan: self.cluster.plan(),
+            documents: &self.documents,
+        }
     }
 
     /// All entries, as the lighthouse lists them.
@@ -210,11 +234,17 @@ impl Connection {
         let entries = self.entries().await?;
         let Some(entry) = entries.iter().find(|e| e.name == *name) else {
             let known: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
-            let known = if known.is_empty() { "none has joined yet".into() } else { format!("there are {}", known.join(", ")) };
+            let known = if known.is_empty() {
+                "none has joined yet".into()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
             return Err(Exit::Failed.error(format!("no node is called {name}: {known}")));
         };
         self.judge().member(entry).map_err(|why| {
-            Exit::Refused.error(format!("what the lighthouse says of {name} is not to be believed: {why}"))
+            Exit::Refused.error(format!(
+                "what the lighthouse says of {name} is not to be believed: {why}"
+            ))
         })
     }
 }
@@ -239,11 +269,25 @@ mod tests {
         let operators = Operators {
             cluster: ID,
             generation: 1,
-            operators: vec![Operator { name: "ada".parse().unwrap(), key: key(1).public(), rights: vec![Right::All] }],
+            operators: vec![Operator {
+                name: "ada".parse().unwrap(),
+                key: key(1).public(),
+                rights: vec![Right::All],
+            }],
             former: vec![],
         };
-        let lighthouses = Lighthouses { cluster: ID, generation: 1, lighthouses: vec![] };
-        let policy = Policy { cluster: ID, generation: 1, rules: vec![], evicted: vec![], revoked: vec![] };
+        let lighthouses = Lighthouses {
+            cluster: ID,
+            generation: 1,
+            lighthouses: vec![],
+        };
+        let policy = Policy {
+            cluster: ID,
+            generation: 1,
+            rules: vec![],
+            evicted: vec![],
+            revoked: vec![],
+        };
         Documents {
             set: DocumentSet {
                 operators: Signed::sign(&operators, &key(9)).unwrap(),
@@ -317,9 +361,16 @@ mod tests {
     #[test]
     fn shows_what_is_signed_and_says_what_is_not() {
         let documents = documents();
-        let judge = Judge { id: ID, plan: AddressPlan::new(ID, false), documents: &documents };
+        let judge = Judge {
+            id: ID,
+            plan: AddressPlan::new(ID, false),
+            documents: &documents,
+        };
         let good = judge.view(&entry(3, 1));
-        assert_eq!((good.problem.as_deref(), good.version.as_deref()), (None, Some("1.0.0")));
+        assert_eq!(
+            (good.problem.as_deref(), good.version.as_deref()),
+            (None, Some("1.0.0"))
+        );
         assert!(good.mesh_address.is_some());
 
         let forged_status = judge.view(&entry(8, 1));
@@ -327,7 +378,11 @@ mod tests {
         assert_eq!(forged_status.role, Some(Role::Bare));
 
         let forged_member = judge.view(&entry(3, 8));
-        assert!(forged_member.problem.is_some() && forged_member.version.is_none() && forged_member.role.is_none());
+        assert!(
+            forged_member.problem.is_some()
+                && forged_member.version.is_none()
+                && forged_member.role.is_none()
+        );
 
         let mut renamed = entry(3, 1);
         renamed.name = "other".parse().unwrap();

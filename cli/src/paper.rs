@@ -36,7 +36,11 @@ pub enum PaperError {
 /// x · α over GF(32), α a root of x⁵ + x² + 1.
 fn times_alpha(x: u8) -> u8 {
     let shifted = x << 1;
-    if shifted & 32 == 0 { shifted } else { (shifted ^ 0b10_0101) & 31 }
+    if shifted & 32 == 0 {
+        shifted
+    } else {
+        (shifted ^ 0b10_0101) & 31
+    }
 }
 
 /// Weights α⁴ to α¹ for the four symbols; the check character itself has weight 1.
@@ -102,7 +106,11 @@ pub fn decode(text: &str) -> Result<PrivateKey, PaperError> {
     let mut secret = [0; 32];
     secret.copy_from_slice(&bytes[..32]);
     let key = PrivateKey::from_bytes(secret);
-    if Digest::of(key.as_bytes()).0[0] & 0xf0 == bytes[32] { Ok(key) } else { Err(PaperError::Whole) }
+    if Digest::of(key.as_bytes()).0[0] & 0xf0 == bytes[32] {
+        Ok(key)
+    } else {
+        Err(PaperError::Whole)
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +159,9 @@ mod tests {
     #[test]
     fn says_what_is_missing() {
         assert_eq!(decode("ABCD").unwrap_err(), PaperError::Length(4));
-        assert_eq!(decode("ABCDE U").unwrap_err(), PaperError::Character { group: 2, bad: 'U' });
+        assert_eq!(
+            decode("ABCDE U").unwrap_err(),
+            PaperError::Character { group: 2, bad: 'U' }
+        );
     }
 }

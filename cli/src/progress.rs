@@ -31,12 +31,18 @@ pub struct Steps {
 impl Steps {
     /// Bars where there is a terminal.
     pub fn new() -> Self {
-        Self { bars: on_terminal().then(MultiProgress::new), running: Mutex::default() }
+        Self {
+            bars: on_terminal().then(MultiProgress::new),
+            running: Mutex::default(),
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<String, ProgressBar>) -> T) -> T {
         // A panic elsewhere leaves at worst a bar too many.
-        act(&mut self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self
+            .running
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// A step began.
@@ -110,8 +116,12 @@ impl holdfast_image::Progress for Steps {
         match event {
             Event::Start { step, total } => self.start(step, total),
             Event::Advance { step, bytes } => self.advance(step, bytes),
-            Event::Done { step, cached: true, .. } => self.done(step, "from the cache"),
-            Event::Done { step, took, .. } => self.done(step, &format!("{:.1} s", took.as_secs_f64())),
+            Event::Done {
+                step, cached: true, ..
+            } => self.done(step, "from the cache"),
+            Event::Done { step, took, .. } => {
+                self.done(step, &format!("{:.1} s", took.as_secs_f64()))
+            }
             Event::Note(text) => self.line(&format!("note: {text}")),
         }
     }

@@ -28,7 +28,10 @@ pub struct Passphrase {
 impl Passphrase {
     /// Taken from descriptor `fd` if given, else from `HOLDFAST_PASSPHRASE`, else asked for.
     pub fn new(fd: Option<u32>) -> Self {
-        Self { fd, known: OnceCell::new() }
+        Self {
+            fd,
+            known: OnceCell::new(),
+        }
     }
 
     fn given(&self) -> Result<Option<SecretString>> {
@@ -37,7 +40,9 @@ impl Passphrase {
             let file = std::fs::File::open(&path)
                 .with_context(|| format!("--passphrase-fd {fd}: cannot read descriptor {fd}"))?;
             let mut line = String::new();
-            std::io::BufReader::new(file).read_line(&mut line).with_context(|| format!("reading {path}"))?;
+            std::io::BufReader::new(file)
+                .read_line(&mut line)
+                .with_context(|| format!("reading {path}"))?;
             return Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned().into()));
         }
         match std::env::var(VARIABLE) {
@@ -53,7 +58,9 @@ impl Passphrase {
                 "a passphrase is needed and there is no terminal to ask for it: set {VARIABLE} or give --passphrase-fd N"
             )));
         }
-        Ok(rpassword::prompt_password(prompt).context("reading the passphrase")?.into())
+        Ok(rpassword::prompt_password(prompt)
+            .context("reading the passphrase")?
+            .into())
     }
 
     /// The passphrase that the cluster's keys are encrypted with.
@@ -89,7 +96,9 @@ impl Passphrase {
                 first
             }
         };
-        self.known.set(secret).map_err(|_| anyhow::anyhow!("the passphrase was chosen already"))
+        self.known
+            .set(secret)
+            .map_err(|_| anyhow::anyhow!("the passphrase was chosen already"))
     }
 
     /// Writes `key` encrypted, readable by its owner only.
@@ -104,17 +113,27 @@ impl Passphrase {
 
     /// Reads an encrypted key.
     pub fn open(&self, path: &Path) -> Result<PrivateKey> {
-        let bytes = std::fs::read(path)
-            .with_context(|| format!("cannot read the key {}: is this the cluster's own directory?", path.display()))?;
+        let bytes = std::fs::read(path).with_context(|| {
+            format!(
+                "cannot read the key {}: is this the cluster's own directory?",
+                path.display()
+            )
+        })?;
         let mut identity = age::scrypt::Identity::new(self.get()?.clone());
         identity.set_max_work_factor(WORK_FACTOR_MAX);
-        let text = age::decrypt(&identity, &bytes).map(zeroize::Zeroizing::new).map_err(|e| match e {
-            age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => {
-                Exit::Refused.error(format!("{}: the passphrase does not open this key", path.display()))
-            }
-            other => anyhow::anyhow!("{}: not a readable age file: {other}", path.display()),
-        })?;
-        let text = std::str::from_utf8(&text).with_context(|| format!("{}: no key inside", path.display()))?;
+        let text = age::decrypt(&identity, &bytes)
+            .map(zeroize::Zeroizing::new)
+            .map_err(|e| match e {
+                age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => {
+                    Exit::Refused.error(format!(
+                        "{}: the passphrase does not open this key",
+                        path.display()
+                    ))
+                }
+                other => anyhow::anyhow!("{}: not a readable age file: {other}", path.display()),
+            })?;
+        let text = std::str::from_utf8(&text)
+            .with_context(|| format!("{}: no key inside", path.display()))?;
         PrivateKey::from_text(text).with_context(|| format!("{}: no key inside", path.display()))
     }
 }
@@ -127,7 +146,8 @@ pub fn new_key() -> Result<PrivateKey> {
 /// Bytes of the system's random source.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system's random source failed: {e}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|e| anyhow::anyhow!("the system's random source failed: {e}"))?;
     Ok(bytes)
 }
 
@@ -148,10 +168,16 @@ mod tests {
         let path = dir.path().join("k.age");
         let key = new_key().unwrap();
         known("correct horse battery").seal(&path, &key).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let bytes = std::fs::read(&path).unwrap();
         assert!(!bytes.windows(44).any(|w| w == key.to_text().as_bytes()));
-        assert_eq!(known("correct horse battery").open(&path).unwrap().public(), key.public());
+        assert_eq!(
+            known("correct horse battery").open(&path).unwrap().public(),
+            key.public()
+        );
         let error = known("wrong").open(&path).unwrap_err();
         assert_eq!(crate::exit::code_of(&error), 4);
     }

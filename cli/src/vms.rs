@@ -13,6 +13,8 @@ pub struct VmRecord {
     pub name: String,
     /// The image that its disk is an overlay of.
     pub image: PathBuf,
+    /// The image's length and time of change: an overlay over other bytes is no disk.
+    pub stamp: Stamp,
     /// The seed handed to it, if any.
     pub seed: Option<PathBuf>,
     /// Memory in MiB.
@@ -25,6 +27,32 @@ pub struct VmRecord {
     pub holder: Option<Process>,
     /// QEMU itself.
     pub qemu: Option<Process>,
+}
+
+/// What tells an image from a later one of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// In bytes.
+    pub len: u64,
+    /// Nanoseconds since 1970.
+    pub changed: u64,
+}
+
+impl Stamp {
+    /// Of the file at `path`.
+    pub fn of(path: &Path) -> Result<Self> {
+        let what = || format!("cannot read {}", path.display());
+        let meta = std::fs::metadata(path).with_context(what)?;
+        let changed = meta
+            .modified()
+            .with_context(what)?
+            .duration_since(std::time::UNIX_EPOCH);
+        let changed = changed.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+        Ok(Self {
+            len: meta.len(),
+            changed,
+        })
+    }
 }
 
 /// A process that cannot be taken for a later one with the same id.
@@ -81,9 +109,15 @@ impl Vms {
         if let Some(dir) = dir {
             return Ok(Self(dir.to_path_buf()));
         }
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let var = |name| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
         let state = var("XDG_STATE_HOME").or_else(|| var("HOME").map(|h| h.join(".local/state")));
-        let state = state.ok_or_else(|| Exit::Usage.error("neither XDG_STATE_HOME nor HOME is set: give --dir DIR"))?;
+        let state = state.ok_or_else(|| {
+            Exit::Usage.error("neither XDG_STATE_HOME nor HOME is set: give --dir DIR")
+        })?;
         Ok(Self(state.join("holdfast/vms")))
     }
 
@@ -96,7 +130,9 @@ impl Vms {
     pub fn read(&self, name: &str) -> Result<Option<VmRecord>> {
         let path = self.dir(name).join("vm.json");
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("{} is damaged", path.display())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -104,7 +140,11 @@ impl Vms {
 
     /// As [`Self::read`], for a machine that must be there.
     pub fn known(&self, name: &str) -> Result<VmRecord> {
-        self.read(name)?.ok_or_else(|| Exit::Failed.error(format!("no machine is called {name}: `holdfast vm list` shows all")))
+        self.read(name)?.ok_or_else(|| {
+            Exit::Failed.error(format!(
+                "no machine is called {name}: `holdfast vm list` shows all"
+            ))
+        })
     }
 
     /// Keeps what is known of a machine.
@@ -116,7 +156,9 @@ impl Vms {
 
     /// All machines, by name.
     pub fn all(&self) -> Result<Vec<VmRecord>> {
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return Ok(vec![]) };
+        let Ok(entries) = std::fs::read_dir(&self.0) else {
+            return Ok(vec![]);
+        };
         let mut all = vec![];
         for entry in entries.flatten() {
             if let Some(name) = entry.file_name().to_str()
@@ -138,7 +180,13 @@ mod tests {
     fn a_process_is_told_from_a_later_one() {
         let own = Process::of(std::process::id()).unwrap();
         assert!(own.lives());
-        assert!(!Process { start: own.start + 1, ..own }.lives());
+        assert!(
+            !Process {
+                start: own.start + 1,
+                ..own
+            }
+            .lives()
+        );
         assert!(Process::of(u32::MAX).is_none());
     }
 
@@ -151,6 +199,7 @@ mod tests {
         let record = VmRecord {
             name: "n1".into(),
             image: "/i".into(),
+            stamp: Stamp { len: 0, changed: 0 },
             seed: None,
             memory: 1,
             cpus: 1,
@@ -159,7 +208,7 @@ mod tests {
             qemu: None,
         };
         vms.write(&record).unwrap();
-        assert_eq!(vms.all().unwrap(), [record.clone()]);
+        assert_eq!(vms.all().unwrap(), std::slice::from_ref(&record));
         assert!(!record.on());
     }
 }

@@ -63,14 +63,32 @@ impl Before {
         }
         if now.boot.slot != self.slot {
             if now.boot.on_trial {
-                let k3s = if now.k3s == K3sState::None { String::new() } else { format!(", k3s {}", now.k3s) };
-                return Verdict::Wait(format!("{} runs on trial in slot {}{k3s}", now.boot.version, now.boot.slot));
+                let k3s = if now.k3s == K3sState::None {
+                    String::new()
+                } else {
+                    format!(", k3s {}", now.k3s)
+                };
+                return Verdict::Wait(format!(
+                    "{} runs on trial in slot {}{k3s}",
+                    now.boot.version, now.boot.slot
+                ));
             }
             return Verdict::Reached;
         }
-        let other = now.boot.slots.iter().find(|s| s.slot != self.slot && s.slot != SlotName::Rescue);
-        let why = [Some(now.boot.reason.as_str()), other.map(|s| s.reason.as_str())];
-        let mut words: Vec<&str> = why.into_iter().flatten().filter(|w| !w.is_empty()).collect();
+        let other = now
+            .boot
+            .slots
+            .iter()
+            .find(|s| s.slot != self.slot && s.slot != SlotName::Rescue);
+        let why = [
+            Some(now.boot.reason.as_str()),
+            other.map(|s| s.reason.as_str()),
+        ];
+        let mut words: Vec<&str> = why
+            .into_iter()
+            .flatten()
+            .filter(|w| !w.is_empty())
+            .collect();
         words.dedup();
         Verdict::WentBack(words.join("; "))
     }
@@ -80,7 +98,12 @@ impl Before {
 ///
 /// # Errors
 /// Exit code 5 when the node went back, 6 after `limit`, 4 when it refuses to answer.
-pub async fn wait(target: &Target<'_>, what: &str, limit: Duration, judge: impl Fn(&NodeStatus) -> Verdict) -> Result<NodeStatus> {
+pub async fn wait(
+    target: &Target<'_>,
+    what: &str,
+    limit: Duration,
+    judge: impl Fn(&NodeStatus) -> Verdict,
+) -> Result<NodeStatus> {
     let steps = Steps::new();
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
@@ -90,7 +113,10 @@ pub async fn wait(target: &Target<'_>, what: &str, limit: Duration, judge: impl 
         let words = match target.status().await {
             Ok(status) => match judge(&status) {
                 Verdict::Reached => {
-                    steps.done(what, &format!("done after {}", roughly(begun.elapsed().as_secs())));
+                    steps.done(
+                        what,
+                        &format!("done after {}", roughly(begun.elapsed().as_secs())),
+                    );
                     return Ok(status);
                 }
                 Verdict::WentBack(why) => {
@@ -165,19 +191,40 @@ mod tests {
     #[test]
     fn a_reboot_ends_with_another_boot_and_k3s_as_before() {
         let before = Before::of(&status("1", SlotName::A, false, K3sState::Ready));
-        assert!(matches!(before.rebooted(&status("1", SlotName::A, false, K3sState::Ready)), Verdict::Wait(_)));
-        assert!(matches!(before.rebooted(&status("2", SlotName::A, false, K3sState::Starting)), Verdict::Wait(_)));
-        assert_eq!(before.rebooted(&status("2", SlotName::A, false, K3sState::Ready)), Verdict::Reached);
+        assert!(matches!(
+            before.rebooted(&status("1", SlotName::A, false, K3sState::Ready)),
+            Verdict::Wait(_)
+        ));
+        assert!(matches!(
+            before.rebooted(&status("2", SlotName::A, false, K3sState::Starting)),
+            Verdict::Wait(_)
+        ));
+        assert_eq!(
+            before.rebooted(&status("2", SlotName::A, false, K3sState::Ready)),
+            Verdict::Reached
+        );
         let bare = Before::of(&status("1", SlotName::A, false, K3sState::None));
-        assert_eq!(bare.rebooted(&status("2", SlotName::A, false, K3sState::None)), Verdict::Reached);
+        assert_eq!(
+            bare.rebooted(&status("2", SlotName::A, false, K3sState::None)),
+            Verdict::Reached
+        );
     }
 
     #[test]
     fn an_upgrade_ends_committed_or_back() {
         let before = Before::of(&status("1", SlotName::A, false, K3sState::None));
-        assert!(matches!(before.other_slot(&status("1", SlotName::A, false, K3sState::None)), Verdict::Wait(_)));
-        assert!(matches!(before.other_slot(&status("2", SlotName::B, true, K3sState::None)), Verdict::Wait(_)));
-        assert_eq!(before.other_slot(&status("2", SlotName::B, false, K3sState::None)), Verdict::Reached);
+        assert!(matches!(
+            before.other_slot(&status("1", SlotName::A, false, K3sState::None)),
+            Verdict::Wait(_)
+        ));
+        assert!(matches!(
+            before.other_slot(&status("2", SlotName::B, true, K3sState::None)),
+            Verdict::Wait(_)
+        ));
+        assert_eq!(
+            before.other_slot(&status("2", SlotName::B, false, K3sState::None)),
+            Verdict::Reached
+        );
         let back = before.other_slot(&status("3", SlotName::A, false, K3sState::None));
         assert!(matches!(back, Verdict::WentBack(why) if why.contains("mesh not up")));
     }

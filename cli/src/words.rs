@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970 by this machine's clock.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 /// Reads `90s`, `30m`, `24h`, `7d`, or a number of seconds.
@@ -18,7 +20,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => (text, 1),
     };
     let n: u64 = digits.parse().map_err(|_| wrong())?;
-    n.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+    n.checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
 }
 
 /// Reads `512M`, `8G`, or bytes; units are powers of 1024.
@@ -31,7 +35,12 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, 'T' | 't')) => (&text[..at], 1_u64 << 40),
         _ => (text, 1),
     };
-    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n > 0).ok_or_else(wrong)
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|n| *n > 0)
+        .ok_or_else(wrong)
 }
 
 /// `2026-11-21 08:15:00Z` of Unix seconds (days to a civil date: the proleptic Gregorian calendar
@@ -39,13 +48,23 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 pub fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 /// `3 s`, `5 min`, `2 h`, `4 d`: how long, roughly.

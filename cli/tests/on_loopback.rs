@@ -28,7 +28,11 @@ impl Operator {
             std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let cluster = dir.path().join("home");
-        Self { dir, program, cluster }
+        Self {
+            dir,
+            program,
+            cluster,
+        }
     }
 
     fn command(&self, line: &str) -> Command {
@@ -65,12 +69,23 @@ impl Operator {
     fn fails(&self, line: &str) -> (i32, String) {
         let out = self.run(line);
         assert!(!out.status.success(), "{line}: {out:?}");
-        (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
+        (
+            out.status.code().unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        )
     }
 
     fn new_cluster(&self) -> (u16, Value) {
-        let https = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let https = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let udp = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let line = format!(
             "cluster new home --dir {} --lighthouse 10.0.2.2 --reach 127.0.0.1 --listen 127.0.0.1 --https-port {https} --udp-port {udp}",
             self.cluster.display()
@@ -79,13 +94,18 @@ impl Operator {
     }
 
     fn lighthouse(&self, https: u16) -> Running {
-        let child = self.command("lighthouse run").stderr(Stdio::piped()).spawn().unwrap();
+        let child = self
+            .command("lighthouse run")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut running = Running(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", https)).is_err() {
             if let Some(status) = running.0.try_wait().unwrap() {
                 let mut said = String::new();
-                std::io::Read::read_to_string(running.0.stderr.as_mut().unwrap(), &mut said).unwrap();
+                std::io::Read::read_to_string(running.0.stderr.as_mut().unwrap(), &mut said)
+                    .unwrap();
                 panic!("the lighthouse ended: {status}: {said}");
             }
             assert!(Instant::now() < deadline, "the lighthouse does not listen");
@@ -119,7 +139,11 @@ fn from_nothing_to_a_seed_and_back() {
     assert_eq!(made["printed_root"].as_array().unwrap().len(), 13);
     assert_eq!(mode(&me.cluster), 0o700);
     for key in ["root", "operator", "release"] {
-        assert_eq!(mode(&me.cluster.join(format!("keys/{key}.age"))), 0o600, "{key}");
+        assert_eq!(
+            mode(&me.cluster.join(format!("keys/{key}.age"))),
+            0o600,
+            "{key}"
+        );
     }
     assert_eq!(mode(&me.cluster.join("lighthouse/keys.toml")), 0o600);
     let (code, said) = me.fails(&format!("cluster new home --dir {}", me.cluster.display()));
@@ -146,10 +170,18 @@ fn from_nothing_to_a_seed_and_back() {
     let tokens = me.json("token list");
     let tokens = tokens.as_array().unwrap();
     assert_eq!(tokens.len(), 2);
-    assert!(tokens.iter().all(|t| t["used"] == 0 && t["state"] == "open"), "{tokens:?}");
+    assert!(
+        tokens
+            .iter()
+            .all(|t| t["used"] == 0 && t["state"] == "open"),
+        "{tokens:?}"
+    );
     assert_eq!(me.json("nodes"), serde_json::json!([]));
     let (code, said) = me.fails("status n1");
-    assert!(code == 1 && said.contains("no node is called n1"), "{code} {said}");
+    assert!(
+        code == 1 && said.contains("no node is called n1"),
+        "{code} {said}"
+    );
 
     // A revocation outlives a lighthouse that was killed.
     me.ok("token revoke n1");
@@ -158,20 +190,36 @@ fn from_nothing_to_a_seed_and_back() {
     assert_eq!(code, 3);
     let _lighthouse = me.lighthouse(https);
     let tokens = me.json("token list");
-    let states: Vec<_> = tokens.as_array().unwrap().iter().map(|t| (&t["name"], &t["state"])).collect();
-    assert!(states.iter().any(|(n, s)| **n == "n1" && **s == "revoked"), "{states:?}");
+    let states: Vec<_> = tokens
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (&t["name"], &t["state"]))
+        .collect();
+    assert!(
+        states.iter().any(|(n, s)| **n == "n1" && **s == "revoked"),
+        "{states:?}"
+    );
     assert!(states.iter().any(|(_, s)| **s == "open"), "{states:?}");
     assert_eq!(me.json("cluster show")["policy"]["generation"], 2);
 
     // An operator of another cluster gets nothing, and this one's own passphrase is needed.
-    let wrong = me.command("nodes").env("HOLDFAST_PASSPHRASE", "wrong").output().unwrap();
+    let wrong = me
+        .command("nodes")
+        .env("HOLDFAST_PASSPHRASE", "wrong")
+        .output()
+        .unwrap();
     assert_eq!(wrong.status.code(), Some(4));
     let stranger = Operator::new();
     stranger.new_cluster();
     let toml = stranger.cluster.join("cluster.toml");
     let theirs = std::fs::read_to_string(&toml).unwrap();
     let api = theirs.lines().find(|l| l.starts_with("api")).unwrap();
-    std::fs::write(&toml, theirs.replace(api, &format!("api = [\"127.0.0.1:{https}\"]"))).unwrap();
+    std::fs::write(
+        &toml,
+        theirs.replace(api, &format!("api = [\"127.0.0.1:{https}\"]")),
+    )
+    .unwrap();
     let (code, said) = stranger.fails("nodes");
     assert!(code == 4 && said.contains("pinned"), "{code} {said}");
 }
@@ -181,18 +229,36 @@ fn the_printed_root_is_as_good_as_the_kept_one() {
     use std::io::Write as _;
     let me = Operator::new();
     let (https, made) = me.new_cluster();
-    let groups: Vec<_> = made["printed_root"].as_array().unwrap().iter().map(|g| g.as_str().unwrap()).collect();
+    let groups: Vec<_> = made["printed_root"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|g| g.as_str().unwrap())
+        .collect();
     std::fs::remove_file(me.cluster.join("keys/root.age")).unwrap();
     let restore = |typed: &str| {
-        let mut child = me.command("cluster restore-root").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let mut child = me
+            .command("cluster restore-root")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(typed.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     };
     let mut wrong = groups.clone();
     wrong.swap(2, 3);
     let out = restore(&wrong.join(" "));
     assert_eq!(out.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&out.stderr).contains("group 3"), "{out:?}");
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("group 3"),
+        "{out:?}"
+    );
     assert!(restore(&groups.join("\n").to_lowercase()).status.success());
 
     let _lighthouse = me.lighthouse(https);

@@ -131,9 +131,17 @@ fn pin(recipe: &Recipe, arch: Arch) -> Result<Wanted> {
     let k3s = recipe.k3s.as_ref().filter(|k| !k.stand_in);
     let asset = k3s.and_then(|k| k.assets.get(arch.debian()));
     let (url, sha256) = asset.with_context(|| {
-        format!("recipe {} pins no official k3s for {}", recipe.name, arch.debian())
+        format!(
+            "recipe {} pins no official k3s for {}",
+            recipe.name,
+            arch.debian()
+        )
     })?;
-    Ok(Wanted { location: url.clone(), sha256: *sha256, size: None })
+    Ok(Wanted {
+        location: url.clone(),
+        sha256: *sha256,
+        size: None,
+    })
 }
 
 /// Brings the official binary into the cache.
@@ -166,10 +174,19 @@ fn adopt(path: &Path, recipe: &Recipe, arch: Arch, cache: &Cache) -> Result<()> 
 }
 
 /// The stand-in to build in, if one is; the official binary is in the cache otherwise.
-fn choose_k3s(args: &Args, recipe: &Recipe, arch: Arch, cache: &Cache, steps: &Arc<Steps>) -> Result<Option<PathBuf>> {
+fn choose_k3s(
+    args: &Args,
+    recipe: &Recipe,
+    arch: Arch,
+    cache: &Cache,
+    steps: &Arc<Steps>,
+) -> Result<Option<PathBuf>> {
     let stand_in = |path: &Path| {
         if !path.is_file() {
-            return Err(Exit::Usage.error(format!("there is no stand-in at {} (kube/build.sh builds it)", path.display())));
+            return Err(Exit::Usage.error(format!(
+                "there is no stand-in at {} (kube/build.sh builds it)",
+                path.display()
+            )));
         }
         steps.line("k3s: the stand-in goes in (test equipment around real Kubernetes, not k3s).");
         Ok(Some(path.to_path_buf()))
@@ -177,7 +194,10 @@ fn choose_k3s(args: &Args, recipe: &Recipe, arch: Arch, cache: &Cache, steps: &A
     if recipe.k3s.is_none() {
         return match &args.k3s {
             K3s::Official => Ok(None),
-            _ => Err(Exit::Usage.error(format!("recipe {} holds no k3s; --k3s does not fit", recipe.name))),
+            _ => Err(Exit::Usage.error(format!(
+                "recipe {} holds no k3s; --k3s does not fit",
+                recipe.name
+            ))),
         };
     }
     match &args.k3s {
@@ -185,10 +205,15 @@ fn choose_k3s(args: &Args, recipe: &Recipe, arch: Arch, cache: &Cache, steps: &A
         K3s::Binary(path) => adopt(path, recipe, arch, cache).map(|()| None),
         // The builder itself says what a recipe of test equipment wants.
         K3s::Official if recipe.k3s.as_ref().is_some_and(|k| k.stand_in) => Ok(None),
-        K3s::Official => match (fetch_official(recipe, arch, cache, steps.clone()), &args.k3s_fallback) {
+        K3s::Official => match (
+            fetch_official(recipe, arch, cache, steps.clone()),
+            &args.k3s_fallback,
+        ) {
             (Ok(()), _) => Ok(None),
             (Err(error), Some(K3s::StandIn(path))) => {
-                steps.line(&format!("k3s: {error:#}; --k3s-fallback takes the stand-in."));
+                steps.line(&format!(
+                    "k3s: {error:#}; --k3s-fallback takes the stand-in."
+                ));
                 stand_in(path)
             }
             (Err(error), _) => Err(error),
@@ -210,8 +235,13 @@ fn generation(app: &App, cluster: &ClusterDir, given: Option<u64>) -> Result<u64
             let mut counters = cluster.counters()?;
             if generation > counters.generation {
                 counters.generation = generation;
-                if let Err(error) = cluster.lock().and_then(|_lock| cluster.save_counters(&counters)) {
-                    app.say(&format!("note: the next build will not know of generation {generation}: {error:#}"));
+                if let Err(error) = cluster
+                    .lock()
+                    .and_then(|_lock| cluster.save_counters(&counters))
+                {
+                    app.say(&format!(
+                        "note: the next build will not know of generation {generation}: {error:#}"
+                    ));
                 }
             }
             Ok(generation)
@@ -232,7 +262,9 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         let had = fetch_official(&recipe, board.arch, &cache, steps.clone());
         steps.clear();
         had?;
-        return app.print(&serde_json::json!({ "k3s": "official" }), || "The official k3s can be had.".into());
+        return app.print(&serde_json::json!({ "k3s": "official" }), || {
+            "The official k3s can be had.".into()
+        });
     }
     let cluster = app.cluster()?;
     let folder = arch_folder(board.arch);
@@ -242,7 +274,10 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         loader: node_binary(args.loader.as_deref(), folder, "holdfast-boot.efi")?,
     };
     let k3s_stand_in = choose_k3s(&args, &recipe, board.arch, &cache, &steps)?;
-    let release_list = B64.decode(&cluster.documents()?.set.releases).ok().and_then(|b| b.try_into().ok());
+    let release_list = B64
+        .decode(&cluster.documents()?.set.releases)
+        .ok()
+        .and_then(|b| b.try_into().ok());
     let signing = Signing {
         cluster: cluster.config.id,
         roots: cluster.config.roots.clone(),
@@ -280,19 +315,51 @@ pub fn run(app: &App, args: Args) -> Result<()> {
 }
 
 fn text(report: &BuildReport) -> String {
-    let files = [("image", &report.image), ("qcow2", &report.qcow2), ("bundle", &report.bundle), ("bill", &report.sbom)];
-    let mut rows = vec![
-        ("version", format!("{} (generation {})", report.version, report.generation)),
-        ("k3s", report.k3s.as_ref().map(|k| format!("{}{}", k.version, if k.stand_in { ", STAND-IN: test equipment" } else { "" })).unwrap_or_default()),
+    let files = [
+        ("image", &report.image),
+        ("qcow2", &report.qcow2),
+        ("bundle", &report.bundle),
+        ("bill", &report.sbom),
     ];
-    rows.extend(files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?.display().to_string()))));
-    rows.push(("sizes", format!(
-        "UKI {} (kernel {}, initramfs {}), root {}",
-        words::size(report.sizes.uki),
-        words::size(report.sizes.kernel),
-        words::size(report.sizes.initramfs),
-        words::size(report.sizes.root),
-    )));
+    let mut rows = vec![
+        (
+            "version",
+            format!("{} (generation {})", report.version, report.generation),
+        ),
+        (
+            "k3s",
+            report
+                .k3s
+                .as_ref()
+                .map(|k| {
+                    format!(
+                        "{}{}",
+                        k.version,
+                        if k.stand_in {
+                            ", STAND-IN: test equipment"
+                        } else {
+                            ""
+                        }
+                    )
+                })
+                .unwrap_or_default(),
+        ),
+    ];
+    rows.extend(
+        files
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path.as_ref()?.display().to_string()))),
+    );
+    rows.push((
+        "sizes",
+        format!(
+            "UKI {} (kernel {}, initramfs {}), root {}",
+            words::size(report.sizes.uki),
+            words::size(report.sizes.kernel),
+            words::size(report.sizes.initramfs),
+            words::size(report.sizes.root),
+        ),
+    ));
     rows.push(("took", format!("{:.1} s", report.took.as_secs_f64())));
     crate::table::fields(&rows)
 }

@@ -21,10 +21,14 @@ pub enum Verb {
     #[command(after_help = "Example:\n  holdfast cluster show --cluster home --output json")]
     Show,
     /// Hand the signed documents to the lighthouse once more
-    #[command(after_help = "Example:\n  holdfast cluster push\n\nNeeded only when a revocation or an eviction could not reach the lighthouse at once.")]
+    #[command(
+        after_help = "Example:\n  holdfast cluster push\n\nNeeded only when a revocation or an eviction could not reach the lighthouse at once."
+    )]
     Push,
     /// Get a lost root key back from the printed one
-    #[command(after_help = "Example:\n  holdfast cluster restore-root\n\nAsks for the 13 groups as printed, from the terminal or standard input; the key is then kept\nencrypted as keys/root.age. The printed one stays as good as before.")]
+    #[command(
+        after_help = "Example:\n  holdfast cluster restore-root\n\nAsks for the 13 groups as printed, from the terminal or standard input; the key is then kept\nencrypted as keys/root.age. The printed one stays as good as before."
+    )]
     RestoreRoot,
 }
 
@@ -44,7 +48,14 @@ pub fn plan_fields(plan: &AddressPlan) -> Vec<(&'static str, String)> {
         ("mesh", format!("{} and {}", plan.mesh4, plan.mesh6)),
         ("pods", plan.pods.to_string()),
         ("services", plan.services.to_string()),
-        ("dual stack", if plan.dual_stack { format!("yes, out of {}", plan.ula) } else { "no".into() }),
+        (
+            "dual stack",
+            if plan.dual_stack {
+                format!("yes, out of {}", plan.ula)
+            } else {
+                "no".into()
+            },
+        ),
     ]
 }
 
@@ -77,12 +88,44 @@ fn show(app: &App, cluster: &ClusterDir) -> Result<()> {
     app.print(&shown, || {
         let mut rows = vec![("name", shown.name.to_string()), ("id", shown.id.clone())];
         rows.extend(plan_fields(&shown.plan));
-        rows.push(("operators", shown.operators.operators.iter().map(|o| o.name.to_string()).collect::<Vec<_>>().join(", ")));
+        rows.push((
+            "operators",
+            shown
+                .operators
+                .operators
+                .iter()
+                .map(|o| o.name.to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        ));
         for l in &shown.lighthouses.lighthouses {
-            rows.push(("lighthouse", format!("{}: {} (TCP), {} (UDP)", l.name, l.https.join(" "), l.udp.join(" "))));
+            rows.push((
+                "lighthouse",
+                format!(
+                    "{}: {} (TCP), {} (UDP)",
+                    l.name,
+                    l.https.join(" "),
+                    l.udp.join(" ")
+                ),
+            ));
         }
-        rows.push(("last image", if shown.image_generation == 0 { "none yet".into() } else { format!("generation {}", shown.image_generation) }));
-        rows.push(("policy", format!("generation {}, {} evicted, {} grants revoked", shown.policy.generation, shown.policy.evicted.len(), shown.policy.revoked.len())));
+        rows.push((
+            "last image",
+            if shown.image_generation == 0 {
+                "none yet".into()
+            } else {
+                format!("generation {}", shown.image_generation)
+            },
+        ));
+        rows.push((
+            "policy",
+            format!(
+                "generation {}, {} evicted, {} grants revoked",
+                shown.policy.generation,
+                shown.policy.evicted.len(),
+                shown.policy.revoked.len()
+            ),
+        ));
         table::fields(&rows)
     })
 }
@@ -112,10 +155,14 @@ async fn push(app: &App) -> Result<()> {
 
 fn restore_root(app: &App, cluster: &ClusterDir) -> Result<()> {
     let text = if std::io::stdin().is_terminal() {
-        rpassword::prompt_password("The printed root key, 13 groups (not shown): ").context("reading the key")?
+        rpassword::prompt_password("The printed root key, 13 groups (not shown): ")
+            .context("reading the key")?
     } else {
         let mut text = String::new();
-        std::io::stdin().take(4096).read_to_string(&mut text).context("reading the key")?;
+        std::io::stdin()
+            .take(4096)
+            .read_to_string(&mut text)
+            .context("reading the key")?;
         text
     };
     let text = zeroize::Zeroizing::new(text);
@@ -129,11 +176,18 @@ fn restore_root(app: &App, cluster: &ClusterDir) -> Result<()> {
     let path = cluster.key(KeyFile::Root);
     if path.exists() {
         let kept = path.with_extension(format!("age.{}", words::now()));
-        std::fs::rename(&path, &kept).with_context(|| format!("cannot rename {}", path.display()))?;
-        app.say(&format!("The key that was there is kept as {}.", kept.display()));
+        std::fs::rename(&path, &kept)
+            .with_context(|| format!("cannot rename {}", path.display()))?;
+        app.say(&format!(
+            "The key that was there is kept as {}.",
+            kept.display()
+        ));
     }
     app.passphrase.choose()?;
     app.passphrase.seal(&path, &key)?;
-    app.say(&format!("{} holds the root key now, encrypted with the passphrase just given.", path.display()));
+    app.say(&format!(
+        "{} holds the root key now, encrypted with the passphrase just given.",
+        path.display()
+    ));
     Ok(())
 }

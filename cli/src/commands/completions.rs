@@ -19,6 +19,11 @@ pub struct Args {
 /// Prints them.
 pub fn run(args: &Args) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::args::Cli::command(), "holdfast", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut crate::args::Cli::command(),
+        "holdfast",
+        &mut script,
+    );
     crate::app::print_line(String::from_utf8_lossy(&script).trim_end())
 }

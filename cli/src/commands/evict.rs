@@ -33,23 +33,43 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let mut connection = connect(app).await?;
     let entries = connection.entries().await?;
     let Some(entry) = entries.into_iter().find(|e| e.name == args.node) else {
-        return Err(Exit::Failed.error(format!("no node is called {}: `holdfast nodes` lists them", args.node)));
+        return Err(Exit::Failed.error(format!(
+            "no node is called {}: `holdfast nodes` lists them",
+            args.node
+        )));
     };
     // Signed by its token, whatever policy and operators say of it by now.
     let (record, _) = entry.member.record.open_self().map_err(|e| {
-        Exit::Refused.error(format!("what the lighthouse says of {} is not to be believed: {e}", args.node))
+        Exit::Refused.error(format!(
+            "what the lighthouse says of {} is not to be believed: {e}",
+            args.node
+        ))
     })?;
     if record.name != args.node {
-        return Err(Exit::Refused.error(format!("the lighthouse calls {} what names itself {}", args.node, record.name)));
+        return Err(Exit::Refused.error(format!(
+            "the lighthouse calls {} what names itself {}",
+            args.node, record.name
+        )));
     }
     let key = record.signing_key;
     if !connection.documents.policy.evicted.contains(&key) {
-        connection.change_policy(app, |policy| policy.evicted.push(key)).await?;
+        connection
+            .change_policy(app, |policy| policy.evicted.push(key))
+            .await?;
     } else {
         connection.push_documents().await?;
     }
-    connection.client.forget(&args.node).await.map_err(explain)?;
-    let evicted =
-        Evicted { name: args.node, key: key.to_string(), policy: connection.documents.policy.generation };
-    app.print(&evicted, || format!("{} is out (policy {}).", evicted.name, evicted.policy))
+    connection
+        .client
+        .forget(&args.node)
+        .await
+        .map_err(explain)?;
+    let evicted = Evicted {
+        name: args.node,
+        key: key.to_string(),
+        policy: connection.documents.policy.generation,
+    };
+    app.print(&evicted, || {
+        format!("{} is out (policy {}).", evicted.name, evicted.policy)
+    })
 }

@@ -19,7 +19,11 @@ pub struct Args {
 /// Runs the verb.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let connection = connect(app).await?;
-    let mut stream = connection.target(&args.node).await?.ask(&Request::History).await?;
+    let mut stream = connection
+        .target(&args.node)
+        .await?
+        .ask(&Request::History)
+        .await?;
     let entries = match stream.next().await? {
         Some(Reply::History(entries)) => entries,
         other => return Err(stream.odd(other.as_ref())),

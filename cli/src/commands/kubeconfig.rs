@@ -29,12 +29,20 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let target = kube::server(&connection, args.node.as_ref()).await?;
     let config = kube::kubeconfig(&target).await?;
     let Some(port) = args.serve else {
-        return if app.json() { app.print(&serde_json::json!({ "kubeconfig": config }), String::new) } else { print_line(config.trim_end()) };
+        return if app.json() {
+            app.print(&serde_json::json!({ "kubeconfig": config }), String::new)
+        } else {
+            print_line(config.trim_end())
+        };
     };
     let tunnel = kube::Tunnel::listen(port).await?;
     let config = kube::lead_to(&config, tunnel.port())?;
     print_line(config.trim_end())?;
-    app.say(&format!("# tunnel to {} on 127.0.0.1:{} until Ctrl-C", target.name(), tunnel.port()));
+    app.say(&format!(
+        "# tunnel to {} on 127.0.0.1:{} until Ctrl-C",
+        target.name(),
+        tunnel.port()
+    ));
     tokio::select! {
         result = tunnel.serve(&target) => result,
         _ = tokio::signal::ctrl_c() => Ok(()),

@@ -30,14 +30,23 @@ pub struct Args {
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|p| p.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
 }
 
 fn program(given: Option<PathBuf>) -> Result<(PathBuf, bool)> {
-    let found = given.or_else(|| in_path("kubectl")).or_else(|| in_path("k3s")).ok_or_else(|| {
-        Exit::Failed.error("no kubectl found: install one, or name it with --kubectl PATH or HOLDFAST_KUBECTL")
-    })?;
-    let is_k3s = Path::new(found.file_name().unwrap_or_default()).to_string_lossy().starts_with("k3s");
+    let found = given
+        .or_else(|| in_path("kubectl"))
+        .or_else(|| in_path("k3s"))
+        .ok_or_else(|| {
+            Exit::Failed.error(
+                "no kubectl found: install one, or name it with --kubectl PATH or HOLDFAST_KUBECTL",
+            )
+        })?;
+    let is_k3s = Path::new(found.file_name().unwrap_or_default())
+        .to_string_lossy()
+        .starts_with("k3s");
     Ok((found, is_k3s))
 }
 
@@ -49,14 +58,21 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
     let tunnel = kube::Tunnel::listen(0).await?;
     let config = kube::lead_to(&kube::kubeconfig(&target).await?, tunnel.port())?;
     // Readable by its owner only, and gone with this process.
-    let file = tempfile::Builder::new().prefix("holdfast-kube-").suffix(".yaml").tempfile().context("cannot make a temporary file")?;
-    std::fs::write(file.path(), config).with_context(|| format!("cannot write {}", file.path().display()))?;
+    let file = tempfile::Builder::new()
+        .prefix("holdfast-kube-")
+        .suffix(".yaml")
+        .tempfile()
+        .context("cannot make a temporary file")?;
+    std::fs::write(file.path(), config)
+        .with_context(|| format!("cannot write {}", file.path().display()))?;
     let mut command = tokio::process::Command::new(&program);
     if is_k3s {
         command.arg("kubectl");
     }
     command.args(&args.args).env("KUBECONFIG", file.path());
-    let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
     let ended = async {
         loop {
             // kubectl gets the terminal's Ctrl-C itself and decides what it means.
@@ -70,5 +86,8 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
         status = ended => status.context("waiting for kubectl")?,
         result = tunnel.serve(&target) => return result.map(|()| Exit::Failed as u8),
     };
-    Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(Exit::Failed as u8))
+    Ok(status
+        .code()
+        .and_then(|c| u8::try_from(c).ok())
+        .unwrap_or(Exit::Failed as u8))
 }

@@ -42,7 +42,10 @@ pub struct Archive {
 impl Archive {
     /// As the builder wants it.
     pub fn sources(&self) -> Sources {
-        Sources { mirror: self.mirror.clone(), keyring: self.keyring.clone() }
+        Sources {
+            mirror: self.mirror.clone(),
+            keyring: self.keyring.clone(),
+        }
     }
 }
 
@@ -52,12 +55,24 @@ pub fn run(app: &App, args: Args) -> Result<()> {
     let files = if args.board.is_empty() {
         find::all_boards()?
     } else {
-        args.board.iter().map(|b| find::definition("boards", b)).collect::<Result<Vec<_>>>()?
+        args.board
+            .iter()
+            .map(|b| find::definition("boards", b))
+            .collect::<Result<Vec<_>>>()?
     };
-    let boards = files.iter().map(|f| Board::read(f)).collect::<Result<Vec<_>, _>>()?;
+    let boards = files
+        .iter()
+        .map(|f| Board::read(f))
+        .collect::<Result<Vec<_>, _>>()?;
     let cache = Cache::open(Cache::default_dir()?)?;
     let steps = Arc::new(Steps::new());
-    let lock = holdfast_image::lock(&recipe, &boards, &args.archive.sources(), &cache, steps.clone());
+    let lock = holdfast_image::lock(
+        &recipe,
+        &boards,
+        &args.archive.sources(),
+        &cache,
+        steps.clone(),
+    );
     steps.clear();
     let lock = lock?;
     #[derive(Serialize)]

@@ -31,21 +31,48 @@ pub struct Args {
 /// A line for people. What a node logs may hold anything: control characters are not passed on to
 /// the terminal.
 fn text(line: &LogLine) -> String {
-    const LEVELS: [&str; 8] = ["EMERG", "ALERT", "CRIT", "ERROR", "WARN", "NOTE", "info", "debug"];
-    let level = LEVELS.get(usize::from(line.priority)).copied().unwrap_or("?");
-    let message: String =
-        line.message.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-    format!("{} {level:<5} {}: {message}", utc(line.at / 1_000_000), line.unit)
+    const LEVELS: [&str; 8] = [
+        "EMERG", "ALERT", "CRIT", "ERROR", "WARN", "NOTE", "info", "debug",
+    ];
+    let level = LEVELS
+        .get(usize::from(line.priority))
+        .copied()
+        .unwrap_or("?");
+    let message: String = line
+        .message
+        .trim_end()
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    format!(
+        "{} {level:<5} {}: {message}",
+        utc(line.at / 1_000_000),
+        line.unit
+    )
 }
 
 /// Runs the verb.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let connection = connect(app).await?;
     let target = connection.target(&args.node).await?;
-    let request = Request::Logs { lines: args.lines, follow: args.follow, unit: args.unit };
+    let request = Request::Logs {
+        lines: args.lines,
+        follow: args.follow,
+        unit: args.unit,
+    };
     let mut stream = target.ask(&request).await?;
     loop {
-        let reply = if args.follow { stream.next_however_late().await? } else { stream.next().await? };
+        let reply = if args.follow {
+            stream.next_however_late().await?
+        } else {
+            stream.next().await?
+        };
         match reply {
             Some(Reply::Line(line)) if app.json() => print_line(&serde_json::to_string(&line)?)?,
             Some(Reply::Line(line)) => print_line(&text(&line))?,
@@ -61,7 +88,12 @@ mod tests {
 
     #[test]
     fn nothing_of_a_log_reaches_the_terminal_as_a_command() {
-        let line = LogLine { at: 0, unit: "k3s".into(), priority: 3, message: "a\x1b[2Jb\n".into() };
+        let line = LogLine {
+            at: 0,
+            unit: "k3s".into(),
+            priority: 3,
+            message: "a\x1b[2Jb\n".into(),
+        };
         assert_eq!(text(&line), "1970-01-01 00:00:00Z ERROR k3s: a\u{fffd}[2Jb");
     }
 }

@@ -23,7 +23,16 @@ fn text(views: &[NodeView]) -> String {
         return "No node has joined yet.".into();
     }
     let mut text = table(
-        ["name", "role", "mesh address", "slot", "version", "k3s", "last boot", "seen"],
+        [
+            "name",
+            "role",
+            "mesh address",
+            "slot",
+            "version",
+            "k3s",
+            "last boot",
+            "seen",
+        ],
         views.iter().map(|v| {
             [
                 v.name.to_string(),
@@ -33,7 +42,9 @@ fn text(views: &[NodeView]) -> String {
                 v.version.clone().unwrap_or_default(),
                 v.k3s_words(),
                 v.reason.clone().unwrap_or_default(),
-                v.seen.map(|s| format!("{} ago", roughly(s))).unwrap_or_else(|| "never".into()),
+                v.seen
+                    .map(|s| format!("{} ago", roughly(s)))
+                    .unwrap_or_else(|| "never".into()),
             ]
         }),
     );

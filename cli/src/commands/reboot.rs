@@ -35,12 +35,38 @@ pub struct Args {
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let connection = connect(app).await?;
     let target = connection.target(&args.node).await?;
-    let before = if args.wait { Some(Before::of(&target.status().await?)) } else { None };
-    target.ask(&Request::Reboot { rescue: args.rescue }).await?.done().await?;
-    let Some(before) = before else {
-        return app.print(&serde_json::json!({ "name": args.node, "asked": "reboot" }), || format!("{} reboots.", args.node));
+    let before = if args.wait {
+        Some(Before::of(&target.status().await?))
+    } else {
+        None
     };
-    let status = wait(&target, &format!("{} reboots", args.node), args.timeout, |s| before.rebooted(s)).await?;
+    target
+        .ask(&Request::Reboot {
+            rescue: args.rescue,
+        })
+        .await?
+        .done()
+        .await?;
+    let Some(before) = before else {
+        return app.print(
+            &serde_json::json!({ "name": args.node, "asked": "reboot" }),
+            || format!("{} reboots.", args.node),
+        );
+    };
+    let status = wait(
+        &target,
+        &format!("{} reboots", args.node),
+        args.timeout,
+        |s| before.rebooted(s),
+    )
+    .await?;
     let view = connection.judge().view_of(status);
-    app.print(&view, || format!("{} is back: slot {}, {}.", view.name, view.slot_words(), view.version.clone().unwrap_or_default()))
+    app.print(&view, || {
+        format!(
+            "{} is back: slot {}, {}.",
+            view.name,
+            view.slot_words(),
+            view.version.clone().unwrap_or_default()
+        )
+    })
 }

@@ -8,7 +8,9 @@ use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  holdfast restart-agent n1\n\nConnections through the mesh live on: the interface outlives the agent.")]
+#[command(
+    after_help = "Example:\n  holdfast restart-agent n1\n\nConnections through the mesh live on: the interface outlives the agent."
+)]
 pub struct Args {
     /// Which node
     node: NodeName,
@@ -17,8 +19,15 @@ pub struct Args {
 /// Runs the verb.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let connection = connect(app).await?;
-    connection.target(&args.node).await?.ask(&Request::RestartAgent).await?.done().await?;
-    app.print(&serde_json::json!({ "name": args.node, "asked": "restart-agent" }), || {
-        format!("{} restarts its agent.", args.node)
-    })
+    connection
+        .target(&args.node)
+        .await?
+        .ask(&Request::RestartAgent)
+        .await?
+        .done()
+        .await?;
+    app.print(
+        &serde_json::json!({ "name": args.node, "asked": "restart-agent" }),
+        || format!("{} restarts its agent.", args.node),
+    )
 }

@@ -35,11 +35,25 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let before = Before::of(&target.status().await?);
     target.ask(&Request::Rollback).await?.done().await?;
     if !args.wait {
-        return app.print(&serde_json::json!({ "name": args.node, "asked": "rollback" }), || {
-            format!("{} reboots into its other slot.", args.node)
-        });
+        return app.print(
+            &serde_json::json!({ "name": args.node, "asked": "rollback" }),
+            || format!("{} reboots into its other slot.", args.node),
+        );
     }
-    let status = wait(&target, &format!("{} rolls back", args.node), args.timeout, |s| before.other_slot(s)).await?;
+    let status = wait(
+        &target,
+        &format!("{} rolls back", args.node),
+        args.timeout,
+        |s| before.other_slot(s),
+    )
+    .await?;
     let view = connection.judge().view_of(status);
-    app.print(&view, || format!("{} runs {} in slot {}.", view.name, view.version.clone().unwrap_or_default(), view.slot_words()))
+    app.print(&view, || {
+        format!(
+            "{} runs {} in slot {}.",
+            view.name,
+            view.version.clone().unwrap_or_default(),
+            view.slot_words()
+        )
+    })
 }

@@ -45,19 +45,41 @@ pub struct Args {
     #[arg(long)]
     rejoin: bool,
     /// Network interface [default: the first with a link]
-    #[arg(long, value_name = "NAME", help_heading = "Network (without: DHCP and router advertisements)")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Network (without: DHCP and router advertisements)"
+    )]
     interface: Option<String>,
     /// Static address with prefix; may be repeated
-    #[arg(long = "address", visible_alias = "static", value_name = "CIDR", requires = "gateway", help_heading = "Network (without: DHCP and router advertisements)")]
+    #[arg(
+        long = "address",
+        visible_alias = "static",
+        value_name = "CIDR",
+        requires = "gateway",
+        help_heading = "Network (without: DHCP and router advertisements)"
+    )]
     addresses: Vec<IpNet>,
     /// Default gateway; may be repeated
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network (without: DHCP and router advertisements)")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Network (without: DHCP and router advertisements)"
+    )]
     gateway: Vec<IpAddr>,
     /// Name server; may be repeated
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network (without: DHCP and router advertisements)")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Network (without: DHCP and router advertisements)"
+    )]
     dns: Vec<IpAddr>,
     /// SNTP server; may be repeated
-    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Network (without: DHCP and router advertisements)")]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        help_heading = "Network (without: DHCP and router advertisements)"
+    )]
     ntp: Vec<String>,
     /// Kubernetes label of the node; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Kubernetes")]
@@ -78,7 +100,10 @@ fn taint(text: &str) -> Result<String, String> {
     let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
     match text.rsplit_once(':') {
         Some((key, effect)) if !key.is_empty() && effects.contains(&effect) => Ok(text.into()),
-        _ => Err(format!("{text:?} is no KEY=VALUE:EFFECT with one of {}", effects.join(", "))),
+        _ => Err(format!(
+            "{text:?} is no KEY=VALUE:EFFECT with one of {}",
+            effects.join(", ")
+        )),
     }
 }
 
@@ -103,7 +128,9 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
 async fn new(app: &App, args: Args) -> Result<()> {
     let to_stdout = args.out.as_os_str() == "-";
     if to_stdout && app.json() {
-        return Err(Exit::Usage.error("--out - and --output json both want standard output: give a file"));
+        return Err(
+            Exit::Usage.error("--out - and --output json both want standard output: give a file")
+        );
     }
     if !to_stdout && !args.force && args.out.exists() {
         return Err(Exit::Usage.error(format!(
@@ -111,7 +138,13 @@ async fn new(app: &App, args: Args) -> Result<()> {
             args.out.display()
         )));
     }
-    let Minted { cluster, documents, token, grant, pushed } = mint(app, &args.grant, args.offline).await?;
+    let Minted {
+        cluster,
+        documents,
+        token,
+        grant,
+        pushed,
+    } = mint(app, &args.grant, args.offline).await?;
     let seed = Seed {
         version: VERSION,
         cluster: cluster.config.name.clone(),
@@ -127,7 +160,10 @@ async fn new(app: &App, args: Args) -> Result<()> {
             .lighthouses
             .lighthouses
             .iter()
-            .map(|l| SeedLighthouse { https: l.https.clone(), key: l.key })
+            .map(|l| SeedLighthouse {
+                https: l.https.clone(),
+                key: l.key,
+            })
             .collect(),
         network: SeedNetwork {
             interface: args.interface,
@@ -136,7 +172,10 @@ async fn new(app: &App, args: Args) -> Result<()> {
             dns: args.dns,
             ntp: args.ntp,
         },
-        k3s: SeedK3s { labels: args.labels, taints: args.taints },
+        k3s: SeedK3s {
+            labels: args.labels,
+            taints: args.taints,
+        },
         rejoin: args.rejoin,
     };
     let text = seed.to_toml().context("writing the seed")?;

@@ -10,7 +10,9 @@ use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  holdfast status n1\n  holdfast status n1 --output json\n\nAsks the node itself, through the lighthouse: an answer proves that control works.")]
+#[command(
+    after_help = "Examples:\n  holdfast status n1\n  holdfast status n1 --output json\n\nAsks the node itself, through the lighthouse: an answer proves that control works."
+)]
 pub struct Args {
     /// Which node
     node: NodeName,
@@ -21,20 +23,48 @@ fn text(view: &NodeView) -> String {
     let rows = [
         ("name", view.name.to_string()),
         ("role", text(view.role.map(|r| r.to_string()))),
-        ("mesh", format!("{} {}", text(view.mesh_address.map(|a| a.to_string())), text(view.mesh_address6.map(|a| a.to_string())))),
+        (
+            "mesh",
+            format!(
+                "{} {}",
+                text(view.mesh_address.map(|a| a.to_string())),
+                text(view.mesh_address6.map(|a| a.to_string()))
+            ),
+        ),
         ("slot", view.slot_words()),
-        ("version", format!("{} (generation {})", text(view.version.clone()), view.generation.unwrap_or(0))),
-        ("k3s", format!("{} {}", view.k3s_words(), text(view.k3s_version.clone())).trim().to_string()),
+        (
+            "version",
+            format!(
+                "{} (generation {})",
+                text(view.version.clone()),
+                view.generation.unwrap_or(0)
+            ),
+        ),
+        (
+            "k3s",
+            format!("{} {}", view.k3s_words(), text(view.k3s_version.clone()))
+                .trim()
+                .to_string(),
+        ),
         ("last boot", text(view.reason.clone())),
         ("boot id", text(view.boot_id.clone())),
         ("up", text(view.uptime.map(roughly))),
-        ("handshake", text(view.handshake_age.map(|s| format!("{} ago", roughly(s))))),
+        (
+            "handshake",
+            text(view.handshake_age.map(|s| format!("{} ago", roughly(s)))),
+        ),
         ("notes", view.notes.join("; ")),
     ];
     let slots = table(
         ["slot", "state", "generation", "tries left", "why"],
         view.slots.iter().map(|s| {
-            [s.slot.to_string(), s.state.clone(), s.generation.to_string(), s.tries_left.to_string(), s.reason.clone()]
+            [
+                s.slot.to_string(),
+                s.state.clone(),
+                s.generation.to_string(),
+                s.tries_left.to_string(),
+                s.reason.clone(),
+            ]
         }),
     );
     format!("{}\n\n{slots}", fields(&rows))

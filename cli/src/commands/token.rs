@@ -9,7 +9,7 @@ use crate::table::table;
 use crate::{files, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::api::GrantStatus;
-use holdfast_core::documents::{Right, RevokedGrant};
+use holdfast_core::documents::{RevokedGrant, Right};
 use holdfast_core::grant::Grant;
 use holdfast_core::keys::PrivateKey;
 use holdfast_core::names::{GrantId, GroupName, NodeName, Role};
@@ -34,7 +34,9 @@ pub enum Verb {
 
 /// Options of `token new`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  holdfast token new --role agent --uses 3\n  holdfast token new --role bare --name n1 --offline --output json")]
+#[command(
+    after_help = "Examples:\n  holdfast token new --role agent --uses 3\n  holdfast token new --role bare --name n1 --offline --output json"
+)]
 pub struct NewArgs {
     #[command(flatten)]
     grant: GrantArgs,
@@ -45,7 +47,9 @@ pub struct NewArgs {
 
 /// Options of `token revoke`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  holdfast token revoke 3kq0x8w1f5v9t2b7m4c6d8z0ya\n  holdfast token revoke n1        the grants that were made for the name n1\n\nNodes that joined with it stay in; `holdfast evict NODE` puts one out.")]
+#[command(
+    after_help = "Examples:\n  holdfast token revoke 3kq0x8w1f5v9t2b7m4c6d8z0ya\n  holdfast token revoke n1        the grants that were made for the name n1\n\nNodes that joined with it stay in; `holdfast evict NODE` puts one out."
+)]
 pub struct RevokeArgs {
     /// The grant's id, or the node name that it was made for
     grant: String,
@@ -88,7 +92,10 @@ pub struct Minted {
 /// 26 characters of Crockford's base 32 in small letters: 130 random bits.
 fn new_id() -> Result<GrantId> {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let text: String = random::<26>()?.iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
+    let text: String = random::<26>()?
+        .iter()
+        .map(|b| char::from(ALPHABET[usize::from(b % 32)]))
+        .collect();
     Ok(GrantId::new(text)?)
 }
 
@@ -101,7 +108,9 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
         return Err(Exit::Refused.error("this operator's key has no right to admit nodes"));
     }
     // Asked first: an unreachable lighthouse must not cost an index.
-    let connection = if offline { None } else {
+    let connection = if offline {
+        None
+    } else {
         let found = connect_as(app.cluster()?, operator.clone()).await;
         Some(found.context("no grant was made; --offline makes one to be handed over later")?)
     };
@@ -128,7 +137,11 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
     let signed = Signed::sign(&grant, &operator).context("signing the grant")?;
     let (documents, pushed) = match connection {
         Some(connection) => {
-            connection.client.put_grant(&grant.id, &signed).await.map_err(explain)?;
+            connection
+                .client
+                .put_grant(&grant.id, &signed)
+                .await
+                .map_err(explain)?;
             (connection.documents, true)
         }
         None => {
@@ -137,7 +150,13 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
             (held, false)
         }
     };
-    Ok(Minted { cluster, documents, token, grant, pushed })
+    Ok(Minted {
+        cluster,
+        documents,
+        token,
+        grant,
+        pushed,
+    })
 }
 
 /// Runs the verb.
@@ -166,7 +185,11 @@ async fn new(app: &App, args: NewArgs) -> Result<()> {
         pushed: minted.pushed,
     };
     app.print(&made, || {
-        format!("grant = \"{}\"\ntoken = \"{}\"", made.grant, made.token.to_text())
+        format!(
+            "grant = \"{}\"\ntoken = \"{}\"",
+            made.grant,
+            made.token.to_text()
+        )
     })
 }
 
@@ -208,7 +231,9 @@ fn row(status: &GrantStatus, documents: &Documents, now: u64) -> Option<Row> {
         used,
         not_after: grant.not_after,
         state,
-        signed_by: operators.by_key(&signer).map_or_else(|| signer.to_string(), |o| o.name.to_string()),
+        signed_by: operators
+            .by_key(&signer)
+            .map_or_else(|| signer.to_string(), |o| o.name.to_string()),
     })
 }
 
@@ -219,8 +244,11 @@ async fn grants(connection: &Connection) -> Result<Vec<GrantStatus>> {
 async fn list(app: &App) -> Result<()> {
     let connection = connect(app).await?;
     let now = words::now();
-    let mut rows: Vec<Row> =
-        grants(&connection).await?.iter().filter_map(|g| row(g, &connection.documents, now)).collect();
+    let mut rows: Vec<Row> = grants(&connection)
+        .await?
+        .iter()
+        .filter_map(|g| row(g, &connection.documents, now))
+        .collect();
     rows.sort_by(|a, b| (a.not_after, &a.id).cmp(&(b.not_after, &b.id)));
     app.print(&rows, || {
         table(
@@ -243,22 +271,32 @@ async fn list(app: &App) -> Result<()> {
 async fn push(app: &App) -> Result<()> {
     let connection = connect(app).await?;
     let dir = connection.cluster.path.join("grants");
-    let entries = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let entries =
+        std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut pushed = vec![];
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_none_or(|e| e != "json") {
             continue;
         }
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let signed: Signed<Grant> =
-            serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
-        let (grant, _) = signed.open_self().with_context(|| format!("{} is damaged", path.display()))?;
-        connection.client.put_grant(&grant.id, &signed).await.map_err(explain)?;
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let signed: Signed<Grant> = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        let (grant, _) = signed
+            .open_self()
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        connection
+            .client
+            .put_grant(&grant.id, &signed)
+            .await
+            .map_err(explain)?;
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         pushed.push(grant.id);
     }
-    app.print(&pushed, || format!("{} grant(s) handed over.", pushed.len()))
+    app.print(&pushed, || {
+        format!("{} grant(s) handed over.", pushed.len())
+    })
 }
 
 async fn revoke(app: &App, which: &str) -> Result<()> {
@@ -268,8 +306,12 @@ async fn revoke(app: &App, which: &str) -> Result<()> {
         .iter()
         .filter_map(|status| {
             let (grant, _) = status.grant.open_self().ok()?;
-            let fits = grant.id.as_str() == which || grant.name.as_ref().is_some_and(|n| n.as_str() == which);
-            let revoked = RevokedGrant { id: grant.id.clone(), except: status.used_by.clone() };
+            let fits = grant.id.as_str() == which
+                || grant.name.as_ref().is_some_and(|n| n.as_str() == which);
+            let revoked = RevokedGrant {
+                id: grant.id.clone(),
+                except: status.used_by.clone(),
+            };
             fits.then_some((grant, revoked))
         })
         .collect();
@@ -277,11 +319,16 @@ async fn revoke(app: &App, which: &str) -> Result<()> {
         return Err(Exit::Failed.error(format!("no grant has the id, or was made for the name, {which:?}: `holdfast token list` shows all")));
     }
     let held = &connection.documents.policy.revoked;
-    let new: Vec<RevokedGrant> =
-        found.iter().map(|(_, r)| r.clone()).filter(|r| !held.iter().any(|h| h.id == r.id)).collect();
+    let new: Vec<RevokedGrant> = found
+        .iter()
+        .map(|(_, r)| r.clone())
+        .filter(|r| !held.iter().any(|h| h.id == r.id))
+        .collect();
     if !new.is_empty() {
         let added = new.clone();
-        connection.change_policy(app, |policy| policy.revoked.extend(added)).await?;
+        connection
+            .change_policy(app, |policy| policy.revoked.extend(added))
+            .await?;
     }
     let ids: Vec<String> = new.iter().map(|r| r.id.to_string()).collect();
     app.print(&ids, || match ids.len() {

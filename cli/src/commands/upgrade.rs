@@ -49,22 +49,40 @@ pub struct Args {
 /// Refuses what the node would refuse as well, before it is sent anywhere.
 fn check(connection: &Connection, path: &Path) -> Result<Manifest> {
     let what = || format!("{} cannot be used", path.display());
-    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut front = Vec::new();
-    (&mut file).take(PREFIX_LEN + u64::from(MAX_MANIFEST)).read_to_end(&mut front).with_context(what)?;
+    (&mut file)
+        .take(PREFIX_LEN + u64::from(MAX_MANIFEST))
+        .read_to_end(&mut front)
+        .with_context(what)?;
     let refused = |why: String| Exit::Refused.error(format!("{}: {why}", path.display()));
     let (signed, data_start) = read(&front).map_err(|e| refused(e.to_string()))?;
     let keys = connection.cluster.release_keys()?;
-    let manifest = signed
-        .open(|k| keys.contains(k))
-        .map_err(|e| refused(format!("the manifest: {e}; this cluster's release keys are others")))?;
+    let manifest = signed.open(|k| keys.contains(k)).map_err(|e| {
+        refused(format!(
+            "the manifest: {e}; this cluster's release keys are others"
+        ))
+    })?;
     if manifest.cluster != connection.cluster.config.id {
-        return Err(refused(format!("made for cluster {}, this is {}", manifest.cluster, connection.cluster.config.id)));
+        return Err(refused(format!(
+            "made for cluster {}, this is {}",
+            manifest.cluster, connection.cluster.config.id
+        )));
     }
-    let end = [&manifest.boot, &manifest.root].map(|p| p.offset.saturating_add(p.len)).into_iter().max().unwrap_or(0);
-    let (have, want) = (file.metadata().with_context(what)?.len(), data_start.saturating_add(end));
+    let end = [&manifest.boot, &manifest.root]
+        .map(|p| p.offset.saturating_add(p.len))
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+    let (have, want) = (
+        file.metadata().with_context(what)?.len(),
+        data_start.saturating_add(end),
+    );
     if have < want {
-        return Err(refused(format!("the bundle is truncated: {have} bytes, {want} needed")));
+        return Err(refused(format!(
+            "the bundle is truncated: {have} bytes, {want} needed"
+        )));
     }
     Ok(manifest)
 }
@@ -94,7 +112,11 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         )));
     }
     let connection = connect(app).await?;
-    let manifest = if args.unchecked { None } else { Some(check(&connection, &args.bundle)?) };
+    let manifest = if args.unchecked {
+        None
+    } else {
+        Some(check(&connection, &args.bundle)?)
+    };
     let target = connection.target(&args.node).await?;
     let before = target.status().await?;
     if let Some(manifest) = &manifest
@@ -113,7 +135,12 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
 
     let steps = Arc::new(Steps::new());
     let bar = steps.clone();
-    let sent = connection.client.upload_blob(&digest, &args.bundle, move |done, total| bar.set("upload", done, total)).await;
+    let sent = connection
+        .client
+        .upload_blob(&digest, &args.bundle, move |done, total| {
+            bar.set("upload", done, total)
+        })
+        .await;
     match sent {
         Ok(()) => steps.done("upload", &size(len)),
         Err(error) => {
@@ -155,7 +182,20 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         });
     }
     let before = Before::of(&before);
-    let status = wait(&target, &format!("{} tries {version}", args.node), args.timeout, |s| before.other_slot(s)).await?;
+    let status = wait(
+        &target,
+        &format!("{} tries {version}", args.node),
+        args.timeout,
+        |s| before.other_slot(s),
+    )
+    .await?;
     let view = connection.judge().view_of(status);
-    app.print(&view, || format!("{} runs {} in slot {}, committed.", view.name, view.version.clone().unwrap_or_default(), view.slot_words()))
+    app.print(&view, || {
+        format!(
+            "{} runs {} in slot {}, committed.",
+            view.name,
+            view.version.clone().unwrap_or_default(),
+            view.slot_words()
+        )
+    })
 }

@@ -50,7 +50,9 @@ pub struct Named {
 
 /// Options of `vm stop`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  holdfast vm stop n1\n  holdfast vm stop n1 --cut      as if the plug were pulled")]
+#[command(
+    after_help = "Examples:\n  holdfast vm stop n1\n  holdfast vm stop n1 --cut      as if the plug were pulled"
+)]
 pub struct StopArgs {
     #[command(flatten)]
     named: Named,
@@ -64,7 +66,9 @@ pub struct StopArgs {
 
 /// Options of `vm console`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  holdfast vm console n1\n  holdfast vm console n1 -f\n\nA node has no shell: its console only tells.")]
+#[command(
+    after_help = "Examples:\n  holdfast vm console n1\n  holdfast vm console n1 -f\n\nA node has no shell: its console only tells."
+)]
 pub struct ConsoleArgs {
     #[command(flatten)]
     named: Named,
@@ -147,7 +151,10 @@ fn within(limit: Duration, condition: impl Fn() -> bool) -> bool {
 fn stop(app: &App, args: &StopArgs) -> Result<()> {
     let record = args.named.vms()?.known(&args.named.name)?;
     let Some(qemu) = record.qemu.filter(|q| q.lives()) else {
-        return app.print(&serde_json::json!({ "name": record.name, "on": false }), || format!("{} is off.", record.name));
+        return app.print(
+            &serde_json::json!({ "name": record.name, "on": false }),
+            || format!("{} is off.", record.name),
+        );
     };
     let held = record.holder.filter(|h| h.lives());
     if !args.cut
@@ -161,22 +168,33 @@ fn stop(app: &App, args: &StopArgs) -> Result<()> {
         qemu.signal(Signal::SIGKILL)?;
     }
     // The holder notes the end before it goes.
-    if !within(Duration::from_secs(10), || !qemu.lives() && held.is_none_or(|h| !h.lives())) {
-        return Err(Exit::Failed.error(format!("{} does not end: process {}", record.name, qemu.pid)));
+    if !within(Duration::from_secs(10), || {
+        !qemu.lives() && held.is_none_or(|h| !h.lives())
+    }) {
+        return Err(Exit::Failed.error(format!(
+            "{} does not end: process {}",
+            record.name, qemu.pid
+        )));
     }
-    app.print(&serde_json::json!({ "name": record.name, "on": false }), || format!("{} is off.", record.name))
+    app.print(
+        &serde_json::json!({ "name": record.name, "on": false }),
+        || format!("{} is off.", record.name),
+    )
 }
 
 fn console(args: &ConsoleArgs) -> Result<()> {
     let record = args.named.vms()?.known(&args.named.name)?;
     let path = &record.console;
-    let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut at = 0;
     loop {
         // Asked before reading, so that the last words are still shown.
         let on = record.on();
         let mut bytes = Vec::new();
-        file.seek(std::io::SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut bytes)).with_context(|| format!("cannot read {}", path.display()))?;
+        file.seek(std::io::SeekFrom::Start(at))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .with_context(|| format!("cannot read {}", path.display()))?;
         at += bytes.len() as u64;
         let mut out = std::io::stdout();
         if out.write_all(&bytes).and_then(|()| out.flush()).is_err() || !args.follow || !on {
@@ -190,9 +208,16 @@ fn remove(app: &App, args: &Named) -> Result<()> {
     let vms = args.vms()?;
     let record = vms.known(&args.name)?;
     if record.on() {
-        return Err(Exit::Usage.error(format!("{0} is on: `holdfast vm stop {0}` first", args.name)));
+        return Err(Exit::Usage.error(format!(
+            "{0} is on: `holdfast vm stop {0}` first",
+            args.name
+        )));
     }
     let dir = vms.dir(&args.name);
     std::fs::remove_dir_all(&dir).with_context(|| format!("cannot delete {}", dir.display()))?;
-    if app.json() { print_line("{}") } else { print_line(&format!("{} is gone.", args.name)) }
+    if app.json() {
+        print_line("{}")
+    } else {
+        print_line(&format!("{} is gone.", args.name))
+    }
 }

@@ -1,7 +1,7 @@
 //! `holdfast cluster new NAME`.
 
-use super::plan_fields;
 use super::super::lighthouse::{CONFIG, LighthouseConfig};
+use super::plan_fields;
 use crate::app::App;
 use crate::cluster_dir::{ClusterConfig, ClusterDir, KeyFile, key_in};
 use crate::exit::Exit;
@@ -82,22 +82,42 @@ fn host_port(host: &str, port: u16) -> Result<String> {
         Ok(v6) => format!("[{v6}]:{port}"),
         Err(_) => format!("{host}:{port}"),
     };
-    if host.chars().any(|c| c.is_whitespace() || c == '/') || !holdfast_core::seed::is_host_port(&text) {
-        return Err(Exit::Usage.error(format!("{host:?} is no host name or address (ports have options of their own)")));
+    if host.chars().any(|c| c.is_whitespace() || c == '/')
+        || !holdfast_core::seed::is_host_port(&text)
+    {
+        return Err(Exit::Usage.error(format!(
+            "{host:?} is no host name or address (ports have options of their own)"
+        )));
     }
     Ok(text)
 }
 
 fn place(args: &Args) -> Result<Place> {
     let local = args.lighthouse.is_empty();
-    let hosts = if local { vec![QEMU_HOST.to_string()] } else { args.lighthouse.clone() };
-    let all = |port| hosts.iter().map(|h| host_port(h, port)).collect::<Result<Vec<_>>>();
-    let reach = args.reach.clone().or_else(|| local.then(|| Ipv4Addr::LOCALHOST.to_string()));
+    let hosts = if local {
+        vec![QEMU_HOST.to_string()]
+    } else {
+        args.lighthouse.clone()
+    };
+    let all = |port| {
+        hosts
+            .iter()
+            .map(|h| host_port(h, port))
+            .collect::<Result<Vec<_>>>()
+    };
+    let reach = args
+        .reach
+        .clone()
+        .or_else(|| local.then(|| Ipv4Addr::LOCALHOST.to_string()));
     let v6 = hosts.iter().any(|h| h.contains(':'));
     Ok(Place {
         https: all(args.https_port)?,
         udp: all(args.udp_port)?,
-        api: reach.map(|h| host_port(&h, args.https_port)).transpose()?.into_iter().collect(),
+        api: reach
+            .map(|h| host_port(&h, args.https_port))
+            .transpose()?
+            .into_iter()
+            .collect(),
         listen: args.listen.unwrap_or(match (local, v6) {
             (true, _) => Ipv4Addr::LOCALHOST.into(),
             (false, true) => Ipv6Addr::UNSPECIFIED.into(),
@@ -108,8 +128,14 @@ fn place(args: &Args) -> Result<Place> {
 
 /// The user's name as far as an operator's name can hold it.
 fn own_name() -> OperatorName {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let fit: String = user.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let user = std::env::var("SUDO_USER")
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_default();
+    let fit: String = user
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let name = OperatorName::new(fit.trim_matches('-').chars().take(63).collect::<String>());
     name.unwrap_or_else(|_| OperatorName::new("operator").expect("a fixed label"))
 }
@@ -122,13 +148,22 @@ struct Keys {
     lighthouse: holdfast_lighthouse::Keys,
 }
 
-fn documents(id: ClusterId, keys: &Keys, operator: OperatorName, place: &Place) -> Result<DocumentSet> {
+fn documents(
+    id: ClusterId,
+    keys: &Keys,
+    operator: OperatorName,
+    place: &Place,
+) -> Result<DocumentSet> {
     let root = &keys.root;
     let lighthouse = keys.lighthouse.identity();
     let operators = Operators {
         cluster: id,
         generation: 1,
-        operators: vec![Operator { name: operator, key: keys.operator.public(), rights: vec![Right::All] }],
+        operators: vec![Operator {
+            name: operator,
+            key: keys.operator.public(),
+            rights: vec![Right::All],
+        }],
         former: vec![],
     };
     let lighthouses = Lighthouses {
@@ -143,7 +178,13 @@ fn documents(id: ClusterId, keys: &Keys, operator: OperatorName, place: &Place) 
             index: MeshIndex::LIGHTHOUSE,
         }],
     };
-    let policy = Policy { cluster: id, generation: 1, rules: vec![], evicted: vec![], revoked: vec![] };
+    let policy = Policy {
+        cluster: id,
+        generation: 1,
+        rules: vec![],
+        evicted: vec![],
+        revoked: vec![],
+    };
     let mut releases = ReleaseList::new(id.0, 1, &[keys.release.public().0])?.encode();
     add_signature(&mut releases, &root.public().0, |bytes| root.sign(bytes).0)?;
     Ok(DocumentSet {
@@ -154,9 +195,20 @@ fn documents(id: ClusterId, keys: &Keys, operator: OperatorName, place: &Place) 
     })
 }
 
-fn write_lighthouse(dir: &Path, config: &ClusterConfig, set: &DocumentSet, keys: &Keys, place: &Place, args: &Args) -> Result<()> {
-    let cluster =
-        ClusterFile::new(config.name.clone(), config.id, config.dual_stack, Roots(config.roots.clone()));
+fn write_lighthouse(
+    dir: &Path,
+    config: &ClusterConfig,
+    set: &DocumentSet,
+    keys: &Keys,
+    place: &Place,
+    args: &Args,
+) -> Result<()> {
+    let cluster = ClusterFile::new(
+        config.name.clone(),
+        config.id,
+        config.dual_stack,
+        Roots(config.roots.clone()),
+    );
     LighthouseDir::create(dir, &cluster, &keys.lighthouse, set)?;
     let listen = LighthouseConfig {
         https: vec![SocketAddr::new(place.listen, args.https_port)],
@@ -179,8 +231,14 @@ struct Made {
 /// Makes the cluster.
 pub fn run(app: &App, args: Args) -> Result<()> {
     let place = place(&args)?;
-    let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(args.name.as_str()));
-    if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(args.name.as_str()));
+    if dir
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
         return Err(Exit::Usage.error(format!(
             "{} exists and is not empty; nothing was changed. Take another name or --dir",
             dir.display()
@@ -203,11 +261,16 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         api: place.api.clone(),
     };
     let operator = args.operator.clone().unwrap_or_else(own_name);
-    let set = documents(config.id, &keys, operator, &place).context("signing the first documents")?;
+    let set =
+        documents(config.id, &keys, operator, &place).context("signing the first documents")?;
 
     files::make_private_dir(&dir)?;
     files::make_private_dir(&dir.join("keys"))?;
-    for (which, key) in [(KeyFile::Root, &keys.root), (KeyFile::Operator, &keys.operator), (KeyFile::Release, &keys.release)] {
+    for (which, key) in [
+        (KeyFile::Root, &keys.root),
+        (KeyFile::Operator, &keys.operator),
+        (KeyFile::Release, &keys.release),
+    ] {
         app.passphrase.seal(&key_in(&dir, which), key)?;
     }
     write_lighthouse(&dir.join("lighthouse"), &config, &set, &keys, &place, &args)?;
@@ -227,8 +290,19 @@ pub fn run(app: &App, args: Args) -> Result<()> {
 fn words(made: &Made, place: &Place) -> String {
     let mut rows = vec![("cluster", made.name.clone()), ("id", made.id.clone())];
     rows.extend(plan_fields(&made.plan));
-    rows.push(("lighthouse", format!("{} (TCP), {} (UDP)", place.https.join(" "), place.udp.join(" "))));
-    let groups: Vec<String> = made.printed_root.chunks(5).map(|row| format!("    {}", row.join(" "))).collect();
+    rows.push((
+        "lighthouse",
+        format!(
+            "{} (TCP), {} (UDP)",
+            place.https.join(" "),
+            place.udp.join(" ")
+        ),
+    ));
+    let groups: Vec<String> = made
+        .printed_root
+        .chunks(5)
+        .map(|row| format!("    {}", row.join(" ")))
+        .collect();
     format!(
         "{fields}
 
@@ -284,7 +358,10 @@ mod tests {
         assert!(far.api.is_empty());
         assert_eq!(far.listen, IpAddr::from(Ipv6Addr::UNSPECIFIED));
         for bad in ["a:1", "https://a", "a/b", "::g"] {
-            assert!(place_of(&format!("new demo --lighthouse {bad}")).is_err(), "{bad}");
+            assert!(
+                place_of(&format!("new demo --lighthouse {bad}")).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -29,7 +29,9 @@ impl LighthouseConfig {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        toml::from_str(&text).map(Some).with_context(|| format!("{} cannot be used", path.display()))
+        toml::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("{} cannot be used", path.display()))
     }
 }
 
@@ -43,6 +45,9 @@ mod tests {
         assert_eq!(LighthouseConfig::read(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join(CONFIG), "https = [\"0.0.0.0\"]\n").unwrap();
         let error = crate::exit::describe(&LighthouseConfig::read(dir.path()).unwrap_err());
-        assert!(error.contains("config.toml") && error.contains("socket address"), "{error}");
+        assert!(
+            error.contains("config.toml") && error.contains("socket address"),
+            "{error}"
+        );
     }
 }

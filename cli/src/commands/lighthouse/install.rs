@@ -22,7 +22,11 @@ Examples:
 The unit writes nowhere but into the folder, and starts again when it ends.")]
 pub struct Args {
     /// The lighthouse's folder, copied from CLUSTER/lighthouse
-    #[arg(long, default_value = "/var/lib/holdfast-lighthouse", value_name = "DIR")]
+    #[arg(
+        long,
+        default_value = "/var/lib/holdfast-lighthouse",
+        value_name = "DIR"
+    )]
     dir: PathBuf,
     /// The user it runs as [default: the folder's owner]
     #[arg(long)]
@@ -36,10 +40,18 @@ pub struct Args {
 fn own_entry(dir: &Path) -> Result<Lighthouse> {
     let folder = LighthouseDir::open(dir)?;
     let (cluster, key) = (folder.cluster()?, folder.keys()?.identity().key);
-    let documents = folder.documents()?.with_context(|| format!("{} holds no documents.json", dir.display()))?;
-    let named = accept(&documents.lighthouses, &cluster.roots(), cluster.id, None).context("documents.json")?;
+    let documents = folder
+        .documents()?
+        .with_context(|| format!("{} holds no documents.json", dir.display()))?;
+    let named = accept(&documents.lighthouses, &cluster.roots(), cluster.id, None)
+        .context("documents.json")?;
     let own = named.lighthouses.into_iter().find(|l| l.key == key);
-    own.with_context(|| format!("the lighthouses document names none with the key of {}", dir.display()))
+    own.with_context(|| {
+        format!(
+            "the lighthouses document names none with the key of {}",
+            dir.display()
+        )
+    })
 }
 
 fn words(ports: &[OpenPort]) -> String {
@@ -47,18 +59,30 @@ fn words(ports: &[OpenPort]) -> String {
         .iter()
         .map(|p| format!("  {} {}  {}", p.protocol.to_uppercase(), p.port, p.why))
         .collect();
-    format!("Open these ports to everyone, in this machine's firewall and in its provider's:\n{}", lines.join("\n"))
+    format!(
+        "Open these ports to everyone, in this machine's firewall and in its provider's:\n{}",
+        lines.join("\n")
+    )
 }
 
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
     let dir = std::fs::canonicalize(&args.dir).with_context(|| {
-        format!("there is no folder {}: copy CLUSTER/lighthouse there, or give --dir", args.dir.display())
+        format!(
+            "there is no folder {}: copy CLUSTER/lighthouse there, or give --dir",
+            args.dir.display()
+        )
     })?;
     let ports = open_ports(&own_entry(&dir)?);
-    let owner = std::fs::metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?.uid();
+    let owner = std::fs::metadata(&dir)
+        .with_context(|| format!("cannot read {}", dir.display()))?
+        .uid();
     let user = args.user.unwrap_or_else(|| owner.to_string());
-    if user.is_empty() || user.chars().any(|c| c.is_whitespace() || c.is_control() || c == '%') {
+    if user.is_empty()
+        || user
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == '%')
+    {
         return Err(Exit::Usage.error(format!("{user:?} is no user's name")));
     }
     if user == "0" || user == "root" {
@@ -76,10 +100,19 @@ pub fn run(app: &App, args: Args) -> Result<()> {
     }
     let path = Path::new(UNITS).join(UNIT_NAME);
     if !nix::unistd::geteuid().is_root() {
-        return Err(Exit::Usage.error(format!("writing {} needs root: run this with sudo, or give --print", path.display())));
+        return Err(Exit::Usage.error(format!(
+            "writing {} needs root: run this with sudo, or give --print",
+            path.display()
+        )));
     }
     files::write_public(&path, unit.as_bytes())?;
     let next = format!("systemctl daemon-reload && systemctl enable --now {UNIT_NAME}");
     let made = serde_json::json!({ "unit": path, "ports": ports, "next": next });
-    app.print(&made, || format!("Wrote {}. Start it:\n  {next}\n{}", path.display(), words(&ports)))
+    app.print(&made, || {
+        format!(
+            "Wrote {}. Start it:\n  {next}\n{}",
+            path.display(),
+            words(&ports)
+        )
+    })
 }

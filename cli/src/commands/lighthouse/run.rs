@@ -46,7 +46,11 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     }
     config.udp = args.udp.or(config.udp);
     let filter = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
     let mut terms = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     let shutdown = async move {
         tokio::select! {
@@ -54,5 +58,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    Lighthouse::run(config, shutdown).await.context("the lighthouse does not run")
+    Lighthouse::run(config, shutdown)
+        .await
+        .context("the lighthouse does not run")
 }

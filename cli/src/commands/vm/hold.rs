@@ -14,21 +14,44 @@ use tokio::signal::unix::{SignalKind, signal};
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs the machine to its end.
-pub fn hold(app: &App, vms: &Vms, mut record: VmRecord, spec: MachineSpec, copy: Option<&Path>, show: bool) -> Result<()> {
+pub fn hold(
+    app: &App,
+    vms: &Vms,
+    mut record: VmRecord,
+    spec: MachineSpec,
+    copy: Option<&Path>,
+    show: bool,
+) -> Result<()> {
     let mut copy = copy
-        .map(|path| File::options().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display())))
+        .map(|path| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))
+        })
         .transpose()?;
     let mut machine = Machine::create(spec)?;
     record.console = machine.console().path().to_path_buf();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let tail = Tail::from_end(record.console.clone());
     machine.power_on()?;
     record.holder = Process::of(std::process::id());
     record.qemu = machine.pid().and_then(Process::of);
     vms.write(&record)?;
     if show {
-        let how = if machine.under_kvm() == Some(true) { "KVM" } else { "emulation, KVM does not run here" };
-        app.say(&format!("{} is on ({how}). Ctrl-C presses the power button, once more pulls the plug.", record.name));
+        let how = if machine.under_kvm() == Some(true) {
+            "KVM"
+        } else {
+            "emulation, KVM does not run here"
+        };
+        app.say(&format!(
+            "{} is on ({how}). Ctrl-C presses the power button, once more pulls the plug.",
+            record.name
+        ));
     }
     let result = runtime.block_on(watch(&mut machine, tail, &mut copy, show));
     record.holder = None;
@@ -48,7 +71,11 @@ struct Tail {
 impl Tail {
     fn from_end(path: PathBuf) -> Self {
         let skip = std::fs::metadata(&path).map_or(0, |m| m.len());
-        Self { path, file: None, skip }
+        Self {
+            path,
+            file: None,
+            skip,
+        }
     }
 
     /// What came since the last time.
@@ -56,7 +83,8 @@ impl Tail {
         use std::io::Seek as _;
         let mut bytes = Vec::new();
         if self.file.is_none() {
-            let opened = File::open(&self.path).and_then(|mut f| f.seek(std::io::SeekFrom::Start(self.skip)).map(|_| f));
+            let opened = File::open(&self.path)
+                .and_then(|mut f| f.seek(std::io::SeekFrom::Start(self.skip)).map(|_| f));
             self.file = opened.ok();
         }
         if let Some(file) = &mut self.file {
@@ -67,7 +95,12 @@ impl Tail {
     }
 }
 
-async fn watch(machine: &mut Machine, mut tail: Tail, copy: &mut Option<File>, show: bool) -> Result<()> {
+async fn watch(
+    machine: &mut Machine,
+    mut tail: Tail,
+    copy: &mut Option<File>,
+    show: bool,
+) -> Result<()> {
     let mut interrupts = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terms = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     let mut asked = false;

@@ -3,7 +3,7 @@
 use super::{Place, hold, within};
 use crate::app::App;
 use crate::exit::Exit;
-use crate::vms::{VmRecord, Vms};
+use crate::vms::{Stamp, VmRecord, Vms};
 use crate::words::parse_size;
 use anyhow::{Context as _, Result};
 use holdfast_core::names::NodeName;
@@ -69,12 +69,16 @@ pub struct Args {
 }
 
 fn seed_name(seed: &Path) -> Result<Option<NodeName>> {
-    let bytes = std::fs::read(seed).with_context(|| format!("cannot read the seed {}", seed.display()))?;
+    let bytes =
+        std::fs::read(seed).with_context(|| format!("cannot read the seed {}", seed.display()))?;
     match Seed::from_bytes(&bytes) {
         Ok(seed) => Ok(seed.name),
         Err(error) => {
             // The node reports it itself; trying bad seeds on purpose must be possible.
-            eprintln!("warning: {}: a node will refuse this seed: {error}", seed.display());
+            eprintln!(
+                "warning: {}: a node will refuse this seed: {error}",
+                seed.display()
+            );
             Ok(None)
         }
     }
@@ -96,27 +100,35 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         Some(seed) => seed_name(seed)?,
         None => None,
     };
-    let name = args.name.clone().or(from_seed).map_or_else(|| "vm1".to_string(), String::from);
+    let name = args
+        .name
+        .clone()
+        .or(from_seed)
+        .map_or_else(|| "vm1".to_string(), String::from);
     let vms = Vms::at(args.place.dir.as_deref())?;
     let before = vms.read(&name)?;
     if before.as_ref().is_some_and(VmRecord::on) {
-        return Err(Exit::Usage.error(format!("{name} is on: `holdfast vm stop {name}` first, or take another --name")));
+        return Err(Exit::Usage.error(format!(
+            "{name} is on: `holdfast vm stop {name}` first, or take another --name"
+        )));
     }
     let image = absolute(&args.image)?;
+    let stamp = Stamp::of(&image)?;
     let dir = vms.dir(&name);
     if args.fresh && dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
-    } else if let Some(before) = before.filter(|b| b.image != image) {
+    } else if let Some(before) = before.filter(|b| b.image != image || b.stamp != stamp) {
         return Err(Exit::Usage.error(format!(
-            "{name} has a disk made of {}, not of {}: --fresh begins anew, another --name makes another machine",
+            "{name} has a disk made of {}{}: --fresh begins anew, another --name makes another machine",
             before.image.display(),
-            image.display()
+            if before.image == image { " as it was before" } else { "" },
         )));
     }
     let record = VmRecord {
         console: dir.join("console.log"),
         name,
         image,
+        stamp,
         seed: args.seed.as_deref().map(absolute).transpose()?,
         memory: args.memory,
         cpus: args.cpus,
@@ -148,11 +160,19 @@ pub fn run(app: &App, args: Args) -> Result<()> {
 fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
     crate::files::make_private_dir(&vms.dir(&record.name))?;
     let log = vms.dir(&record.name).join("holder.log");
-    let out = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let out =
+        std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let exe = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(exe);
-    command.args(["vm", "run", "--hold", "--name", &record.name, "--image"]).arg(&record.image);
-    command.args(["--memory", &record.memory.to_string(), "--cpus", &record.cpus.to_string()]);
+    command
+        .args(["vm", "run", "--hold", "--name", &record.name, "--image"])
+        .arg(&record.image);
+    command.args([
+        "--memory",
+        &record.memory.to_string(),
+        "--cpus",
+        &record.cpus.to_string(),
+    ]);
     if let Some(seed) = &record.seed {
         command.arg("--seed").arg(seed);
     }
@@ -169,13 +189,24 @@ fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
         command.arg("--no-kvm");
     }
     // A group of its own: this terminal's Ctrl-C is not meant for it.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).process_group(0);
-    let mut child = command.spawn().context("cannot start the machine's holder")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(out)
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .context("cannot start the machine's holder")?;
     let ended = std::cell::Cell::new(false);
     let child_ended = std::cell::RefCell::new(&mut child);
     let up = within(POWER_ON, || {
         ended.set(!matches!(child_ended.borrow_mut().try_wait(), Ok(None)));
-        ended.get() || vms.read(&record.name).ok().flatten().is_some_and(|r| r.on())
+        ended.get()
+            || vms
+                .read(&record.name)
+                .ok()
+                .flatten()
+                .is_some_and(|r| r.on())
     });
     if ended.get() || !up {
         let said = std::fs::read_to_string(&log).unwrap_or_default();

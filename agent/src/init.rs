@@ -108,7 +108,8 @@ mod tests {
             stream.read_line(&mut line).await.unwrap();
             assert_eq!(line, "\"commit\"\n");
             stream.write_all(b"{\"refused\":\"no trial runs\"}\n").await.unwrap();
-            listener.accept().await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            BufReader::new(stream).read_line(&mut line).await.unwrap();
         });
         let init = Init::at(path);
         let refused = init.ask(InitRequest::Commit).await.unwrap_err();

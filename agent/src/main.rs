@@ -3,6 +3,7 @@
 //! at any time without taking the node down.
 
 mod backoff;
+mod chapters;
 mod clock;
 mod console;
 mod control;

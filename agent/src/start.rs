@@ -146,7 +146,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     tokio::spawn(network.run());
     tokio::spawn(time_servers(node.clone(), uplinks.clone()));
     tokio::spawn(hosts::keep(node.clone()));
-    tokio::spawn(gate::run(node.clone()));
+    tokio::spawn(gate::run(node.clone(), uplinks.clone()));
 
     join::settle(&node, uplinks).await;
     let joined = wanted(&node.store.get());

@@ -56,6 +56,8 @@ pub struct StateDoc {
     pub mesh_port: Option<u16>,
     /// The node's status counter and the slot history, newest last, bounded.
     pub history: Vec<HistoryEntry>,
+    /// The loader's id of the boot that the history knows last.
+    pub last_boot: Option<String>,
     /// Counter of the last signed status.
     pub status_counter: u64,
     /// k3s was Ready under the last committed system.

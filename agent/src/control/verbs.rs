@@ -118,10 +118,19 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     let Ok(_writing) = node.writing.try_lock() else {
         return Ok(frames.write(&failed("busy", "a slot is being written")).await?);
     };
-    if let Err(e) = node.init.ask(InitRequest::Rollback).await {
+    let asked = async {
+        // The other slot's k3s is not known here: any is another one.
+        update::prepare_trial(node, None).await?;
+        node.init.ask(InitRequest::Rollback).await
+    };
+    if let Err(e) = asked.await {
+        k3s::no_trial(node).await;
         return Ok(frames.write(&failed("unavailable", format!("{e:#}"))).await?);
     }
-    note(node, operator, "rollback", "the other slot is on trial at the next start").await;
+    let mut entry = event("rollback", "the other slot is on trial at the next start");
+    entry.operator = Some(operator.name.to_string());
+    entry.slot = update::free_slot(node.boot.boot.slot).ok();
+    node.remember(entry).await;
     frames.write(&Reply::Done).await?;
     frames.end().await?;
     update::reboot(node, format!("rollback, asked for by {}", operator.name), false).await
@@ -166,6 +175,7 @@ async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> any
         }
         Err(e) => {
             crate::console::say(&format!("upgrade refused: {e}"));
+            k3s::no_trial(node).await;
             let mut entry = event("upgrade-refused", e.to_string());
             entry.operator = Some(order.operator.to_string());
             node.remember(entry).await;

@@ -1,6 +1,5 @@
 //! Which seed counts: the first that is there, good or bad.
 
-use holdfast_core::keys::Digest;
 use holdfast_core::seed::Seed;
 use std::fmt;
 use zeroize::Zeroizing;
@@ -52,8 +51,6 @@ pub enum Finding {
         source: Source,
         /// What it says.
         seed: Box<Seed>,
-        /// Of its bytes.
-        digest: Digest,
         /// A later place holds a different one.
         differs: Option<Source>,
     },
@@ -79,7 +76,7 @@ pub fn choose(found: Vec<Found>) -> Finding {
     let Some((source, bytes)) = first else { return Finding::Nothing { unreadable } };
     match Seed::from_bytes(&bytes) {
         Ok(seed) => {
-            Finding::Good { source, seed: Box::new(seed), digest: Digest::of(&bytes), differs }
+            Finding::Good { source, seed: Box::new(seed), differs }
         }
         Err(e) => Finding::Bad { source, why: e.to_string() },
     }

@@ -14,12 +14,13 @@ use anyhow::{Context as _, bail};
 use check::{Here, Plan, Refusal};
 use holdfast_core::control::Reply;
 use holdfast_core::documents::Roots;
+use holdfast_core::image::K3sInfo;
 use holdfast_core::ipc::InitRequest;
 use holdfast_core::keys::Digest;
 use holdfast_core::layout::{HEADER_OFFSET, PAYLOAD_OFFSET};
 use holdfast_core::manifest::{BundleError, PREFIX_LEN, manifest_len};
 use holdfast_core::names::OperatorName;
-use holdfast_core::status::SlotName;
+use holdfast_core::status::{K3sState, SlotName};
 use source::{Place, Source};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -89,7 +90,10 @@ impl Teller {
 }
 
 /// The slot that does not run.
-fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
+///
+/// # Errors
+/// In the rescue system.
+pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
     match running {
         SlotName::A => Ok(SlotName::B),
         SlotName::B => Ok(SlotName::A),
@@ -116,6 +120,7 @@ pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> R
     write_payloads(&mut source, order, &plan, front, &partitions, &mut teller).await?;
     write_header(&plan, &partitions.1).await?;
     say("upgrade: header written");
+    prepare_trial(node, plan.manifest.k3s.as_ref()).await?;
     node.init
         .ask(InitRequest::Install {
             slot,
@@ -135,6 +140,16 @@ pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> R
     entry.operator = Some(order.operator.to_string());
     node.remember(entry).await;
     Ok(slot)
+}
+
+/// What the trial is measured against, and what must come back should it fail.
+///
+/// # Errors
+/// When the datastore of k3s cannot be copied or the state not be stored.
+pub async fn prepare_trial(node: &Node, k3s: Option<&K3sInfo>) -> anyhow::Result<()> {
+    let ready = *node.k3s.borrow() == K3sState::Ready;
+    node.store.update(|d| d.k3s_was_ready = ready).await?;
+    crate::k3s::before_trial(node, k3s).await
 }
 
 fn partition(node: &Node, stem: &str, slot: SlotName) -> anyhow::Result<PathBuf> {

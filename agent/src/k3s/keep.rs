@@ -1,0 +1,157 @@
+//! k3s's datastore is copied inside `/var` before a trial that brings another k3s, and put back
+//! when the node went back: "if you cannot restore the database, you cannot roll back to a
+//! previous minor version" (decision 11).
+
+use anyhow::Context as _;
+use holdfast_core::image::K3sInfo;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// The datastore of a server.
+pub const DATASTORE: &str = "/var/lib/rancher/k3s/server/db";
+/// Where the copy is kept.
+pub const KEPT: &str = "/var/lib/holdfast/k3s-kept";
+
+/// What the copy is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The k3s that wrote it.
+    pub k3s: K3sInfo,
+    /// The boot in which it was made.
+    pub boot_id: String,
+}
+
+/// What to do with a copy at a start of k3s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing yet.
+    Leave,
+    /// The node went back: put it in place.
+    Restore,
+    /// The newer k3s is committed: it is of no use any more.
+    Drop,
+}
+
+/// Decides.
+pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, on_trial: bool) -> Act {
+    if kept.boot_id == boot_id {
+        // Made in this boot: the trial is still to come.
+        Act::Leave
+    } else if kept.k3s.sha256 == running.sha256 {
+        Act::Restore
+    } else if on_trial {
+        Act::Leave
+    } else {
+        Act::Drop
+    }
+}
+
+/// Whether a trial of `next` needs a copy.
+pub fn needed(running: Option<&K3sInfo>, next: Option<&K3sInfo>) -> bool {
+    running.is_some() && running.map(|k| &k.sha256) != next.map(|k| &k.sha256)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target)?;
+            fs::File::open(&target)?.sync_all()?;
+        }
+    }
+    fs::File::open(to)?.sync_all()
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Copies `datastore` into `kept`; whole or not at all. k3s must not run.
+///
+/// # Errors
+/// As the file system says.
+pub fn keep(datastore: &Path, kept: &Path, note: &Kept) -> anyhow::Result<()> {
+    if !datastore.is_dir() {
+        return Ok(());
+    }
+    let fresh = kept.with_extension("new");
+    remove(&fresh)?;
+    copy_tree(datastore, &fresh.join("db"))?;
+    fs::write(fresh.join("of.json"), serde_json::to_vec(note)?)?;
+    fs::File::open(fresh.join("of.json"))?.sync_all()?;
+    remove(kept)?;
+    fs::rename(&fresh, kept).context("the copy of the datastore cannot be kept")
+}
+
+/// What the copy is of, if there is one.
+pub fn read(kept: &Path) -> Option<Kept> {
+    serde_json::from_slice(&fs::read(kept.join("of.json")).ok()?).ok()
+}
+
+/// Puts the copy in the datastore's place; what was there stays beside it. May be repeated.
+///
+/// # Errors
+/// As the file system says.
+pub fn restore(datastore: &Path, kept: &Path) -> anyhow::Result<()> {
+    let (fresh, aside) = (datastore.with_extension("back"), datastore.with_extension("left"));
+    remove(&fresh)?;
+    copy_tree(&kept.join("db"), &fresh)?;
+    if datastore.exists() {
+        remove(&aside)?;
+        fs::rename(datastore, &aside)?;
+    }
+    fs::rename(&fresh, datastore)?;
+    forget(kept)
+}
+
+/// Removes the copy.
+///
+/// # Errors
+/// As the file system says.
+pub fn forget(kept: &Path) -> anyhow::Result<()> {
+    Ok(remove(kept)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn k3s(sha: &str) -> K3sInfo {
+        K3sInfo { version: "v1.36.0".into(), sha256: sha.into(), stand_in: false }
+    }
+
+    #[test]
+    fn put_back_only_after_going_back() {
+        let kept = Kept { k3s: k3s("old"), boot_id: "b1".into() };
+        assert_eq!(act(&kept, &k3s("old"), "b1", false), Act::Leave);
+        assert_eq!(act(&kept, &k3s("new"), "b2", true), Act::Leave);
+        assert_eq!(act(&kept, &k3s("old"), "b3", false), Act::Restore);
+        assert_eq!(act(&kept, &k3s("new"), "b3", false), Act::Drop);
+        assert!(needed(Some(&k3s("a")), Some(&k3s("b"))) && needed(Some(&k3s("a")), None));
+        assert!(!needed(Some(&k3s("a")), Some(&k3s("a"))) && !needed(None, Some(&k3s("a"))));
+    }
+
+    #[test]
+    fn the_copy_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, kept) = (dir.path().join("db"), dir.path().join("kept"));
+        fs::create_dir_all(db.join("etcd")).unwrap();
+        fs::write(db.join("etcd/wal"), "old").unwrap();
+        let note = Kept { k3s: k3s("old"), boot_id: "b1".into() };
+        keep(&db, &kept, &note).unwrap();
+        assert_eq!(read(&kept), Some(note));
+        fs::write(db.join("etcd/wal"), "new").unwrap();
+        fs::write(db.join("more"), "new").unwrap();
+        restore(&db, &kept).unwrap();
+        assert_eq!(fs::read_to_string(db.join("etcd/wal")).unwrap(), "old");
+        assert!(!db.join("more").exists() && read(&kept).is_none());
+    }
+}

@@ -59,16 +59,12 @@ impl LighthouseClient {
     /// # Errors
     /// [`ClientError`]; a blob that is not there is none.
     pub async fn blob_len(&self, digest: &Digest) -> Result<Option<u64>, ClientError> {
-        let path = format!("/v1/blobs/{digest}");
-        let (address, response) = self
-            .send(Method::HEAD, &path, |r| r.timeout(CALL_TIMEOUT))
-            .await?;
-        // An answer to HEAD has no body that could explain more.
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
+        // Not HEAD: its answer has no body that could explain a refusal.
+        match self.open_blob(digest, 0, Some(1)).await {
+            Ok(blob) => Ok(Some(blob.total())),
+            Err(error) if Self::is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
         }
-        let response = accepted(&address, response).await?;
-        Ok(header_number(&response, CONTENT_LENGTH.as_str()))
     }
 
     /// Begins to fetch a blob at byte `from`, up to byte `to` (exclusive) or its end. The caller

@@ -25,6 +25,7 @@ mod server;
 mod splice;
 pub mod store;
 #[cfg(test)]
+#[allow(dead_code, reason = "the integration tests use the rest")]
 mod testing;
 
 pub use dir::{ClusterFile, Keys, LighthouseDir};

@@ -15,6 +15,7 @@ use holdfast_tls::{ClientAuth, Identity, server_config};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// What a lighthouse needs to run.
@@ -50,6 +51,7 @@ pub struct Lighthouse {
     pub udp: u16,
     app: Arc<App>,
     tasks: JoinSet<LighthouseError>,
+    _running: watch::Sender<()>,
 }
 
 impl Lighthouse {
@@ -105,12 +107,14 @@ impl Lighthouse {
             .map(listen)
             .collect::<Result<Vec<_>, _>>()?;
         let mesh = MeshLink::start(&keys, addresses, own.index, udp)?;
+        let (ends, running) = watch::channel(());
         let app = Arc::new(App {
             registry: registry.clone(),
             blobs,
             board: Switchboard::default(),
             joins: Joins::default(),
             mesh: mesh.clone(),
+            running,
         });
         let (connections, udp) = (Connections::default(), mesh.port());
         let mut tasks = JoinSet::new();
@@ -135,6 +139,7 @@ impl Lighthouse {
             udp,
             app,
             tasks,
+            _running: ends,
         })
     }
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 /// A request's head must have come by then; also how long a quiet connection is kept.
 const HEAD: Duration = Duration::from_secs(90);
@@ -64,15 +65,20 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves connections for ever.
+/// Serves connections for ever; they end with the future.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     router: Router,
     connections: Connections,
 ) {
+    let mut open = JoinSet::new();
     loop {
-        let (stream, source) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+        };
+        let (stream, source) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -85,7 +91,7 @@ pub async fn serve(
             continue;
         };
         let (tls, router) = (tls.clone(), router.clone());
-        tokio::spawn(async move {
+        open.spawn(async move {
             if let Err(error) = connection(stream, source, tls, router, place).await {
                 tracing::debug!(%source, error, "connection ended");
             }

@@ -6,9 +6,10 @@ use super::caller::{Insider, Operator};
 use crate::blobs::range;
 use crate::refusal::Refusal;
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use holdfast_core::api::ApiErrorKind;
 use holdfast_core::documents::Right;
 use holdfast_core::keys::Digest;
@@ -16,6 +17,11 @@ use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, R
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a refused upload that are still read, and for how long.
+const DRAIN: usize = 1 << 30;
+const DRAIN_TIME: Duration = Duration::from_secs(60);
 
 type Shared = State<Arc<App>>;
 
@@ -63,10 +69,31 @@ pub async fn put(
     Named(digest): Named<Digest>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    caller.needs(&app, Right::Upgrade)?;
-    let len = app
-        .blobs
-        .put(&digest, request.into_body().into_data_stream())
-        .await?;
-    Ok(Json(json!({ "ok": true, "len": len })))
+    let mut body = request.into_body().into_data_stream();
+    let stored = match caller.needs(&app, Right::Upgrade) {
+        Ok(()) => app.blobs.put(&digest, &mut body).await,
+        Err(refusal) => Err(refusal),
+    };
+    match stored {
+        Ok(len) => Ok(Json(json!({ "ok": true, "len": len }))),
+        Err(refusal) => {
+            drain(body).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Takes what is still coming, within bounds: a connection closed on unread bytes is reset, and
+/// the client would never read why.
+async fn drain(mut body: BodyDataStream) {
+    let all = async {
+        let mut left = DRAIN;
+        while let Some(Ok(chunk)) = body.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
 }

@@ -18,17 +18,25 @@ use std::sync::Arc;
 
 type Shared = State<Arc<App>>;
 
-/// Answers 101 and gives the stream to `then`.
+/// Answers 101 and gives the stream to `then`, which ends with the lighthouse.
 fn upgrade<F: Future<Output = ()> + Send + 'static>(
+    app: &App,
     mut request: Request,
     token: &'static str,
     then: impl FnOnce(BoxedStream) -> F + Send + 'static,
 ) -> Response {
     let upgraded = hyper::upgrade::on(&mut request);
+    let mut running = app.running.clone();
     tokio::spawn(async move {
-        match upgraded.await {
-            Ok(stream) => then(Box::new(TokioIo::new(stream))).await,
-            Err(error) => tracing::debug!(%error, "no upgrade"),
+        let work = async {
+            match upgraded.await {
+                Ok(stream) => then(Box::new(TokioIo::new(stream))).await,
+                Err(error) => tracing::debug!(%error, "no upgrade"),
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = running.changed() => {}
         }
     });
     let headers = [(CONNECTION, "upgrade"), (UPGRADE, token)];
@@ -66,7 +74,7 @@ pub async fn control(
         }
     };
     tracing::info!(operator = %caller.name, node = %name, way, "control stream");
-    Ok(upgrade(request, SPLICE, move |here| async move {
+    Ok(upgrade(&app, request, SPLICE, move |here| async move {
         match copy(here, there).await {
             Ok((sent, received)) => {
                 tracing::debug!(node = %name, sent, received, "control stream ended");
@@ -85,7 +93,7 @@ pub async fn splice(
 ) -> Result<Response, Refusal> {
     wants(&request, SPLICE)?;
     let waiting = app.board.answer(&id, &caller.key)?;
-    Ok(upgrade(request, SPLICE, move |stream| async move {
+    Ok(upgrade(&app, request, SPLICE, move |stream| async move {
         if waiting.send(stream).is_err() {
             tracing::debug!(node = %caller.name, "nobody waits for the stream any more");
         }
@@ -99,10 +107,11 @@ pub async fn standing(
     request: Request,
 ) -> Result<Response, Refusal> {
     wants(&request, STANDING)?;
-    Ok(upgrade(request, STANDING, move |stream| async move {
+    let own = app.clone();
+    Ok(upgrade(&app, request, STANDING, move |stream| async move {
         let Member { key, name } = caller;
         tracing::info!(node = %name, "standing connection");
-        let ended = app.board.serve(key, stream, out(&app.registry, &key)).await;
+        let ended = own.board.serve(key, stream, out(&own.registry, &key)).await;
         tracing::info!(node = %name, error = ?ended.err().map(|e| e.to_string()), "standing connection ended");
     }))
 }

@@ -20,6 +20,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use holdfast_core::api::ApiErrorKind;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Everything that handlers use.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct App {
     pub joins: Joins,
     /// The way to nodes.
     pub mesh: MeshLink,
+    /// Its sender goes with the lighthouse: raw streams end then.
+    pub running: watch::Receiver<()>,
 }
 
 /// All routes.

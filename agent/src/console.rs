@@ -21,7 +21,7 @@ fn queue() -> &'static Option<SyncSender<String>> {
 fn print(lines: &Receiver<String>) {
     for line in lines {
         // Opened anew each time: a console may come and go.
-        if let Ok(mut console) = std::fs::OpenOptions::new().write(true).open("/dev/console") {
+        if let Ok(mut console) = std::fs::OpenOptions::new().append(true).open("/dev/console") {
             let _ = console.write_all(line.as_bytes());
         }
     }

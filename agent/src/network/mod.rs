@@ -66,9 +66,15 @@ impl Network {
         let (events, mut happened) = mpsc::channel(16);
         let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
         let mut changes = self.netlink.changes();
+        let mut before = self.wanted.borrow().seed.clone();
         loop {
             changes.mark_unchanged();
             let wanted = self.wanted.borrow_and_update().clone();
+            if wanted.seed != before {
+                // Other settings: every interface begins anew.
+                tasks.clear();
+                before = wanted.seed.clone();
+            }
             if let Some(name) = &wanted.host_name
                 && let Err(e) = nix::unistd::sethostname(name)
             {
@@ -82,8 +88,6 @@ impl Network {
                 _ = changes.changed() => {}
                 changed = self.wanted.changed() => {
                     if changed.is_err() { return; }
-                    // Other settings: every interface begins anew.
-                    tasks.clear();
                 }
                 Some(Event::Dhcp(name, index, news)) = happened.recv() => {
                     self.dhcp(&name, index, news, &wanted).await;

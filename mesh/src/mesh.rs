@@ -200,15 +200,15 @@ impl MeshHandle {
 /// Device to socket.
 async fn outbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut reader: Reader) -> MeshError {
     let mut out = Outbox::default();
+    let mut failures = 0;
     loop {
         match reader.read().await {
-            Ok(true) => {}
+            Ok(true) => failures = 0,
             Ok(false) => return MeshError::Stopped,
             Err(e) if gone(&e) => return MeshError::Device(e),
             Err(e) => {
-                // One packet that could not be read; a device that is down wakes nobody.
                 tracing::debug!("reading from the mesh device: {e}");
-                tokio::task::yield_now().await;
+                breathe(&mut failures).await;
                 continue;
             }
         }
@@ -225,13 +225,17 @@ async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Write
     let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
     let mut plain = vec![0u8; MAX_DATAGRAM];
     let mut out = Outbox::default();
+    let mut failures = 0;
     loop {
         let filled = match socket.receive(&mut buffers, &mut metas).await {
-            Ok(filled) => filled,
+            Ok(filled) => {
+                failures = 0;
+                filled
+            }
             Err(e) if fatal(&e) => return MeshError::Socket(e),
             Err(e) => {
                 tracing::debug!("receiving on the mesh's UDP socket: {e}");
-                tokio::task::yield_now().await;
+                breathe(&mut failures).await;
                 continue;
             }
         };
@@ -269,6 +273,16 @@ async fn timers(engine: Arc<Engine>, socket: Arc<MeshSocket>) -> MeshError {
         if let Err(e) = socket.send(&mut out).await {
             return MeshError::Socket(e);
         }
+    }
+}
+
+/// An error that is one packet's passes at once; one that stays must not take the processor.
+async fn breathe(failures: &mut u32) {
+    *failures = failures.saturating_add(1);
+    if *failures > 16 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    } else {
+        tokio::task::yield_now().await;
     }
 }
 

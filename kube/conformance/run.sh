@@ -17,7 +17,7 @@ ok() { echo "ok      $1 (at $(up) s)"; }
 bad() {
 	echo "NOT OK  $1"
 	shift
-	[ $# = 0 ] || printf '        %s\n' "$@" | cut -c1-400
+	[ $# = 0 ] || printf '%s\n' "$@" | sed 's/^/        /' | cut -c1-400
 	failures=$((failures + 1))
 }
 # check NAME COMMAND...: the command's success is the check.
@@ -88,13 +88,14 @@ k get --raw /cacerts >"$work/ca.pem" 2>/dev/null
 hash=$(sha256sum <"$work/ca.pem" | cut -d' ' -f1)
 check "the token carries the hash of /cacerts" grep -q "^K10$hash::server:" $data/server/token
 check "node-token is the same" cmp $data/server/token $data/server/node-token
-agent() { "$k3s" agent --server https://127.0.0.1:6443 --data-dir "$work/agent" "$@"; }
+echo "node-ip: 127.0.0.1" >"$work/agent.yaml"
+agent="$k3s agent --config $work/agent.yaml --server https://127.0.0.1:6443 --data-dir $work/agent"
 zeros=$(printf '%064d' 0)
-refused "a token with another CA hash is refused" "hash" agent --node-name other --token "K10$zeros::node:agents-only"
-refused "a wrong agent token is refused" "authorized" agent --node-name other --token "K10$hash::node:wrong"
+refused "a token with another CA hash is refused" "hash" $agent --node-name other --token "K10$zeros::node:agents-only"
+refused "a wrong agent token is refused" "authorized" $agent --node-name other --token "K10$hash::node:wrong"
 cp /etc/rancher/node/password "$work/password"
 echo wrong >/etc/rancher/node/password
-refused "another node of the same name is refused" "password" agent --node-name $name --token "K10$hash::node:agents-only"
+refused "another node of the same name is refused" "password" $agent --node-name $name --token "K10$hash::node:agents-only"
 cp "$work/password" /etc/rancher/node/password
 made=$("$k3s" token create --ttl 5m 2>/dev/null | tail -n 1)
 if echo "$made" | grep -qE "^K10$hash::[a-z0-9]{6}\.[a-z0-9]{16}$"; then ok "a bootstrap token has the K10 form"; else bad "a bootstrap token has the K10 form" "$made"; fi
@@ -112,7 +113,8 @@ kind: Service
 metadata: {name: hello}
 spec: {selector: {app: hello}, ports: [{port: 80, targetPort: 8080}]}
 EOF
-k apply -f "$work/pod.yaml" >"$work/apply" 2>&1 || bad "apply" "$(cat "$work/apply")"
+# The namespace's default account appears a moment after the node.
+until_ok k apply -f "$work/pod.yaml" || bad "apply" "$(k apply -f "$work/pod.yaml" 2>&1)"
 running() { k get pod hello -o 'jsonpath={.status.phase}' | grep -qx Running; }
 if until_ok running; then ok "a pod is Running"; else bad "a pod is Running" "$(k describe pod hello | tail -n 8)"; fi
 ip=$(k get pod hello -o 'jsonpath={.status.podIP}')

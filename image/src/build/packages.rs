@@ -96,6 +96,7 @@ impl Builder<'_> {
                 path: path.clone(),
                 sha256: digest::of_file(path)?,
                 len,
+                prepared: Some(path.with_file_name("data")).filter(|data| data.is_dir()),
             }));
         }
         if k3s.stand_in {
@@ -127,6 +128,7 @@ impl Builder<'_> {
             path,
             sha256: *sha256,
             len,
+            prepared: None,
         }))
     }
 

@@ -1,11 +1,16 @@
 //! What lies in the root: packages, the few files that maintainer scripts would have made, and
 //! what the recipe adds.
 
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
 use holdfast_core::image::SERVICES_JSON;
 
 use super::tree::{Data, Node, Tree};
 use crate::{
-    digest::Digest,
+    digest::{self, Digest},
     error::{Error, IoContext, Result},
     modules::Module,
     pack::{Pack, Slice},
@@ -28,11 +33,50 @@ const EMPTY_DIRS: [&str; 10] = [
 /// Where init looks for the modules that it loads once the root is mounted.
 const MODULE_LIST: &str = "usr/lib/holdfast/modules.list";
 
+/// Where a k3s finds what it would otherwise unpack on its first start.
+const K3S_PREPARED: &str = "usr/lib/k3s/data";
+
 /// A k3s binary and what stands for its content.
 pub(crate) struct K3sBinary {
-    pub(crate) path: std::path::PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) sha256: Digest,
     pub(crate) len: u64,
+    /// What it would unpack on its first start, as a folder.
+    pub(crate) prepared: Option<PathBuf>,
+}
+
+/// A file of the host whose name says nothing about its content.
+fn host_file(path: &Path) -> Result<Data> {
+    let len = std::fs::metadata(path).at("read", path)?.len();
+    Ok(slice(path, &digest::of_file(path)?, len))
+}
+
+fn slice(path: &Path, digest: &Digest, len: u64) -> Data {
+    Data::Slice(Slice { file: path.to_owned().into(), key: digest.to_string().into(), offset: 0, len })
+}
+
+/// Adds the folder `from` of the host at `to`; modes become 755 and 644.
+fn add_folder(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
+    for entry in std::fs::read_dir(from).at("read", from)? {
+        let entry = entry.at("read", from)?;
+        let (path, kind) = (entry.path(), entry.file_type().at("read", from)?);
+        let name = entry.file_name().into_string().map_err(|name| {
+            Error::build(from.display().to_string(), format!("holds a name that is not UTF-8: {name:?}"))
+        })?;
+        let to = format!("{to}/{name}");
+        if kind.is_dir() {
+            tree.dir(&to, 0o755);
+            add_folder(tree, &path, &to)?;
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(&path).at("read", &path)?;
+            tree.link(&to, &target.to_string_lossy());
+        } else {
+            let mode = entry.metadata().at("read", &path)?.permissions().mode();
+            let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
+            tree.insert(&to, Node::File { mode, data: host_file(&path)? });
+        }
+    }
+    Ok(())
 }
 
 /// Everything that is in the root.
@@ -61,13 +105,10 @@ pub(crate) fn tree(inputs: &Inputs<'_>) -> Result<Tree> {
     skeleton(&mut tree, inputs.recipe)?;
     modules(&mut tree, inputs.kernel_release, inputs.late_modules);
     if let Some(k3s) = inputs.k3s {
-        let slice = Slice {
-            file: k3s.path.clone().into(),
-            key: k3s.sha256.to_string().into(),
-            offset: 0,
-            len: k3s.len,
-        };
-        tree.program("usr/bin/k3s", Data::Slice(slice));
+        tree.program("usr/bin/k3s", slice(&k3s.path, &k3s.sha256, k3s.len));
+        if let Some(prepared) = &k3s.prepared {
+            add_folder(&mut tree, prepared, K3S_PREPARED)?;
+        }
     }
     recipe_files(&mut tree, inputs.recipe)?;
     tree.check()?;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use holdfast_core::ipc::{BootInfo, Devices, InitReply, InitRequest};
-use holdfast_core::slots::{Record, Slot, State, Target};
+use holdfast_core::slots::{Code, Record, Slot, State, Target};
 use holdfast_core::status::{BootStatus, SlotName, SlotStatus};
 
 use crate::record::RecordStore;
@@ -188,7 +188,12 @@ fn boot_reason(record: &Record) -> String {
             record.slot(before).reason
         );
     }
-    record.last_reason().to_string()
+    let last = record.last_reason();
+    if last.code == Code::OTHER_GOOD {
+        let left = record.preferred();
+        return format!("{last}: slot {left} {}", record.slot(left).reason);
+    }
+    last.to_string()
 }
 
 #[cfg(test)]
@@ -216,5 +221,22 @@ mod tests {
         record.choose_start([4; 16], Excluded::default()).unwrap();
         assert_eq!(boot_reason(&record), "preferred slot");
         assert_eq!(slots(&record)[1].state, "bad");
+    }
+
+    #[test]
+    fn a_slot_that_does_not_stay_up_is_named() {
+        let mut record = Record::factory([1; 32], 1);
+        record.choose_start([1; 16], Excluded::default()).unwrap();
+        record.begin_write(Slot::B).unwrap();
+        record.install(Slot::B, [2; 32], 2, 1).unwrap();
+        record.choose_start([2; 16], Excluded::default()).unwrap();
+        record.commit(&[2; 16], &[2; 32]).unwrap();
+        for id in 3..7 {
+            record.choose_start([id; 16], Excluded::default()).unwrap();
+        }
+        assert_eq!(
+            boot_reason(&record),
+            "the other good slot: slot b did not stay up in 3 starts"
+        );
     }
 }

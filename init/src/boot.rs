@@ -253,7 +253,9 @@ fn make_var(
         }
     };
     let trial = matches!(mode, Mode::Trial(_));
-    if !trial && let Err(error) = grow::last_partition(disk) {
+    if mode == Mode::Good
+        && let Err(error) = grow::last_partition(disk)
+    {
         notes.push(format!("partition table: {error:#}"));
     }
     let partition = disk
@@ -287,7 +289,7 @@ fn make_var(
             fs::write("/run/machine-id", format!("{id}\n"))?;
         }
     }
-    if outcome == var::Outcome::Disk(false) && !trial {
+    if outcome == var::Outcome::Disk(false) && mode == Mode::Good {
         match var::grow(device) {
             Ok(true) => kmsg::notice("/var grown to the disk's end"),
             Ok(false) => {}

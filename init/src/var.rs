@@ -160,6 +160,8 @@ pub fn execute(
 }
 
 fn mount(device: &Path) -> Result<()> {
+    // The initramfs has no such directory; a read-only root does.
+    let _ = std::fs::create_dir_all("/var");
     let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV;
     mounts::mount_at(
         device,

@@ -16,7 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long a node may take to accept a connection over the mesh.
 const DIAL: Duration = Duration::from_secs(5);
@@ -24,6 +24,9 @@ const DIAL: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(180);
 /// Endpoints are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
+/// The peers are computed anew this often without a change: other lighthouses' names may resolve
+/// to something else.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The running member.
 #[derive(Clone)]
@@ -113,24 +116,25 @@ impl MeshLink {
     pub async fn keep(self, registry: Arc<Registry>, own: PublicKey) -> LighthouseError {
         let mut changes = registry.watch();
         let mut told = vec![];
+        let mut due = Instant::now();
         loop {
-            let wanted = peers(&registry, &own, &self.addresses).await;
-            if wanted != told {
-                match self.handle.set_peers(&wanted) {
-                    Ok(_) => tracing::info!(peers = wanted.len(), "mesh peers set"),
-                    Err(error) => tracing::error!(%error, "the mesh refuses its peers"),
+            if changes.has_changed().unwrap_or(false) || Instant::now() >= due {
+                changes.mark_unchanged();
+                due = Instant::now() + AGAIN;
+                let wanted = peers(&registry, &own, &self.addresses).await;
+                if wanted != told {
+                    match self.handle.set_peers(&wanted) {
+                        Ok(_) => tracing::info!(peers = wanted.len(), "mesh peers set"),
+                        Err(error) => tracing::error!(%error, "the mesh refuses its peers"),
+                    }
+                    told = wanted;
                 }
-                told = wanted;
             }
-            let waited = tokio::select! {
+            tokio::select! {
                 ended = self.handle.stopped() => return LighthouseError::Mesh(ended.to_string()),
-                changed = changes.changed() => changed.is_ok(),
-                () = tokio::time::sleep(LOOK) => true,
-            };
-            if !waited {
-                return LighthouseError::Mesh("the registry is gone".into());
+                Ok(()) = changes.changed() => changes.mark_changed(),
+                () = tokio::time::sleep(LOOK) => self.look(&registry).await,
             }
-            self.look(&registry).await;
         }
     }
 

@@ -79,10 +79,10 @@ exe=$(readlink /proc/$server/exe)
 case $exe in *"/data/"*"/bin/"*) ok "it runs from an unpacked tree: $exe" ;; *) bad "it runs from an unpacked tree" "$exe" ;; esac
 [ -e "$(readlink -f $data/data/current)" ] && ok "data/current points at it" || bad "data/current points at it"
 check "k3s.yaml has the mode asked for" sh -c "stat -c %a /etc/rancher/k3s/k3s.yaml | grep -qx 640"
-check "kubelet.kubeconfig reads its own node" k --kubeconfig $data/agent/kubelet.kubeconfig get node $name
-check "the node has its label" sh -c "$k3s kubectl get node $name -o 'jsonpath={.metadata.labels.holdfast\.test/site}' | grep -qx here"
+check "kubelet.kubeconfig reads its own node" until_ok k --kubeconfig $data/agent/kubelet.kubeconfig get node $name
+check "the node has its label" until_ok sh -c "$k3s kubectl get node $name -o 'jsonpath={.metadata.labels.holdfast\.test/site}' | grep -qx here"
 check "the node password is on disk" test -s /etc/rancher/node/password
-check "the cluster keeps its hash" k -n kube-system get secret $name.node-password.k3s
+check "the cluster keeps its hash" until_ok k -n kube-system get secret $name.node-password.k3s
 
 k get --raw /cacerts >"$work/ca.pem" 2>/dev/null
 hash=$(sha256sum <"$work/ca.pem" | cut -d' ' -f1)

@@ -78,6 +78,8 @@ func kubeletArgs(c *config.Config, d paths.Dirs, cluster *supervisor.ClusterConf
 		"--pod-manifest-path=" + d.Agent("pod-manifests"),
 		"--read-only-port=0",
 		"--serialize-image-pulls=false",
+		// The default lies below /usr, which a read-only root does not allow.
+		"--volume-plugin-dir=/var/lib/kubelet/volumeplugins",
 		"--tls-cert-file=" + d.Agent("serving-kubelet.crt"),
 		"--tls-private-key-file=" + d.Agent("serving-kubelet.key"),
 	}

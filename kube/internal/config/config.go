@@ -21,8 +21,6 @@ type Config struct {
 	NodeName string
 	// NodeIPs are the node's addresses, the first of each family counts.
 	NodeIPs []netip.Addr
-	// NodeExternalIPs are put on the Node as ExternalIP.
-	NodeExternalIPs []netip.Addr
 	// FlannelIface must exist before the node starts.
 	FlannelIface string
 	// Token and AgentToken as given; TokenFile and AgentTokenFile are read.
@@ -45,16 +43,11 @@ type Config struct {
 	ClusterDomain string
 	// ClusterInit asks for embedded etcd that others may join.
 	ClusterInit bool
-	// ClusterReset makes the datastore a cluster of one; RestorePath replaces it
-	// with a snapshot first.
-	ClusterReset bool
-	RestorePath  string
 	// Disable are packaged components, checked against k3s's list.
 	Disable []string
 	// Snapshots of etcd.
 	SnapshotDir, SnapshotName string
 	SnapshotRetention         int
-	SnapshotCompress          bool
 	// Kubeconfig and its mode, as k3s writes it for the administrator.
 	Kubeconfig     string
 	KubeconfigMode fs.FileMode
@@ -129,7 +122,6 @@ func validate(s Source, r *raw) (*Config, error) {
 		AgentToken:        v.secret("agent-token"),
 		Server:            v.server(),
 		NodeIPs:           v.addrs("node-ip"),
-		NodeExternalIPs:   v.addrs("node-external-ip"),
 		BindAddress:       v.addr("bind-address"),
 		AdvertiseAddress:  v.addr("advertise-address"),
 		Port:              v.number("https-listen-port", 6443, 1, 65535),
@@ -139,13 +131,10 @@ func validate(s Source, r *raw) (*Config, error) {
 		ClusterDNS:        v.addrs("cluster-dns"),
 		ClusterDomain:     r.text("cluster-domain", "cluster.local"),
 		ClusterInit:       r.bool("cluster-init"),
-		ClusterReset:      r.bool("cluster-reset"),
-		RestorePath:       r.text("cluster-reset-restore-path", ""),
 		Disable:           v.disable(),
 		SnapshotDir:       r.text("etcd-snapshot-dir", ""),
 		SnapshotName:      r.text("etcd-snapshot-name", "etcd-snapshot"),
 		SnapshotRetention: v.number("etcd-snapshot-retention", 5, 0, 1000),
-		SnapshotCompress:  r.bool("etcd-snapshot-compress"),
 		Kubeconfig:        r.text("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml"),
 		KubeconfigMode:    v.mode("write-kubeconfig-mode", 0o600),
 		SecretsEncryption: r.bool("secrets-encryption"),

@@ -50,13 +50,12 @@ func init() {
 	// Node and both commands.
 	add(text, true, works, `token=K3S_TOKEN token-file=K3S_TOKEN_FILE server=K3S_URL data-dir=K3S_DATA_DIR
 		node-name=K3S_NODE_NAME resolv-conf=K3S_RESOLV_CONF flannel-iface pause-image snapshotter bind-address`)
-	add(list, true, works, `node-ip node-label node-taint kubelet-arg kube-proxy-arg node-external-ip`)
+	add(list, true, works, `node-ip node-label node-taint kubelet-arg kube-proxy-arg`)
 	add(boolean, true, works, `prefer-bundled-bin debug protect-kernel-defaults`)
 	add(boolean, true, ignored, `alsologtostderr disable-default-registry-endpoint enable-pprof nonroot-devices with-node-id`)
-	add(list, true, ignored, `airgap-extra-registry node-internal-dns node-external-dns`)
-	add(text, true, ignored, `log vmodule lb-server-port private-registry system-default-registry
+	add(list, true, ignored, `airgap-extra-registry node-external-ip node-internal-dns node-external-dns`)
+	add(text, true, ignored, `v log vmodule lb-server-port private-registry system-default-registry
 		image-credential-provider-bin-dir image-credential-provider-config default-runtime`)
-	add(text, true, works, `v`)
 	add(text, true, refused, `container-runtime-endpoint image-service-endpoint flannel-conf flannel-cni-conf
 		vpn-auth vpn-auth-file`)
 	add(boolean, true, refused, `docker rootless selinux disable-apiserver-lb`)
@@ -66,22 +65,22 @@ func init() {
 		advertise-address https-listen-port cluster-domain
 		write-kubeconfig=K3S_KUBECONFIG_OUTPUT write-kubeconfig-mode=K3S_KUBECONFIG_MODE
 		service-node-port-range flannel-backend egress-selector-mode etcd-snapshot-dir etcd-snapshot-name
-		etcd-snapshot-retention cluster-reset-restore-path`)
+		etcd-snapshot-retention`)
 	add(list, false, works, `tls-san cluster-cidr service-cidr cluster-dns disable kube-apiserver-arg
 		kube-controller-manager-arg kube-scheduler-arg etcd-arg`)
 	add(boolean, false, works, `cluster-init=K3S_CLUSTER_INIT disable-network-policy disable-kube-proxy
-		disable-helm-controller disable-cloud-controller etcd-disable-snapshots etcd-snapshot-compress
-		secrets-encryption cluster-reset etcd-expose-metrics`)
+		disable-helm-controller disable-cloud-controller secrets-encryption`)
 	add(text, false, ignored, `write-kubeconfig-group advertise-port default-local-storage-path servicelb-namespace
 		helm-job-image etcd-snapshot-schedule-cron etcd-snapshot-reconcile-interval secrets-encryption-provider`)
 	add(boolean, false, ignored, `tls-san-security flannel-ipv6-masq flannel-external-ip embedded-registry
-		supervisor-metrics`)
+		supervisor-metrics etcd-disable-snapshots etcd-snapshot-compress etcd-expose-metrics`)
 	add(list, false, ignored, `kube-cloud-controller-manager-arg`)
 	add(text, false, refused, `datastore-endpoint datastore-cafile datastore-certfile datastore-keyfile
 		etcd-s3-endpoint etcd-s3-endpoint-ca etcd-s3-access-key etcd-s3-secret-key etcd-s3-session-token
 		etcd-s3-bucket etcd-s3-bucket-lookup-type etcd-s3-region etcd-s3-folder etcd-s3-proxy
-		etcd-s3-config-secret etcd-s3-timeout etcd-s3-retention`)
-	add(boolean, false, refused, `etcd-s3 etcd-s3-skip-ssl-verify etcd-s3-insecure kine-tls
+		etcd-s3-config-secret etcd-s3-timeout etcd-s3-retention
+		cluster-reset-restore-path`)
+	add(boolean, false, refused, `etcd-s3 etcd-s3-skip-ssl-verify etcd-s3-insecure kine-tls cluster-reset
 		disable-agent disable-apiserver disable-controller-manager disable-scheduler disable-etcd`)
 }
 

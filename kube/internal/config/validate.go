@@ -171,9 +171,6 @@ func (v *validator) cluster(c *Config) {
 			v.fail("cluster-dns", ip.String(), "does not lie in service-cidr")
 		}
 	}
-	if c.RestorePath != "" && !c.ClusterReset {
-		v.fail("cluster-reset-restore-path", c.RestorePath, "is only used together with cluster-reset")
-	}
 }
 
 // nth is the address n steps above a network's own.

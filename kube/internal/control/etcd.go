@@ -50,7 +50,6 @@ func StartEtcd(ctx context.Context, c *config.Config, d paths.Dirs, nodeIPs []ne
 	e.PeerTLSInfo.KeyFile = d.TLS("etcd", "peer-server-client.key")
 	e.PeerTLSInfo.TrustedCAFile = d.TLS("etcd", "peer-ca.crt")
 	e.PeerTLSInfo.ClientCertAuth = true
-	e.ForceNewCluster = c.ClusterReset
 	e.LogLevel = "error"
 	// k3s's own figures: room for slow disks and home uplinks.
 	e.TickMs, e.ElectionMs = 500, 5000

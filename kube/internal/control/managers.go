@@ -45,6 +45,7 @@ func RunControllerManager(ctx context.Context, c *config.Config, d paths.Dirs) e
 		"--cluster-signing-legacy-unknown-cert-file=" + d.TLS("server-ca.crt"),
 		"--cluster-signing-legacy-unknown-key-file=" + d.TLS("server-ca.key"),
 		"--controllers=*,tokencleaner",
+		"--flex-volume-plugin-dir=/var/lib/kubelet/volumeplugins",
 		"--kubeconfig=" + kubeconfig,
 		noElection,
 		"--profiling=false",

@@ -1,7 +1,9 @@
 //! `holdfast vm`: machines on this computer, for trying things.
 
+mod follow;
 mod hold;
 mod run;
+mod tail;
 
 use crate::app::{App, print_line};
 use crate::exit::Exit;
@@ -10,7 +12,6 @@ use crate::vms::Vms;
 use crate::words::parse_duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::io::{Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -137,7 +138,7 @@ fn list(app: &App, vms: &Vms) -> Result<()> {
 }
 
 /// Waits until `condition` holds.
-fn within(limit: Duration, condition: impl Fn() -> bool) -> bool {
+fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !condition() {
         if Instant::now() > deadline {
@@ -184,24 +185,8 @@ fn stop(app: &App, args: &StopArgs) -> Result<()> {
 
 fn console(args: &ConsoleArgs) -> Result<()> {
     let record = args.named.vms()?.known(&args.named.name)?;
-    let path = &record.console;
-    let mut file =
-        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut at = 0;
-    loop {
-        // Asked before reading, so that the last words are still shown.
-        let on = record.on();
-        let mut bytes = Vec::new();
-        file.seek(std::io::SeekFrom::Start(at))
-            .and_then(|_| file.read_to_end(&mut bytes))
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        at += bytes.len() as u64;
-        let mut out = std::io::stdout();
-        if out.write_all(&bytes).and_then(|()| out.flush()).is_err() || !args.follow || !on {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    follow::console(&record, args.follow);
+    Ok(())
 }
 
 fn remove(app: &App, args: &Named) -> Result<()> {

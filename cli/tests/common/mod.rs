@@ -45,7 +45,8 @@ impl Operator {
             .env_clear()
             .env("HOLDFAST_PASSPHRASE", "correct horse")
             .env("HOLDFAST_CLUSTER", &self.cluster)
-            .env("XDG_STATE_HOME", self.dir.path())
+            .env("XDG_STATE_HOME", self.dir.path().join("state"))
+            .env("PATH", "/usr/bin:/bin")
             .stdin(Stdio::null());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);

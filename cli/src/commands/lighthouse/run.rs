@@ -4,6 +4,7 @@ use super::LighthouseConfig;
 use crate::app::App;
 use anyhow::{Context as _, Result};
 use holdfast_lighthouse::{Config, Lighthouse};
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +50,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let mut terms = signal(SignalKind::terminate()).context("cannot watch for signals")?;

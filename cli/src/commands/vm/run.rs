@@ -1,6 +1,7 @@
 //! `holdfast vm run`.
 
-use super::{Place, hold, within};
+use super::tail::Tail;
+use super::{Place, follow, hold, within};
 use crate::app::App;
 use crate::exit::Exit;
 use crate::vms::{Stamp, VmRecord, Vms};
@@ -135,8 +136,16 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         holder: None,
         qemu: None,
     };
-    if args.detach {
-        return detach(app, &vms, &record, &args);
+    if !args.hold {
+        let tail = Tail::from_end(&record.console);
+        let record = spawn_holder(&vms, &record, &args)?;
+        return if args.detach {
+            app.print(&record, || {
+                format!("{0} is on. `holdfast vm console {0} -f` shows its console, `holdfast vm stop {0}` ends it.", record.name)
+            })
+        } else {
+            follow::attached(app, &record, tail)
+        };
     }
     let mut spec = MachineSpec::new(&record.name)
         .image(&record.image)
@@ -153,11 +162,11 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         spec = spec.accel(Accel::Tcg);
     }
     let copy = args.console.as_deref().map(absolute).transpose()?;
-    hold::hold(app, &vms, record, spec, copy.as_deref(), !args.hold)
+    hold::hold(&vms, record, spec, copy.as_deref())
 }
 
 /// Starts this program once more to hold the machine, and waits until it is on.
-fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
+fn spawn_holder(vms: &Vms, record: &VmRecord, args: &Args) -> Result<VmRecord> {
     crate::files::make_private_dir(&vms.dir(&record.name))?;
     let log = vms.dir(&record.name).join("holder.log");
     let out =
@@ -188,7 +197,7 @@ fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
     if args.no_kvm {
         command.arg("--no-kvm");
     }
-    // A group of its own: this terminal's Ctrl-C is not meant for it.
+    // A group of its own: this terminal's Ctrl-C would end QEMU at once.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -197,24 +206,15 @@ fn detach(app: &App, vms: &Vms, record: &VmRecord, args: &Args) -> Result<()> {
     let mut child = command
         .spawn()
         .context("cannot start the machine's holder")?;
-    let ended = std::cell::Cell::new(false);
-    let child_ended = std::cell::RefCell::new(&mut child);
+    let mut ended = false;
     let up = within(POWER_ON, || {
-        ended.set(!matches!(child_ended.borrow_mut().try_wait(), Ok(None)));
-        ended.get()
-            || vms
-                .read(&record.name)
-                .ok()
-                .flatten()
-                .is_some_and(|r| r.on())
+        ended = !matches!(child.try_wait(), Ok(None));
+        ended || matches!(vms.read(&record.name), Ok(Some(r)) if r.on())
     });
-    if ended.get() || !up {
+    if ended || !up {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
-        let said = said.trim().trim_start_matches("holdfast: ").to_string();
+        let said = said.trim().trim_start_matches("holdfast: ");
         return Err(Exit::Failed.error(format!("{} did not start: {said}", record.name)));
     }
-    let record = vms.known(&record.name)?;
-    app.print(&record, || {
-        format!("{0} is on. `holdfast vm console {0} -f` shows its console, `holdfast vm stop {0}` ends it.", record.name)
-    })
+    vms.known(&record.name)
 }

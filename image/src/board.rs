@@ -44,6 +44,8 @@ struct Raw {
     modules: RawModules,
     #[serde(default)]
     watchdog: Option<RawWatchdog>,
+    #[serde(default)]
+    trial_seconds: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +106,8 @@ pub struct Board {
     pub watchdog: Watchdog,
     /// After how many seconds it fires.
     pub watchdog_seconds: u16,
+    /// How long a trial may take, if not init's own default.
+    pub trial_seconds: Option<u32>,
     /// The file as it is, for the node.
     pub text: String,
 }
@@ -170,6 +174,7 @@ impl Board {
                 (kind, seconds)
             }
         };
+        let trial_seconds = source.trial_seconds(raw.trial_seconds.as_ref())?;
         let mut kernel_args: Vec<String> =
             raw.console.iter().map(|c| format!("console={c}")).collect();
         kernel_args.extend(raw.kernel.args.into_iter().map(Spanned::into_inner));
@@ -186,6 +191,7 @@ impl Board {
             late_modules: raw.modules.late,
             watchdog,
             watchdog_seconds,
+            trial_seconds,
             text: text.to_owned(),
         })
     }
@@ -251,6 +257,12 @@ seconds = 60
         let e = error("seconds = 60", "seconds = 5");
         assert!(
             e.starts_with("boards/x.toml:15: ") && e.contains("between 10 and 600"),
+            "{e}"
+        );
+        let e = error("arch =", "trial_seconds = 7201\narch =");
+        assert!(
+            e.starts_with("boards/x.toml:2: trial_seconds: 7201")
+                && e.contains("between 20 and 7200"),
             "{e}"
         );
         let e = error("\"EFI/", "\"/EFI/");

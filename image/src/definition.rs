@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range, path::Path};
 
+use toml::Spanned;
+
 /// A definition file says something that cannot be used.
 #[derive(Debug)]
 pub struct DefinitionError {
@@ -20,6 +22,10 @@ impl fmt::Display for DefinitionError {
         }
     }
 }
+
+/// How long a trial may take, in seconds; init reads the same bounds (`init/src/cmdline.rs`) and
+/// ignores what lies outside, so that a slip here would silently become its default.
+pub(crate) const TRIAL_SECONDS: std::ops::RangeInclusive<u32> = 20..=7200;
 
 /// A definition file while it is being checked.
 pub(crate) struct Source<'a> {
@@ -67,5 +73,36 @@ impl Source<'_> {
             line,
             message: message.into(),
         }
+    }
+
+    /// The optional `trial_seconds` of a board or recipe, within [`TRIAL_SECONDS`].
+    pub(crate) fn trial_seconds(
+        &self,
+        value: Option<&Spanned<u32>>,
+    ) -> Result<Option<u32>, DefinitionError> {
+        match value {
+            Some(bad) if !TRIAL_SECONDS.contains(bad.get_ref()) => {
+                let message = format!(
+                    "trial_seconds: {} must be between {} and {}",
+                    bad.get_ref(),
+                    TRIAL_SECONDS.start(),
+                    TRIAL_SECONDS.end()
+                );
+                Err(self.error(Some(bad.span()), message))
+            }
+            other => Ok(other.map(|v| *v.get_ref())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The builder does not link init; its source still has to say the same.
+    #[test]
+    fn init_knows_the_same_bounds() {
+        let bounds = format!("{}..={}", TRIAL_SECONDS.start(), TRIAL_SECONDS.end());
+        assert!(include_str!("../../init/src/cmdline.rs").contains(&bounds));
     }
 }

@@ -35,6 +35,8 @@ struct Raw {
     #[serde(default)]
     kernel_args: Vec<Spanned<String>>,
     #[serde(default)]
+    trial_seconds: Option<Spanned<u32>>,
+    #[serde(default)]
     file: Vec<RawFile>,
     #[serde(default)]
     link: Vec<RawLink>,
@@ -149,6 +151,8 @@ pub struct Recipe {
     pub modules: Vec<String>,
     /// Kernel arguments after the board's.
     pub kernel_args: Vec<String>,
+    /// How long a trial may take, if not what the board says.
+    pub trial_seconds: Option<u32>,
     /// Files to add.
     pub files: Vec<File>,
     /// Symbolic links to add: path, target.
@@ -219,6 +223,7 @@ impl Recipe {
             remove: BTreeSet::new(),
             modules: Vec::new(),
             kernel_args: Vec::new(),
+            trial_seconds: None,
             files: Vec::new(),
             links: Vec::new(),
             dirs: Vec::new(),
@@ -257,6 +262,8 @@ impl Recipe {
             );
             return Err(source.error(Some(bad.span()), message).into());
         }
+        let trial = source.trial_seconds(raw.trial_seconds.as_ref())?;
+        self.trial_seconds = trial.or(self.trial_seconds);
         for path in raw.remove {
             self.remove
                 .insert(inside("remove", path.get_ref(), path.span(), source)?);
@@ -378,11 +385,11 @@ mod tests {
 
     #[test]
     fn a_recipe_adds_to_the_one_it_extends() {
-        let top = "description = \"t\"\nextends = \"base\"\npackages = [\"socat\"]\n\
+        let top = "description = \"t\"\nextends = \"base\"\ntrial_seconds = 90\npackages = [\"socat\"]\n\
                    [[service]]\nname = \"echo\"\nexec = [\"/usr/bin/socat\"]\n\
                    [k3s]\nversion = \"v1\"\n[k3s.amd64]\nurl = \"u\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
         let recipe = read(&[("base.toml", BASE), ("top.toml", top)], "top.toml").unwrap();
-        assert_eq!(recipe.name, "top");
+        assert_eq!((recipe.name.as_str(), recipe.trial_seconds), ("top", Some(90)));
         assert_eq!(
             recipe.packages.iter().collect::<Vec<_>>(),
             ["e2fsprogs", "socat"]
@@ -415,6 +422,11 @@ mod tests {
         );
         let e = one("extends = \"r\"");
         assert!(e.contains("extends itself"), "{e}");
+        let e = one("trial_seconds = 5");
+        assert!(
+            e.starts_with("r.toml:2: trial_seconds: 5") && e.contains("between 20 and 7200"),
+            "{e}"
+        );
         let e = one("[[file]]\npath = \"/etc/../x\"\ncontent = \"\"");
         assert!(e.starts_with("r.toml:3: file.path"), "{e}");
         let e = one("[[service]]\nname = \"Echo\"\nexec = []");

@@ -84,6 +84,8 @@ impl Builder<'_> {
         args.push(format!("holdfast.roothash={}", root.root_hash));
         args.push(format!("holdfast.rootlen={}", root.fs_len));
         args.push("holdfast.rootfs=squashfs".to_owned());
+        let trial = request.recipe.trial_seconds.or(request.board.trial_seconds);
+        args.extend(trial.map(|seconds| format!("holdfast.trial={seconds}")));
         let os_release = format!(
             "ID=holdfast\nNAME=Holdfast\nPRETTY_NAME=\"Holdfast {0}\"\nVERSION_ID=\"{0}\"\nIMAGE_ID={1}\n",
             request.version, request.recipe.name

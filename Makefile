@@ -46,6 +46,6 @@ bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes mac
 	@scripts/bench-boot
 
 conformance: ## k3s's contract, checked against K3S=PATH (default: the stand-in)
-	@kube/conformance/run $(K3S)
+	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
 .PHONY: help setup build cli node demo test test-long check bench-image bench-boot conformance

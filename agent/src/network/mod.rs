@@ -108,6 +108,10 @@ impl Network {
         let links = self.netlink.links().await?;
         tasks.retain(|name, task| links.iter().any(|l| l.name == *name && l.index == task.index));
         for link in links {
+            // nobody else brings it up, and what runs on the node (etcd) binds to it
+            if link.name == "lo" && !link.up {
+                self.netlink.up(link.index, None).await?;
+            }
             let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else { continue };
             if !link.up {
                 accept_advertisements(&link.name);

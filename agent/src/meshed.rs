@@ -16,8 +16,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often sessions are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often sessions are looked at, with one and without.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
+/// How often a name that does not resolve is looked up again.
+const RESOLVE: Duration = Duration::from_secs(2);
 /// Without a session for so long, a lighthouse's next address is tried.
 const NEXT_ADDRESS: Duration = Duration::from_secs(20);
 
@@ -136,7 +138,7 @@ async fn turn(turns: &mut BTreeMap<MeshKey, Turn>, l: &Lighthouse, session: bool
     let turn = turns.get_mut(&l.mesh_key)?;
     if session {
         turn.since = Instant::now();
-    } else if turn.resolved.is_none() || turn.since.elapsed() >= NEXT_ADDRESS {
+    } else if turn.since.elapsed() >= if turn.resolved.is_some() { NEXT_ADDRESS } else { RESOLVE } {
         if turn.resolved.is_some() || l.udp.len() > 1 {
             turn.at = (turn.at + 1) % l.udp.len();
         }
@@ -233,7 +235,7 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
             changed = changes.changed() => {
                 if changed.is_err() { return anyhow::anyhow!("the state is gone"); }
             }
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(if up { LOOK.0 } else { LOOK.1 }) => {}
         }
     }
 }

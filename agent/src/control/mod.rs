@@ -45,8 +45,13 @@ pub async fn listen(node: Arc<Node>) {
 }
 
 async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
-    let mut pauses = Backoff::secs(1, 10);
+    let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    let mut mesh = node.mesh.subscribe();
     loop {
+        // The address comes with the mesh.
+        if mesh.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         match TcpListener::bind(at).await {
             Ok(listener) => {
                 pauses.reset();

@@ -151,9 +151,17 @@ impl Node {
     /// # Errors
     /// The command cannot be run.
     pub fn upgrade(&mut self, bundle: &Built) -> Result<crate::Outcome> {
-        self.holdfast.try_run([
-            "upgrade", &self.name, &bundle.bundle.to_string_lossy(), "--wait",
-        ])
+        self.upgrade_with(bundle, &[])
+    }
+
+    /// As [`Node::upgrade`], with more options.
+    ///
+    /// # Errors
+    /// The command cannot be run.
+    pub fn upgrade_with(&mut self, bundle: &Built, more: &[&str]) -> Result<crate::Outcome> {
+        let file = bundle.bundle.to_string_lossy();
+        self.holdfast
+            .try_run(["upgrade", &self.name, &file, "--wait"].iter().chain(more).copied())
     }
 
     /// Pulls the plug.

@@ -1,6 +1,7 @@
 //! A server: k3s is Ready, a pod runs, an ordinary user's kubectl reaches it through the
 //! lighthouse; after a reboot the node is let in again and the pod runs on.
 
+use anyhow::Context as _;
 use holdfast_tests::{Lab, Story, until};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ spec:
 #[test]
 fn runs_k3s_to_ready_and_a_pod_and_survives_a_reboot() -> Story {
     let lab = Lab::new("runs_k3s")?;
-    let stand_in = format!("stand-in={}", std::env::var("HOLDFAST_KUBE")?);
+    let kube = std::env::var("HOLDFAST_KUBE").context("HOLDFAST_KUBE: see scripts/test")?;
+    let stand_in = format!("stand-in={kube}");
     let image = lab.build_with("kube", "1.0.0", &["--k3s", &stand_in])?;
     let seed = lab.seed("s1", "server", &[])?;
     let mut node = holdfast_tests::Node::with(&lab, "s1", &image, Some(&seed), |spec| {
@@ -28,9 +30,12 @@ fn runs_k3s_to_ready_and_a_pod_and_survives_a_reboot() -> Story {
     let manifest = lab.dir().join("pod.yaml");
     std::fs::write(&manifest, POD)?;
     let kubectl = |args: &[&str]| {
-        lab.holdfast.run(["kubectl", "--"].iter().chain(args).copied())
+        lab.holdfast.run(["kubectl", "--kubectl", &kube, "--"].iter().chain(args).copied())
     };
-    kubectl(&["apply", "-f", &manifest.to_string_lossy()])?;
+    // Ready comes before the default service account is there
+    until("the pod is taken", Duration::from_secs(120), || {
+        kubectl(&["apply", "-f", &manifest.to_string_lossy()]).is_ok()
+    })?;
     let running = || {
         kubectl(&["get", "pod", "hello", "-o", "jsonpath={.status.phase}"])
             .is_ok_and(|phase| phase == "Running")

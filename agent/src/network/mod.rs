@@ -105,13 +105,10 @@ impl Network {
         tasks: &mut BTreeMap<String, Task>,
         events: &mpsc::Sender<Event>,
     ) -> anyhow::Result<()> {
+        self.raise_loopback().await;
         let links = self.netlink.links().await?;
         tasks.retain(|name, task| links.iter().any(|l| l.name == *name && l.index == task.index));
         for link in links {
-            // nobody else brings it up, and what runs on the node (etcd) binds to it
-            if link.name == "lo" && !link.up {
-                self.netlink.up(link.index, None).await?;
-            }
             let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else { continue };
             if !link.up {
                 accept_advertisements(&link.name);
@@ -128,6 +125,17 @@ impl Network {
             tasks.insert(link.name.clone(), Task { index: link.index, mode, _stop: stop });
         }
         Ok(())
+    }
+
+    /// Nobody else brings loopback up: the node's own addresses, and what k3s binds to it, need it.
+    async fn raise_loopback(&self) {
+        let raised = match self.netlink.index_of("lo").await {
+            Ok(Some(index)) => self.netlink.up(index, None).await,
+            other => other.map(drop),
+        };
+        if let Err(e) = raised {
+            tracing::warn!("loopback: {e:#}");
+        }
     }
 
     async fn start(

@@ -63,17 +63,18 @@ fn missing(f: &Facts) -> Option<String> {
         return Some("the system was not started by the loader".into());
     }
     if !f.joined {
-        return Some("the node is not in a mesh: it has not joined a cluster".into());
+        return Some("no mesh: the node has not joined a cluster".into());
     }
     if !f.handshake {
-        let why = if f.network { "none answered" } else { "no network interface has an address" };
-        return Some(format!("no mesh handshake with a lighthouse: {why}"));
+        // Short: the slot record keeps some 80 characters of a reason.
+        let why = if f.network { "no lighthouse answered" } else { "no interface has an address" };
+        return Some(format!("no mesh handshake: {why}"));
     }
     if !f.answered {
         return Some("the control server did not answer".into());
     }
     if f.wants_k3s && f.k3s != K3sState::Ready {
-        return Some(format!("k3s was Ready under the system before and is {} now", f.k3s));
+        return Some(format!("k3s was Ready before and is {} now", f.k3s));
     }
     None
 }

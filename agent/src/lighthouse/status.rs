@@ -4,7 +4,7 @@ use crate::meshed;
 use crate::node::Node;
 use anyhow::Context as _;
 use holdfast_core::signed::Signed;
-use holdfast_core::status::NodeStatus;
+use holdfast_core::status::{NodeStatus, SystemMemory};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,17 @@ fn uptime() -> u64 {
         .ok()
         .and_then(|t| t.split('.').next().and_then(|s| s.parse().ok()))
         .unwrap_or(0)
+}
+
+/// `VmRSS` in the text of a `/proc/PID/status`, in KiB.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+fn memory() -> Option<SystemMemory> {
+    let of = |path| resident(&std::fs::read_to_string(path).ok()?);
+    Some(SystemMemory { init_kib: of("/proc/1/status")?, agent_kib: of("/proc/self/status")? })
 }
 
 /// What the node says of itself now.
@@ -44,6 +55,7 @@ pub async fn account(node: &Node, counter: u64) -> anyhow::Result<NodeStatus> {
         k3s: *node.k3s.borrow(),
         k3s_info: node.image.k3s.clone(),
         handshake_age: meshed::handshake_age(node),
+        memory: memory(),
         notes,
     })
 }
@@ -93,4 +105,13 @@ async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
     let identity = doc.identity.as_ref().context("this node has no keys")?;
     client.put_status(&Signed::sign(&status, &identity.signing)?).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn resident_memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(super::resident("Name:\tx\nVmRSS:\t    5120 kB\nRssAnon:\t 12 kB\n"), Some(5120));
+        assert_eq!(super::resident("Name:\tkthreadd\n"), None);
+    }
 }

@@ -67,6 +67,7 @@ impl Network {
         let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
         let mut changes = self.netlink.changes();
         let mut before = self.wanted.borrow().seed.clone();
+        self.loopback().await;
         loop {
             changes.mark_unchanged();
             let wanted = self.wanted.borrow_and_update().clone();
@@ -95,6 +96,20 @@ impl Network {
                 // Should a message of the kernel be lost.
                 () = tokio::time::sleep(Duration::from_secs(30)) => {}
             }
+        }
+    }
+
+    /// Nobody else brings it up, and what runs on the node binds to it; the node's own mesh
+    /// address is reached over it too.
+    async fn loopback(&self) {
+        let up = async {
+            match self.netlink.index_of("lo").await? {
+                Some(index) => self.netlink.up(index, None).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(e) = up.await {
+            tracing::warn!("loopback: {e:#}");
         }
     }
 

@@ -8,7 +8,7 @@ use holdfast_core::api::NodeEntry;
 use holdfast_core::cluster::{AddressPlan, ClusterId};
 use holdfast_core::grant::{VerifiedMember, verify};
 use holdfast_core::names::{NodeName, Role};
-use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus};
+use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus, SystemMemory};
 use serde::Serialize;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -51,6 +51,8 @@ pub struct NodeView {
     pub seen: Option<u64>,
     /// Seconds since its last handshake with the lighthouse.
     pub handshake_age: Option<u64>,
+    /// What the system itself holds in memory.
+    pub memory: Option<SystemMemory>,
     /// Whether its standing connection is open.
     pub standing: bool,
     /// Its mesh socket as the lighthouse sees it.
@@ -166,6 +168,7 @@ fn empty(name: NodeName) -> NodeView {
         notes: vec![],
         seen: None,
         handshake_age: None,
+        memory: None,
         standing: false,
         endpoint: None,
         problem: None,
@@ -173,6 +176,7 @@ fn empty(name: NodeName) -> NodeView {
 }
 
 fn fill(view: &mut NodeView, status: NodeStatus) {
+    view.memory = status.memory;
     view.slot = Some(status.boot.slot);
     view.version = Some(status.boot.version);
     view.generation = Some(status.boot.generation);
@@ -342,6 +346,7 @@ mod tests {
             k3s: K3sState::None,
             k3s_info: None,
             handshake_age: None,
+            memory: None,
             notes: vec![],
         };
         NodeEntry {

@@ -184,6 +184,7 @@ mod tests {
             k3s,
             k3s_info: None,
             handshake_age: None,
+            memory: None,
             notes: vec![],
         }
     }

@@ -90,6 +90,15 @@ impl std::fmt::Display for K3sState {
     }
 }
 
+/// Resident memory (`VmRSS` of `/proc/PID/status`, proc(5)) of what Holdfast runs on a node, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemMemory {
+    /// PID 1.
+    pub init_kib: u64,
+    /// The agent.
+    pub agent_kib: u64,
+}
+
 /// A node's account of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -114,6 +123,9 @@ pub struct NodeStatus {
     pub k3s_info: Option<K3sInfo>,
     /// Seconds since the last handshake with a lighthouse; none: never.
     pub handshake_age: Option<u64>,
+    /// What the system itself holds in memory; none: not known.
+    #[serde(default)]
+    pub memory: Option<SystemMemory>,
     /// Things an operator should know (LAN overlap, `/var` in memory, second seed), in words.
     #[serde(default)]
     pub notes: Vec<String>,

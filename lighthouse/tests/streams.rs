@@ -204,6 +204,7 @@ fn status(counter: u64) -> NodeStatus {
         k3s: K3sState::None,
         k3s_info: None,
         handshake_age: None,
+        memory: None,
         notes: vec![],
     }
 }

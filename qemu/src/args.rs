@@ -90,6 +90,9 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             cmdline,
         ]);
     }
+    if let Some((kernel, cmdline)) = &spec.firmware_kernel {
+        add(&["-kernel", option_path(kernel)?, "-append", cmdline]);
+    }
     if let Some((path, format)) = &prepared.disk {
         let drive = format!(
             "if=none,id=disk0,format={format},discard=unmap,file={}",

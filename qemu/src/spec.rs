@@ -60,6 +60,7 @@ pub struct MachineSpec {
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) bus: DiskBus,
     pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
+    pub(crate) firmware_kernel: Option<(PathBuf, String)>,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) network: bool,
     pub(crate) links: Vec<PathBuf>,
@@ -83,6 +84,7 @@ impl MachineSpec {
             disk_bytes: None,
             bus: DiskBus::default(),
             kernel: None,
+            firmware_kernel: None,
             forwards: Vec::new(),
             network: true,
             links: Vec::new(),
@@ -151,6 +153,13 @@ impl MachineSpec {
     #[must_use]
     pub fn kernel(mut self, kernel: &Path, initrd: &Path, cmdline: &str) -> Self {
         self.kernel = Some((kernel.to_owned(), initrd.to_owned(), cmdline.to_owned()));
+        self
+    }
+
+    /// The firmware runs, and starts this kernel with this command line in place of a boot loader.
+    #[must_use]
+    pub fn firmware_kernel(mut self, kernel: &Path, cmdline: &str) -> Self {
+        self.firmware_kernel = Some((kernel.to_owned(), cmdline.to_owned()));
         self
     }
 

@@ -7,6 +7,7 @@ use crate::table::{fields, table};
 use crate::words::roughly;
 use anyhow::Result;
 use holdfast_core::names::NodeName;
+use holdfast_core::status::SystemMemory;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,11 @@ use holdfast_core::names::NodeName;
 pub struct Args {
     /// Which node
     node: NodeName,
+}
+
+fn memory(used: SystemMemory) -> String {
+    let mib = |kib: u64| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024);
+    format!("init {}, agent {}", mib(used.init_kib), mib(used.agent_kib))
 }
 
 fn text(view: &NodeView) -> String {
@@ -53,6 +59,7 @@ fn text(view: &NodeView) -> String {
             "handshake",
             text(view.handshake_age.map(|s| format!("{} ago", roughly(s)))),
         ),
+        ("memory", text(view.memory.map(memory))),
         ("notes", view.notes.join("; ")),
     ];
     let slots = table(

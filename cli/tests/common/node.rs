@@ -94,6 +94,7 @@ impl Node {
             k3s: K3sState::Ready,
             k3s_info: None,
             handshake_age: Some(1),
+            memory: None,
             notes: vec![],
         };
         client

@@ -77,7 +77,10 @@ impl TryFrom<u16> for MeshIndex {
         if (1..=Self::LAST.0).contains(&n) {
             Ok(Self(n))
         } else {
-            Err(format!("mesh index {n} is not within 1 and {}", Self::LAST.0))
+            Err(format!(
+                "mesh index {n} is not within 1 and {}",
+                Self::LAST.0
+            ))
         }
     }
 }
@@ -113,7 +116,11 @@ impl AddressPlan {
             0xfd00 | u16::from(b[0]),
             u16::from_be_bytes([b[1], b[2]]),
             u16::from_be_bytes([b[3], b[4]]),
-            0, 0, 0, 0, 0,
+            0,
+            0,
+            0,
+            0,
+            0,
         );
         // 1024 /20s in 100.64.0.0/10
         let block = u32::from(u16::from_be_bytes([b[5], b[6]]) % 1024);

@@ -86,14 +86,18 @@ impl Operators {
     /// Whether the operator with `key` has `right`.
     #[must_use]
     pub fn allows(&self, key: &PublicKey, right: Right) -> bool {
-        self.by_key(key).is_some_and(|o| o.rights.iter().any(|r| r.covers(right)))
+        self.by_key(key)
+            .is_some_and(|o| o.rights.iter().any(|r| r.covers(right)))
     }
 
     /// Whether a grant `id` signed by `key` counts.
     #[must_use]
     pub fn honours(&self, key: &PublicKey, id: &GrantId) -> bool {
         self.allows(key, Right::All)
-            || self.former.iter().any(|f| f.key == *key && f.grants.contains(id))
+            || self
+                .former
+                .iter()
+                .any(|f| f.key == *key && f.grants.contains(id))
     }
 }
 
@@ -226,12 +230,16 @@ pub fn accept<T: Document>(
 ) -> Result<T, DocumentError> {
     let doc = signed.open(|k| roots.contains(k))?;
     if doc.cluster() != cluster {
-        return Err(DocumentError::OtherCluster { found: doc.cluster(), wanted: cluster });
+        return Err(DocumentError::OtherCluster {
+            found: doc.cluster(),
+            wanted: cluster,
+        });
     }
     match held {
-        Some(held) if doc.generation() < held => {
-            Err(DocumentError::Older { found: doc.generation(), held })
-        }
+        Some(held) if doc.generation() < held => Err(DocumentError::Older {
+            found: doc.generation(),
+            held,
+        }),
         _ => Ok(doc),
     }
 }

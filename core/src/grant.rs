@@ -130,7 +130,10 @@ pub fn verify(
         return Err(MemberError::OtherCluster);
     }
     if !operators.honours(&signer, &grant.id) {
-        return Err(MemberError::NotAnOperator { id: grant.id, key: signer });
+        return Err(MemberError::NotAnOperator {
+            id: grant.id,
+            key: signer,
+        });
     }
     let (record, token) = member.record.open_self()?;
     if record.cluster != cluster {
@@ -139,16 +142,17 @@ pub fn verify(
     if token != grant.token || record.grant != grant.id {
         return Err(MemberError::OtherToken(grant.id));
     }
-    if !(grant.first..=grant.last).contains(&record.index)
-        || record.index < MeshIndex::FIRST_NODE
-    {
+    if !(grant.first..=grant.last).contains(&record.index) || record.index < MeshIndex::FIRST_NODE {
         return Err(MemberError::NotAllowed {
             what: format!("mesh index {}", record.index.get()),
             id: grant.id,
         });
     }
     if grant.name.as_ref().is_some_and(|n| *n != record.name) {
-        return Err(MemberError::NotAllowed { what: format!("the name {}", record.name), id: grant.id });
+        return Err(MemberError::NotAllowed {
+            what: format!("the name {}", record.name),
+            id: grant.id,
+        });
     }
     if policy.evicted.contains(&record.signing_key) {
         return Err(MemberError::Evicted(record.name));
@@ -189,7 +193,13 @@ mod tests {
     }
 
     fn policy() -> Policy {
-        Policy { cluster: CLUSTER, generation: 1, rules: vec![], evicted: vec![], revoked: vec![] }
+        Policy {
+            cluster: CLUSTER,
+            generation: 1,
+            rules: vec![],
+            evicted: vec![],
+            revoked: vec![],
+        }
     }
 
     fn grant() -> Grant {
@@ -228,7 +238,13 @@ mod tests {
 
     #[test]
     fn accepts_what_an_operator_granted() {
-        verify(&member(&record(), 2, &grant(), 1), CLUSTER, &operators(), &policy()).unwrap();
+        verify(
+            &member(&record(), 2, &grant(), 1),
+            CLUSTER,
+            &operators(),
+            &policy(),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -242,17 +258,26 @@ mod tests {
             check(member(&record(), 8, &grant(), 1), &policy()),
             MemberError::OtherToken(_)
         ));
-        let other = MemberRecord { index: MeshIndex::LAST, ..record() };
+        let other = MemberRecord {
+            index: MeshIndex::LAST,
+            ..record()
+        };
         assert!(matches!(
             check(member(&other, 2, &grant(), 1), &policy()),
             MemberError::NotAllowed { .. }
         ));
-        let renamed = MemberRecord { name: "n2".parse().unwrap(), ..record() };
+        let renamed = MemberRecord {
+            name: "n2".parse().unwrap(),
+            ..record()
+        };
         assert!(matches!(
             check(member(&renamed, 2, &grant(), 1), &policy()),
             MemberError::NotAllowed { .. }
         ));
-        let evicted = Policy { evicted: vec![key(3).public()], ..policy() };
+        let evicted = Policy {
+            evicted: vec![key(3).public()],
+            ..policy()
+        };
         assert!(matches!(
             check(member(&record(), 2, &grant(), 1), &evicted),
             MemberError::Evicted(_)
@@ -262,7 +287,10 @@ mod tests {
     #[test]
     fn a_revoked_grant_keeps_those_who_had_joined() {
         let revoked = |except| Policy {
-            revoked: vec![RevokedGrant { id: "g1".parse().unwrap(), except }],
+            revoked: vec![RevokedGrant {
+                id: "g1".parse().unwrap(),
+                except,
+            }],
             ..policy()
         };
         let m = member(&record(), 2, &grant(), 1);

@@ -30,11 +30,14 @@ pub enum KeyError {
 }
 
 fn b64_32(kind: &'static str, text: &str) -> Result<[u8; 32], KeyError> {
-    B64.decode(text).ok().and_then(|v| v.try_into().ok()).ok_or_else(|| KeyError::Malformed {
-        kind,
-        text: text.chars().take(64).collect(),
-        expected: "44 characters of base64 (32 bytes)",
-    })
+    B64.decode(text)
+        .ok()
+        .and_then(|v| v.try_into().ok())
+        .ok_or_else(|| KeyError::Malformed {
+            kind,
+            text: text.chars().take(64).collect(),
+            expected: "44 characters of base64 (32 bytes)",
+        })
 }
 
 macro_rules! bytes32 {
@@ -87,8 +90,8 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`] if the key is no point or the signature does not fit.
     pub fn verify(&self, bytes: &[u8], signature: &Signature) -> Result<(), KeyError> {
-        let key = VerifyingKey::from_bytes(&self.0)
-            .map_err(|_| KeyError::NotAPoint(self.to_string()))?;
+        let key =
+            VerifyingKey::from_bytes(&self.0).map_err(|_| KeyError::NotAPoint(self.to_string()))?;
         key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&signature.0))
             .map_err(|_| KeyError::BadSignature(*self))
     }
@@ -135,11 +138,13 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyError::Malformed`] without the value.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
-        b64_32("private key", text.trim()).map(Self).map_err(|_| KeyError::Malformed {
-            kind: "private key",
-            text: "(hidden)".into(),
-            expected: "44 characters of base64 (32 bytes)",
-        })
+        b64_32("private key", text.trim())
+            .map(Self)
+            .map_err(|_| KeyError::Malformed {
+                kind: "private key",
+                text: "(hidden)".into(),
+                expected: "44 characters of base64 (32 bytes)",
+            })
     }
 
     /// The base64 form, for a seed or an encrypted file.
@@ -199,10 +204,12 @@ impl Digest {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        })
 }
 
 /// Reads hex of even length; `None` when a character is no hex digit.
@@ -211,7 +218,10 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect()
 }
 
 impl fmt::Display for Digest {
@@ -227,11 +237,14 @@ impl fmt::Debug for Digest {
 impl std::str::FromStr for Digest {
     type Err = KeyError;
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        unhex(text).and_then(|v| v.try_into().ok()).map(Self).ok_or_else(|| KeyError::Malformed {
-            kind: "SHA-256 digest",
-            text: text.chars().take(80).collect(),
-            expected: "64 hex digits",
-        })
+        unhex(text)
+            .and_then(|v| v.try_into().ok())
+            .map(Self)
+            .ok_or_else(|| KeyError::Malformed {
+                kind: "SHA-256 digest",
+                text: text.chars().take(80).collect(),
+                expected: "64 hex digits",
+            })
     }
 }
 impl Serialize for Digest {

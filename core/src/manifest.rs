@@ -105,13 +105,19 @@ pub enum BundleError {
 /// [`BundleError`].
 pub fn manifest_len(prefix: &[u8]) -> Result<u32, BundleError> {
     let Some((magic, rest)) = prefix.split_first_chunk::<8>() else {
-        return Err(BundleError::Truncated { have: prefix.len() as u64, want: PREFIX_LEN });
+        return Err(BundleError::Truncated {
+            have: prefix.len() as u64,
+            want: PREFIX_LEN,
+        });
     };
     if *magic != MAGIC {
         return Err(BundleError::Magic(*magic));
     }
     let Some(len) = rest.first_chunk::<4>().map(|b| u32::from_le_bytes(*b)) else {
-        return Err(BundleError::Truncated { have: prefix.len() as u64, want: PREFIX_LEN });
+        return Err(BundleError::Truncated {
+            have: prefix.len() as u64,
+            want: PREFIX_LEN,
+        });
     };
     if len > MAX_MANIFEST {
         return Err(BundleError::TooLong(len));
@@ -132,10 +138,12 @@ pub fn data_start(len: u32) -> u64 {
 pub fn read(front: &[u8]) -> Result<(Signed<Manifest>, u64), BundleError> {
     let len = manifest_len(front)?;
     let end = PREFIX_LEN as usize + len as usize;
-    let bytes = front.get(PREFIX_LEN as usize..end).ok_or(BundleError::Truncated {
-        have: front.len() as u64,
-        want: end as u64,
-    })?;
+    let bytes = front
+        .get(PREFIX_LEN as usize..end)
+        .ok_or(BundleError::Truncated {
+            have: front.len() as u64,
+            want: end as u64,
+        })?;
     let signed = serde_json::from_slice(bytes).map_err(|e| BundleError::Content(e.to_string()))?;
     Ok((signed, data_start(len)))
 }

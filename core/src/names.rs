@@ -41,14 +41,27 @@ fn check_label(kind: &'static str, max: usize, name: &str) -> Result<(), NameErr
     }
     let len = name.chars().count();
     if len > max {
-        return Err(NameError::TooLong { kind, name: name.into(), len, max });
+        return Err(NameError::TooLong {
+            kind,
+            name: name.into(),
+            len,
+            max,
+        });
     }
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if let Some(bad) = name.chars().find(|&c| !edge(c) && c != '-') {
-        return Err(NameError::BadCharacter { kind, name: name.into(), bad });
+        return Err(NameError::BadCharacter {
+            kind,
+            name: name.into(),
+            bad,
+        });
     }
     if name.starts_with('-') || name.ends_with('-') {
-        return Err(NameError::BadCharacter { kind, name: name.into(), bad: '-' });
+        return Err(NameError::BadCharacter {
+            kind,
+            name: name.into(),
+            bad: '-',
+        });
     }
     Ok(())
 }
@@ -181,10 +194,22 @@ mod tests {
 
     #[test]
     fn refuses_dots_capitals_and_64_characters() {
-        assert!(matches!(NodeName::new("a.b"), Err(NameError::BadCharacter { bad: '.', .. })));
-        assert!(matches!(NodeName::new("Pi"), Err(NameError::BadCharacter { bad: 'P', .. })));
-        assert!(matches!(NodeName::new("a".repeat(64)), Err(NameError::TooLong { .. })));
-        assert!(matches!(NodeName::new("-a"), Err(NameError::BadCharacter { .. })));
+        assert!(matches!(
+            NodeName::new("a.b"),
+            Err(NameError::BadCharacter { bad: '.', .. })
+        ));
+        assert!(matches!(
+            NodeName::new("Pi"),
+            Err(NameError::BadCharacter { bad: 'P', .. })
+        ));
+        assert!(matches!(
+            NodeName::new("a".repeat(64)),
+            Err(NameError::TooLong { .. })
+        ));
+        assert!(matches!(
+            NodeName::new("-a"),
+            Err(NameError::BadCharacter { .. })
+        ));
         assert!(NodeName::new("a".repeat(63)).is_ok());
     }
 }

@@ -27,7 +27,10 @@ pub struct PeerPlan {
 }
 
 fn host_prefixes(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
-    vec![IpNet::from(std::net::IpAddr::from(plan.address4(index))), IpNet::from(std::net::IpAddr::from(plan.address6(index)))]
+    vec![
+        IpNet::from(std::net::IpAddr::from(plan.address4(index))),
+        IpNet::from(std::net::IpAddr::from(plan.address6(index))),
+    ]
 }
 
 /// A member's peers: every lighthouse, and every verified member but itself that the policy lets
@@ -48,12 +51,13 @@ pub fn plan(
     for (member, endpoint) in members {
         match verify(member, cluster, operators, policy) {
             Ok(v) => {
-                let better = by_index
-                    .get(&v.record.index)
-                    .is_none_or(|(old, _)| {
-                        (v.record.signing_key, std::cmp::Reverse(v.record.counter))
-                            < (old.record.signing_key, std::cmp::Reverse(old.record.counter))
-                    });
+                let better = by_index.get(&v.record.index).is_none_or(|(old, _)| {
+                    (v.record.signing_key, std::cmp::Reverse(v.record.counter))
+                        < (
+                            old.record.signing_key,
+                            std::cmp::Reverse(old.record.counter),
+                        )
+                });
                 if better {
                     by_index.insert(v.record.index, (v, *endpoint));
                 }
@@ -61,9 +65,14 @@ pub fn plan(
             Err(e) => refused.push(e),
         }
     }
-    let mine = by_index.values().find(|(v, _)| v.record.signing_key == *own).map(|(v, _)| v.grant.groups.clone());
+    let mine = by_index
+        .values()
+        .find(|(v, _)| v.record.signing_key == *own)
+        .map(|(v, _)| v.grant.groups.clone());
     let reaches = |to: &VerifiedMember| {
-        let Some(mine) = &mine else { return policy.rules.is_empty() };
+        let Some(mine) = &mine else {
+            return policy.rules.is_empty();
+        };
         policy.rules.is_empty()
             || policy.rules.iter().any(|r| {
                 (mine.contains(&r.from) && to.grant.groups.contains(&r.to))

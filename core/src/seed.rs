@@ -35,7 +35,9 @@ pub enum SeedError {
     #[error("not UTF-8 text: byte {0} is no part of a character")]
     NotText(usize),
     /// A later format.
-    #[error("version = {0}: this image reads version {VERSION} only; flash a newer image or make the seed anew")]
+    #[error(
+        "version = {0}: this image reads version {VERSION} only; flash a newer image or make the seed anew"
+    )]
     Version(u32),
     /// Fields that do not fit together.
     #[error("{field}: {message}")]
@@ -148,24 +150,38 @@ impl Seed {
     /// [`SeedError`] says what, and where.
     pub fn parse(text: &str) -> Result<Self, SeedError> {
         let seed: Self = toml::from_str(text).map_err(|e| SeedError::Parse {
-            line: e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count()),
+            line: e
+                .span()
+                .map_or(0, |s| 1 + text[..s.start].matches('\n').count()),
             message: e.message().to_string(),
         })?;
         if seed.version != VERSION {
             return Err(SeedError::Version(seed.version));
         }
-        let field = |field, message: &str| SeedError::Field { field, message: message.into() };
+        let field = |field, message: &str| SeedError::Field {
+            field,
+            message: message.into(),
+        };
         if seed.roots.is_empty() || seed.roots.len() > 4 {
             return Err(field("roots", "one to four root keys are needed"));
         }
         if seed.lighthouses.is_empty() {
-            return Err(field("lighthouses", "at least one [[lighthouses]] with https and key is needed"));
+            return Err(field(
+                "lighthouses",
+                "at least one [[lighthouses]] with https and key is needed",
+            ));
         }
         if seed.lighthouses.iter().any(|l| l.https.is_empty()) {
-            return Err(field("lighthouses.https", "at least one \"host:port\" is needed"));
+            return Err(field(
+                "lighthouses.https",
+                "at least one \"host:port\" is needed",
+            ));
         }
-        if let Some(bad) =
-            seed.lighthouses.iter().flat_map(|l| &l.https).find(|a| !is_host_port(a))
+        if let Some(bad) = seed
+            .lighthouses
+            .iter()
+            .flat_map(|l| &l.https)
+            .find(|a| !is_host_port(a))
         {
             return Err(SeedError::Field {
                 field: "lighthouses.https",
@@ -245,10 +261,15 @@ mod tests {
     #[test]
     fn names_the_line_of_an_unknown_field_and_of_a_wrong_type() {
         let text = good().replacen("version", "colour = 1\nversion", 1);
-        assert!(matches!(Seed::parse(&text), Err(SeedError::Parse { line: 1, message }) if message.contains("colour")));
+        assert!(
+            matches!(Seed::parse(&text), Err(SeedError::Parse { line: 1, message }) if message.contains("colour"))
+        );
         let text = good().replacen("issued = 1700000000", "issued = \"now\"", 1);
         let err = Seed::parse(&text).unwrap_err();
-        assert!(matches!(&err, SeedError::Parse { line, .. } if *line > 1), "{err}");
+        assert!(
+            matches!(&err, SeedError::Parse { line, .. } if *line > 1),
+            "{err}"
+        );
     }
 
     #[test]
@@ -261,8 +282,14 @@ mod tests {
 
     #[test]
     fn refuses_nonsense() {
-        assert!(matches!(Seed::from_bytes(&[0xff, 0xfe]), Err(SeedError::NotText(0))));
-        assert!(matches!(Seed::from_bytes(&vec![b' '; MAX_LEN + 1]), Err(SeedError::TooLong(_))));
+        assert!(matches!(
+            Seed::from_bytes(&[0xff, 0xfe]),
+            Err(SeedError::NotText(0))
+        ));
+        assert!(matches!(
+            Seed::from_bytes(&vec![b' '; MAX_LEN + 1]),
+            Err(SeedError::TooLong(_))
+        ));
         assert!(matches!(Seed::parse("hello"), Err(SeedError::Parse { .. })));
         let text = good().replacen("version = 1", "version = 2", 1);
         assert_eq!(Seed::parse(&text).unwrap_err(), SeedError::Version(2));

@@ -90,13 +90,24 @@ impl<T: Signable> Signed<T> {
     /// [`OpenError`].
     pub fn open(&self, trusted: impl Fn(&PublicKey) -> bool) -> Result<T, OpenError> {
         if !trusted(&self.key) {
-            return Err(OpenError::Untrusted { kind: T::KIND, key: self.key });
+            return Err(OpenError::Untrusted {
+                kind: T::KIND,
+                key: self.key,
+            });
         }
-        let content = |reason: String| OpenError::Content { kind: T::KIND, reason };
-        let bytes = B64.decode(&self.payload).map_err(|e| content(e.to_string()))?;
+        let content = |reason: String| OpenError::Content {
+            kind: T::KIND,
+            reason,
+        };
+        let bytes = B64
+            .decode(&self.payload)
+            .map_err(|e| content(e.to_string()))?;
         self.key
             .verify(&message(T::KIND, &bytes), &self.signature)
-            .map_err(|source| OpenError::Signature { kind: T::KIND, source })?;
+            .map_err(|source| OpenError::Signature {
+                kind: T::KIND,
+                source,
+            })?;
         serde_json::from_slice(&bytes).map_err(|e| content(e.to_string()))
     }
 
@@ -140,14 +151,23 @@ mod tests {
         let key = PrivateKey::from_bytes([7; 32]);
         let signed = Signed::sign(&A { x: 1 }, &key).unwrap();
         assert_eq!(signed.open(|k| *k == key.public()).unwrap(), A { x: 1 });
-        assert!(matches!(signed.open(|_| false), Err(OpenError::Untrusted { .. })));
+        assert!(matches!(
+            signed.open(|_| false),
+            Err(OpenError::Untrusted { .. })
+        ));
 
         let text = serde_json::to_string(&signed).unwrap();
         let as_b: Signed<B> = serde_json::from_str(&text).unwrap();
-        assert!(matches!(as_b.open(|_| true), Err(OpenError::Signature { .. })));
+        assert!(matches!(
+            as_b.open(|_| true),
+            Err(OpenError::Signature { .. })
+        ));
 
         let mut forged = signed.clone();
         forged.payload = B64.encode(br#"{"x":2}"#);
-        assert!(matches!(forged.open(|_| true), Err(OpenError::Signature { .. })));
+        assert!(matches!(
+            forged.open(|_| true),
+            Err(OpenError::Signature { .. })
+        ));
     }
 }

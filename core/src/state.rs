@@ -177,7 +177,9 @@ pub fn encode(doc: &StateDoc, seq: u64) -> Result<Vec<u8>, StateError> {
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {
-    b.get(at..at + 4).and_then(|s| s.try_into().ok()).map_or(0, u32::from_le_bytes)
+    b.get(at..at + 4)
+        .and_then(|s| s.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
 }
 
 /// Length of the payload that a copy's header announces, and its sequence number.
@@ -186,7 +188,10 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 /// [`StateError`] when the header does not count.
 pub fn peek(header: &[u8]) -> Result<(usize, u64), StateError> {
     if header.len() < 60 {
-        return Err(StateError::Truncated { have: header.len(), want: 60 });
+        return Err(StateError::Truncated {
+            have: header.len(),
+            want: 60,
+        });
     }
     let mut magic = [0; 8];
     magic.copy_from_slice(&header[..8]);
@@ -216,9 +221,10 @@ pub fn peek(header: &[u8]) -> Result<(usize, u64), StateError> {
 pub fn decode(copy: &[u8]) -> Result<(StateDoc, u64), StateError> {
     let (len, seq) = peek(copy)?;
     let want = HEADER_LEN + len;
-    let payload = copy
-        .get(HEADER_LEN..want)
-        .ok_or(StateError::Truncated { have: copy.len(), want })?;
+    let payload = copy.get(HEADER_LEN..want).ok_or(StateError::Truncated {
+        have: copy.len(),
+        want,
+    })?;
     if Digest::of(payload).0 != copy[24..56] {
         return Err(StateError::Damaged("payload digest"));
     }
@@ -246,7 +252,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn doc(floor: u64) -> StateDoc {
-        StateDoc { clock_floor: floor, ..StateDoc::default() }
+        StateDoc {
+            clock_floor: floor,
+            ..StateDoc::default()
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [image, seconds, rest @ ..] = &args[..] else {
         return Err("usage: console IMAGE SECONDS [SEED]".into());
     };
-    let mut spec = MachineSpec::new("console").accel(Accel::Tcg).image(Path::new(image));
+    let mut spec = MachineSpec::new("console")
+        .accel(Accel::Tcg)
+        .image(Path::new(image));
     spec = spec.disk_bytes(4 << 30);
     if let Some(seed) = rest.first() {
         spec = spec.seed(Path::new(seed));

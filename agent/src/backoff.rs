@@ -13,7 +13,11 @@ pub struct Backoff {
 impl Backoff {
     /// Begins at `first`, doubles up to `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, next: first }
+        Self {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// In seconds.

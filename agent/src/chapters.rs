@@ -5,17 +5,24 @@ use holdfast_core::status::{BootStatus, HistoryEntry, SlotName};
 
 /// The trial that the history began and did not end: its slot and version.
 fn open_trial(history: &[HistoryEntry]) -> Option<(SlotName, Option<String>)> {
-    let last = history
-        .iter()
-        .rev()
-        .find(|e| matches!(e.event.as_str(), "upgrade" | "rollback" | "commit" | "went-back"))?;
+    let last = history.iter().rev().find(|e| {
+        matches!(
+            e.event.as_str(),
+            "upgrade" | "rollback" | "commit" | "went-back"
+        )
+    })?;
     matches!(last.event.as_str(), "upgrade" | "rollback").then_some(())?;
     Some((last.slot?, last.version.clone()))
 }
 
 /// The lines that a new boot adds.
 pub fn entries(history: &[HistoryEntry], boot: &BootStatus) -> Vec<HistoryEntry> {
-    let mut out = vec![slot_event("boot", boot.slot, Some(boot.version.clone()), boot.reason.clone())];
+    let mut out = vec![slot_event(
+        "boot",
+        boot.slot,
+        Some(boot.version.clone()),
+        boot.reason.clone(),
+    )];
     if boot.on_trial {
         return out;
     }
@@ -25,7 +32,12 @@ pub fn entries(history: &[HistoryEntry], boot: &BootStatus) -> Vec<HistoryEntry>
             // Committed, and then the power failed before the history said so.
             out.push(slot_event("commit", slot, version, "proven"));
         } else if let Some(status) = status.filter(|s| s.state == "bad") {
-            out.push(slot_event("went-back", slot, version, status.reason.clone()));
+            out.push(slot_event(
+                "went-back",
+                slot,
+                version,
+                status.reason.clone(),
+            ));
         }
     }
     out
@@ -49,7 +61,8 @@ pub async fn begin(node: &Node) {
         }
     });
     if let Err(e) = stored.await {
-        node.notes.set("history", format!("the history cannot be stored: {e:#}"));
+        node.notes
+            .set("history", format!("the history cannot be stored: {e:#}"));
     }
 }
 
@@ -86,13 +99,26 @@ mod tests {
         let back = boot(SlotName::A, SlotName::B, "bad", false);
         let all = entries(std::slice::from_ref(&upgrade), &back);
         assert_eq!(all[1].event, "went-back");
-        assert_eq!((all[1].version.as_deref(), all[1].detail.as_str()), (Some("2"), "no mesh"));
+        assert_eq!(
+            (all[1].version.as_deref(), all[1].detail.as_str()),
+            (Some("2"), "no mesh")
+        );
         let history = [vec![upgrade.clone()], all].concat();
         assert_eq!(names(&history, &back), ["boot"]);
         // Still to come.
-        assert_eq!(names(&[upgrade.clone()], &boot(SlotName::A, SlotName::B, "trial", false)), ["boot"]);
-        assert_eq!(names(&[upgrade.clone()], &boot(SlotName::B, SlotName::A, "good", true)), ["boot"]);
+        let one = std::slice::from_ref(&upgrade);
+        assert_eq!(
+            names(one, &boot(SlotName::A, SlotName::B, "trial", false)),
+            ["boot"]
+        );
+        assert_eq!(
+            names(one, &boot(SlotName::B, SlotName::A, "good", true)),
+            ["boot"]
+        );
         // Committed without a line.
-        assert_eq!(names(&[upgrade], &boot(SlotName::B, SlotName::A, "good", false)), ["boot", "commit"]);
+        assert_eq!(
+            names(one, &boot(SlotName::B, SlotName::A, "good", false)),
+            ["boot", "commit"]
+        );
     }
 }

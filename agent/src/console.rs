@@ -12,7 +12,9 @@ fn queue() -> &'static Option<SyncSender<String>> {
     static QUEUED: OnceLock<Option<SyncSender<String>>> = OnceLock::new();
     QUEUED.get_or_init(|| {
         let (send, receive) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("console".into()).spawn(move || print(&receive));
+        let thread = std::thread::Builder::new()
+            .name("console".into())
+            .spawn(move || print(&receive));
         thread.is_ok().then_some(send)
     })
 }
@@ -21,7 +23,10 @@ fn queue() -> &'static Option<SyncSender<String>> {
 fn print(lines: &Receiver<String>) {
     for line in lines {
         // Opened anew each time: a console may come and go.
-        if let Ok(mut console) = std::fs::OpenOptions::new().append(true).open("/dev/console") {
+        if let Ok(mut console) = std::fs::OpenOptions::new()
+            .append(true)
+            .open("/dev/console")
+        {
             let _ = console.write_all(line.as_bytes());
         }
     }
@@ -36,7 +41,10 @@ pub fn say(text: &str) {
 }
 
 fn line(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     format!("holdfast: {clean}\r\n")
 }
 
@@ -44,6 +52,9 @@ fn line(text: &str) -> String {
 mod tests {
     #[test]
     fn foreign_text_stays_on_one_line() {
-        assert_eq!(super::line("bad\r\nholdfast: joined"), "holdfast: bad  holdfast: joined\r\n");
+        assert_eq!(
+            super::line("bad\r\nholdfast: joined"),
+            "holdfast: bad  holdfast: joined\r\n"
+        );
     }
 }

@@ -18,7 +18,11 @@ pub fn open_read(path: &Path) -> io::Result<File> {
 /// # Errors
 /// The path is part of the message.
 pub fn open_write(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path).map_err(|e| named(path, &e))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|e| named(path, &e))
 }
 
 fn named(path: &Path, e: &io::Error) -> io::Error {

@@ -22,7 +22,11 @@ impl Trusted {
     ///
     /// # Errors
     /// [`DocumentError`] of the first that does not open.
-    pub fn open(set: &DocumentSet, roots: &Roots, cluster: ClusterId) -> Result<Self, DocumentError> {
+    pub fn open(
+        set: &DocumentSet,
+        roots: &Roots,
+        cluster: ClusterId,
+    ) -> Result<Self, DocumentError> {
         Ok(Self {
             operators: accept(&set.operators, roots, cluster, None)?,
             lighthouses: accept(&set.lighthouses, roots, cluster, None)?,
@@ -32,7 +36,11 @@ impl Trusted {
 
     /// Operators, lighthouses, policy.
     pub fn generations(&self) -> [u64; 3] {
-        [self.operators.generation, self.lighthouses.generation, self.policy.generation]
+        [
+            self.operators.generation,
+            self.lighthouses.generation,
+            self.policy.generation,
+        ]
     }
 }
 
@@ -55,7 +63,15 @@ fn newer<T: Document + Clone>(
     refused: &mut Vec<DocumentError>,
 ) -> Result<(Signed<T>, T), DocumentError> {
     let kept = held.and_then(|h| Some((h, accept(h, roots, cluster, None).ok()?)));
-    match (accept(offered, roots, cluster, kept.as_ref().map(|(_, d)| d.generation())), kept) {
+    match (
+        accept(
+            offered,
+            roots,
+            cluster,
+            kept.as_ref().map(|(_, d)| d.generation()),
+        ),
+        kept,
+    ) {
         (Ok(doc), _) => Ok((offered.clone(), doc)),
         (Err(e), Some((held, doc))) => {
             refused.push(e);
@@ -78,12 +94,33 @@ pub fn merge(
 ) -> Result<Merged, DocumentError> {
     let mut refused = vec![];
     let r = &mut refused;
-    let (operators, o) = newer(held.map(|h| &h.operators), &offered.operators, roots, cluster, r)?;
-    let (lighthouses, l) = newer(held.map(|h| &h.lighthouses), &offered.lighthouses, roots, cluster, r)?;
+    let (operators, o) = newer(
+        held.map(|h| &h.operators),
+        &offered.operators,
+        roots,
+        cluster,
+        r,
+    )?;
+    let (lighthouses, l) = newer(
+        held.map(|h| &h.lighthouses),
+        &offered.lighthouses,
+        roots,
+        cluster,
+        r,
+    )?;
     let (policy, p) = newer(held.map(|h| &h.policy), &offered.policy, roots, cluster, r)?;
     Ok(Merged {
-        set: DocumentSet { operators, lighthouses, policy, releases: offered.releases.clone() },
-        trusted: Trusted { operators: o, lighthouses: l, policy: p },
+        set: DocumentSet {
+            operators,
+            lighthouses,
+            policy,
+            releases: offered.releases.clone(),
+        },
+        trusted: Trusted {
+            operators: o,
+            lighthouses: l,
+            policy: p,
+        },
         refused,
     })
 }
@@ -114,9 +151,18 @@ pub mod tests {
             }],
             former: vec![],
         };
-        let lighthouses = Lighthouses { cluster: CLUSTER, generation, lighthouses: vec![] };
-        let policy =
-            Policy { cluster: CLUSTER, generation, rules: vec![], evicted: vec![], revoked: vec![] };
+        let lighthouses = Lighthouses {
+            cluster: CLUSTER,
+            generation,
+            lighthouses: vec![],
+        };
+        let policy = Policy {
+            cluster: CLUSTER,
+            generation,
+            rules: vec![],
+            evicted: vec![],
+            revoked: vec![],
+        };
         DocumentSet {
             operators: Signed::sign(&operators, &key(signer)).unwrap(),
             lighthouses: Signed::sign(&lighthouses, &key(signer)).unwrap(),
@@ -130,10 +176,16 @@ pub mod tests {
         let roots = Roots(vec![key(7).public()]);
         let held = set(5, 7);
         let merged = merge(Some(&held), &set(4, 7), &roots, CLUSTER).unwrap();
-        assert_eq!((merged.trusted.generations(), merged.refused.len()), ([5; 3], 3));
+        assert_eq!(
+            (merged.trusted.generations(), merged.refused.len()),
+            ([5; 3], 3)
+        );
         let merged = merge(Some(&held), &set(6, 8), &roots, CLUSTER).unwrap();
         assert_eq!(merged.trusted.generations(), [5; 3]);
-        let mixed = DocumentSet { policy: set(9, 7).policy, ..set(4, 7) };
+        let mixed = DocumentSet {
+            policy: set(9, 7).policy,
+            ..set(4, 7)
+        };
         let merged = merge(Some(&held), &mixed, &roots, CLUSTER).unwrap();
         assert_eq!(merged.trusted.generations(), [5, 5, 9]);
         assert!(merge(None, &set(6, 8), &roots, CLUSTER).is_err());

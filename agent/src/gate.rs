@@ -67,7 +67,11 @@ fn missing(f: &Facts) -> Option<String> {
     }
     if !f.handshake {
         // Short: the slot record keeps some 80 characters of a reason.
-        let why = if f.network { "no lighthouse answered" } else { "no interface has an address" };
+        let why = if f.network {
+            "no lighthouse answered"
+        } else {
+            "no interface has an address"
+        };
         return Some(format!("no mesh handshake: {why}"));
     }
     if !f.answered {
@@ -81,7 +85,9 @@ fn missing(f: &Facts) -> Option<String> {
 
 /// Decides.
 pub fn verdict(f: &Facts) -> Verdict {
-    let Some(left) = f.left else { return Verdict::Idle };
+    let Some(left) = f.left else {
+        return Verdict::Idle;
+    };
     match missing(f) {
         None => Verdict::Commit,
         Some(why) if left <= BEFORE_DEADLINE => Verdict::Fail(why),
@@ -203,16 +209,44 @@ mod tests {
             Verdict::Fail(why) => why,
             other => panic!("{other:?}"),
         };
-        let deaf = Facts { handshake: false, answered: false, network: false, ..GOOD };
+        let deaf = Facts {
+            handshake: false,
+            answered: false,
+            network: false,
+            ..GOOD
+        };
         assert!(reason(deaf).contains("mesh") && reason(deaf).contains("address"));
-        assert!(reason(Facts { answered: false, k3s: K3sState::Failed, ..GOOD }).contains("control"));
-        assert!(reason(Facts { k3s: K3sState::Starting, ..GOOD }).contains("k3s"));
-        assert!(reason(Facts { cold_boot: false, ..GOOD }).contains("loader"));
+        assert!(
+            reason(Facts {
+                answered: false,
+                k3s: K3sState::Failed,
+                ..GOOD
+            })
+            .contains("control")
+        );
+        assert!(
+            reason(Facts {
+                k3s: K3sState::Starting,
+                ..GOOD
+            })
+            .contains("k3s")
+        );
+        assert!(
+            reason(Facts {
+                cold_boot: false,
+                ..GOOD
+            })
+            .contains("loader")
+        );
     }
 
     #[test]
     fn k3s_that_was_not_ready_before_is_not_asked_for() {
-        let f = Facts { wants_k3s: false, k3s: K3sState::Failed, ..GOOD };
+        let f = Facts {
+            wants_k3s: false,
+            k3s: K3sState::Failed,
+            ..GOOD
+        };
         assert_eq!(verdict(&f), Verdict::Commit);
     }
 

@@ -13,12 +13,18 @@ const FOLDER: &str = "/run/holdfast";
 /// The text of `hosts`.
 pub fn hosts(doc: &StateDoc) -> String {
     let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost\n");
-    let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else { return text };
+    let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else {
+        return text;
+    };
     let plan = node::plan(admission);
     let mut names: Vec<(String, _)> = vec![(admission.name.to_string(), admission.index)];
     for member in &doc.members {
-        if let Ok(v) = verify(&member.member, admission.cluster_id, &trusted.operators, &trusted.policy)
-            && v.record.index != admission.index
+        if let Ok(v) = verify(
+            &member.member,
+            admission.cluster_id,
+            &trusted.operators,
+            &trusted.policy,
+        ) && v.record.index != admission.index
         {
             names.push((v.record.name.to_string(), v.record.index));
         }
@@ -32,7 +38,10 @@ pub fn hosts(doc: &StateDoc) -> String {
 }
 
 fn put(name: &str, text: &str) -> std::io::Result<()> {
-    let (path, fresh) = (Path::new(FOLDER).join(name), Path::new(FOLDER).join(format!("{name}.new")));
+    let (path, fresh) = (
+        Path::new(FOLDER).join(name),
+        Path::new(FOLDER).join(format!("{name}.new")),
+    );
     if std::fs::read_to_string(&path).is_ok_and(|t| t == text) {
         return Ok(());
     }
@@ -45,7 +54,10 @@ pub async fn keep(node: Arc<Node>) {
     let mut changes = node.store.subscribe();
     loop {
         let doc = changes.borrow_and_update().clone();
-        let named = doc.admission.as_ref().map(|a| put("hostname", &format!("{}\n", a.name)));
+        let named = doc
+            .admission
+            .as_ref()
+            .map(|a| put("hostname", &format!("{}\n", a.name)));
         for result in named.into_iter().chain([put("hosts", &hosts(&doc))]) {
             if let Err(e) = result {
                 tracing::warn!("{FOLDER}: {e}");

@@ -23,9 +23,16 @@ pub async fn ensure(store: &Store) -> anyhow::Result<(Identity, bool)> {
     if let Some(identity) = &store.get().identity {
         return Ok((identity.clone(), false));
     }
-    let identity = Identity { signing: fresh()?, mesh: fresh()?, other: Default::default() };
+    let identity = Identity {
+        signing: fresh()?,
+        mesh: fresh()?,
+        other: Default::default(),
+    };
     let stored = identity.clone();
-    store.update(|d| d.identity = Some(stored)).await.context("the node's keys cannot be stored")?;
+    store
+        .update(|d| d.identity = Some(stored))
+        .await
+        .context("the node's keys cannot be stored")?;
     Ok((identity, true))
 }
 
@@ -63,6 +70,11 @@ mod tests {
         assert!(!new);
         assert_eq!(made.signing.public(), again.signing.public());
         assert_ne!(made.signing.as_bytes(), made.mesh.as_bytes());
-        assert!(default_name(&made.signing.public()).unwrap().as_str().starts_with("node-"));
+        assert!(
+            default_name(&made.signing.public())
+                .unwrap()
+                .as_str()
+                .starts_with("node-")
+        );
     }
 }

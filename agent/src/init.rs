@@ -20,7 +20,9 @@ pub struct Init {
 
 impl Default for Init {
     fn default() -> Self {
-        Self { socket: SOCKET.into() }
+        Self {
+            socket: SOCKET.into(),
+        }
     }
 }
 
@@ -39,7 +41,9 @@ impl Init {
         line.push(b'\n');
         stream.write_all(&line).await?;
         let mut reply = String::new();
-        BufReader::new(stream.take(LONGEST_REPLY)).read_line(&mut reply).await?;
+        BufReader::new(stream.take(LONGEST_REPLY))
+            .read_line(&mut reply)
+            .await?;
         if reply.is_empty() {
             bail!("init closed the connection without an answer");
         }
@@ -87,7 +91,9 @@ impl Init {
     /// # Errors
     /// As [`Init::ask`].
     pub async fn start(&self, service: ServiceSpec) -> anyhow::Result<()> {
-        self.ask(InitRequest::StartService { service }).await.map(drop)
+        self.ask(InitRequest::StartService { service })
+            .await
+            .map(drop)
     }
 }
 
@@ -107,7 +113,10 @@ mod tests {
             let mut line = String::new();
             stream.read_line(&mut line).await.unwrap();
             assert_eq!(line, "\"commit\"\n");
-            stream.write_all(b"{\"refused\":\"no trial runs\"}\n").await.unwrap();
+            stream
+                .write_all(b"{\"refused\":\"no trial runs\"}\n")
+                .await
+                .unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             BufReader::new(stream).read_line(&mut line).await.unwrap();
         });

@@ -65,7 +65,10 @@ impl<S: Subscriber> Layer<S> for Forward {
         if lost > 0 {
             let _ = write!(line, " ({lost} lines lost before this one)");
         }
-        match self.queue.try_send(Line { level: *event.metadata().level(), text: line }) {
+        match self.queue.try_send(Line {
+            level: *event.metadata().level(),
+            text: line,
+        }) {
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.lost.fetch_add(lost + 1, Ordering::Relaxed);
             }
@@ -82,9 +85,15 @@ fn kmsg(line: &Line) {
         Level::INFO => 6,
         Level::DEBUG | Level::TRACE => 7,
     };
-    let text: String = line.text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(900).collect();
+    let text: String = line
+        .text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(900)
+        .collect();
     if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
-        let _ = log.write_all(format!("<{}>holdfast-agent: {text}", (3 << 3) | severity).as_bytes());
+        let _ =
+            log.write_all(format!("<{}>holdfast-agent: {text}", (3 << 3) | severity).as_bytes());
     }
 }
 
@@ -121,12 +130,21 @@ fn journal_dispatch() -> Option<tracing::Dispatch> {
 /// Starts logging; `HOLDFAST_LOG` holds another filter, for people who debug.
 pub fn start() {
     let (queue, lines) = sync_channel(QUEUE);
-    let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(&lines));
+    let thread = std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || run(&lines));
     if thread.is_err() {
         return;
     }
     let text = std::env::var("HOLDFAST_LOG").unwrap_or_else(|_| FILTER.into());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(text);
-    let forward = Forward { queue, lost: AtomicU64::new(0) };
-    let _ = tracing_subscriber::registry().with(forward.with_filter(filter)).try_init();
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse_lossy(text);
+    let forward = Forward {
+        queue,
+        lost: AtomicU64::new(0),
+    };
+    let _ = tracing_subscriber::registry()
+        .with(forward.with_filter(filter))
+        .try_init();
 }

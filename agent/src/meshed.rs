@@ -12,6 +12,7 @@ use holdfast_core::state::StateDoc;
 use holdfast_mesh::{Mesh, MeshHandle, MeshKey, MeshSocket, PeerConfig, Tun};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,7 +90,10 @@ async fn prepare(netlink: &Netlink) -> anyhow::Result<()> {
 }
 
 async fn configure(netlink: &Netlink, wanted: &[IpNet]) -> anyhow::Result<()> {
-    let index = netlink.index_of(MESH_INTERFACE).await?.context("the mesh interface is gone")?;
+    let index = netlink
+        .index_of(MESH_INTERFACE)
+        .await?
+        .context("the mesh interface is gone")?;
     netlink.up(index, Some(MESH_MTU)).await?;
     for address in wanted {
         netlink.add_address(index, *address).await?;
@@ -127,18 +131,34 @@ async fn resolve(name: &str) -> Option<SocketAddr> {
     }
 }
 
-async fn turn(turns: &mut BTreeMap<MeshKey, Turn>, l: &Lighthouse, session: bool) -> Option<SocketAddr> {
+async fn turn(
+    turns: &mut BTreeMap<MeshKey, Turn>,
+    l: &Lighthouse,
+    session: bool,
+) -> Option<SocketAddr> {
     if l.udp.is_empty() {
         return None;
     }
-    if !turns.contains_key(&l.mesh_key) {
-        let resolved = resolve(&l.udp[0]).await;
-        turns.insert(l.mesh_key, Turn { at: 0, since: Instant::now(), resolved });
-    }
-    let turn = turns.get_mut(&l.mesh_key)?;
+    let turn = match turns.entry(l.mesh_key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => {
+            let resolved = resolve(&l.udp[0]).await;
+            new.insert(Turn {
+                at: 0,
+                since: Instant::now(),
+                resolved,
+            })
+        }
+    };
     if session {
         turn.since = Instant::now();
-    } else if turn.since.elapsed() >= if turn.resolved.is_some() { NEXT_ADDRESS } else { RESOLVE } {
+    } else if turn.since.elapsed()
+        >= if turn.resolved.is_some() {
+            NEXT_ADDRESS
+        } else {
+            RESOLVE
+        }
+    {
         if turn.resolved.is_some() || l.udp.len() > 1 {
             turn.at = (turn.at + 1) % l.udp.len();
         }
@@ -168,7 +188,11 @@ fn planned(
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let identity = doc.identity.as_ref().context("this node has no keys")?;
     let trusted = node::trusted(doc)?;
-    let members: Vec<_> = doc.members.iter().map(|m| (m.member.clone(), m.endpoint)).collect();
+    let members: Vec<_> = doc
+        .members
+        .iter()
+        .map(|m| (m.member.clone(), m.endpoint))
+        .collect();
     let own = identity.signing.public();
     let (peers, refused) = peers::plan(
         &own,
@@ -180,7 +204,11 @@ fn planned(
         &members,
     );
     let mine = identity::mesh_public(identity);
-    let peers = peers.into_iter().filter(|p| p.key != mine).map(config).collect();
+    let peers = peers
+        .into_iter()
+        .filter(|p| p.key != mine)
+        .map(config)
+        .collect();
     Ok((peers, refused.iter().map(ToString::to_string).collect()))
 }
 
@@ -198,7 +226,9 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
         };
         let status = mesh.status();
         let session = |key: &MeshKey| {
-            status.iter().any(|s| s.public_key == *key && s.last_handshake.is_some())
+            status
+                .iter()
+                .any(|s| s.public_key == *key && s.last_handshake.is_some())
         };
         let mut lighthouses = vec![];
         for l in trusted.lighthouses.lighthouses {
@@ -213,7 +243,8 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
                 node.handshake.send_replace(true);
                 node.notes.clear("session");
             } else {
-                node.notes.set("session", "no mesh session with a lighthouse");
+                node.notes
+                    .set("session", "no mesh session with a lighthouse");
             }
             node.changed.notify_one();
         }
@@ -244,7 +275,12 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
 pub fn handshake_age(node: &Node) -> Option<u64> {
     let mesh = node.mesh.borrow().clone()?;
     let trusted = node.trusted().ok()?;
-    let keys: Vec<MeshKey> = trusted.lighthouses.lighthouses.iter().map(|l| l.mesh_key).collect();
+    let keys: Vec<MeshKey> = trusted
+        .lighthouses
+        .lighthouses
+        .iter()
+        .map(|l| l.mesh_key)
+        .collect();
     mesh.status()
         .iter()
         .filter(|s| keys.contains(&s.public_key))
@@ -261,7 +297,10 @@ mod tests {
     fn addresses_carry_the_meshs_prefix() {
         let plan = AddressPlan::new(holdfast_core::cluster::ClusterId([3; 16]), false);
         let all = addresses(&plan, MeshIndex::FIRST_NODE);
-        assert_eq!(all.iter().map(IpNet::prefix_len).collect::<Vec<_>>(), [20, 64]);
+        assert_eq!(
+            all.iter().map(IpNet::prefix_len).collect::<Vec<_>>(),
+            [20, 64]
+        );
         assert!(all[0].contains(&std::net::IpAddr::V4(plan.address4(MeshIndex::LIGHTHOUSE))));
     }
 }

@@ -77,7 +77,8 @@ impl Node {
     pub async fn remember(&self, entry: HistoryEntry) {
         tracing::info!(event = entry.event, detail = entry.detail, "history");
         if let Err(e) = self.store.update(|d| remember(&mut d.history, entry)).await {
-            self.notes.set("history", format!("the history cannot be stored: {e:#}"));
+            self.notes
+                .set("history", format!("the history cannot be stored: {e:#}"));
         }
     }
 }
@@ -101,7 +102,11 @@ pub fn slot_event(
     version: Option<String>,
     detail: impl Into<String>,
 ) -> HistoryEntry {
-    HistoryEntry { slot: Some(slot), version, ..event(name, detail) }
+    HistoryEntry {
+        slot: Some(slot),
+        version,
+        ..event(name, detail)
+    }
 }
 
 /// Appends, dropping the oldest.
@@ -119,7 +124,11 @@ pub fn trusted(doc: &StateDoc) -> anyhow::Result<Trusted> {
     let (Some(admission), Some(set)) = (&doc.admission, &doc.documents) else {
         anyhow::bail!("this node has not joined");
     };
-    Ok(Trusted::open(set, &Roots(admission.roots.clone()), admission.cluster_id)?)
+    Ok(Trusted::open(
+        set,
+        &Roots(admission.roots.clone()),
+        admission.cluster_id,
+    )?)
 }
 
 /// The cluster's ranges.

@@ -43,7 +43,9 @@ pub fn read(hf_slots: &Path, trusted: &LoaderKeys) -> anyhow::Result<ReleaseList
 /// # Errors
 /// When it does not verify, or the disk refuses.
 pub fn bring_forward(hf_slots: &Path, trusted: &LoaderKeys, offered: &str) -> anyhow::Result<bool> {
-    let block = B64.decode(offered).context("the release list is no base64")?;
+    let block = B64
+        .decode(offered)
+        .context("the release list is no base64")?;
     let list = ReleaseList::verify(&block, trusted)?;
     let file = disk::open_write(hf_slots)?;
     let [a, b] = copies(&file)?;
@@ -65,7 +67,9 @@ mod tests {
     use holdfast_core::releases::add_signature;
 
     fn list(generation: u64, root: &PrivateKey) -> String {
-        let mut block = ReleaseList::new([9; 16], generation, &[[1; 32]]).unwrap().encode();
+        let mut block = ReleaseList::new([9; 16], generation, &[[1; 32]])
+            .unwrap()
+            .encode();
         add_signature(&mut block, &root.public().0, |m| root.sign(m).0).unwrap();
         B64.encode(block)
     }
@@ -78,7 +82,10 @@ mod tests {
         let keys = trusted(ClusterId([9; 16]), &Roots(vec![root.public()])).unwrap();
         assert!(read(disk.path(), &keys).is_err());
         for (generation, stored) in [(3, true), (3, false), (2, false), (4, true), (5, true)] {
-            assert_eq!(bring_forward(disk.path(), &keys, &list(generation, &root)).unwrap(), stored);
+            assert_eq!(
+                bring_forward(disk.path(), &keys, &list(generation, &root)).unwrap(),
+                stored
+            );
         }
         assert_eq!(read(disk.path(), &keys).unwrap().generation, 5);
         let stranger = PrivateKey::from_bytes([8; 32]);

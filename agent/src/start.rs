@@ -71,37 +71,55 @@ async fn open_store(path: Option<PathBuf>, notes: &Notes) -> Arc<Store> {
     loop {
         let opened = match &path {
             Some(path) => Store::open(path).await,
-            None => Err(anyhow::anyhow!("init found no partition hf-state on this machine's disk")),
+            None => Err(anyhow::anyhow!(
+                "init found no partition hf-state on this machine's disk"
+            )),
         };
         match opened {
             Ok((store, lost)) => {
                 match lost {
-                    Some([StateError::Magic([0, 0, 0, 0, 0, 0, 0, 0]), StateError::Magic(_)]) | None => {}
+                    Some(
+                        [
+                            StateError::Magic([0, 0, 0, 0, 0, 0, 0, 0]),
+                            StateError::Magic(_),
+                        ],
+                    )
+                    | None => {}
                     Some([a, b]) => {
-                        notes.set("state", format!("hf-state was lost and begins anew: {a}; {b}"));
+                        notes.set(
+                            "state",
+                            format!("hf-state was lost and begins anew: {a}; {b}"),
+                        );
                     }
                 }
                 return Arc::new(store);
             }
-            Err(e) => say(&format!("the node's state cannot be read, tried again: {e:#}")),
+            Err(e) => say(&format!(
+                "the node's state cannot be read, tried again: {e:#}"
+            )),
         }
         tokio::time::sleep(pauses.pause()).await;
     }
 }
 
 fn wanted(doc: &StateDoc) -> Wanted {
-    doc.admission.as_ref().map_or_else(Wanted::default, |a| Wanted {
-        seed: a.network.clone(),
-        host_name: Some(a.name.to_string()),
-        plan: Some(node::plan(a)),
-    })
+    doc.admission
+        .as_ref()
+        .map_or_else(Wanted::default, |a| Wanted {
+            seed: a.network.clone(),
+            host_name: Some(a.name.to_string()),
+            plan: Some(node::plan(a)),
+        })
 }
 
 async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
     let boot = boot_info(&init).await;
     let notes = Notes::default();
     let image = image_info().unwrap_or_else(|e| {
-        notes.set("image", format!("the image does not describe itself: {e:#}"));
+        notes.set(
+            "image",
+            format!("the image does not describe itself: {e:#}"),
+        );
         ImageInfo {
             version: boot.boot.version.clone(),
             generation: boot.boot.generation,
@@ -111,7 +129,10 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
             k3s: None,
         }
     });
-    say(&format!("agent {} (slot {})", image.version, boot.boot.slot));
+    say(&format!(
+        "agent {} (slot {})",
+        image.version, boot.boot.slot
+    ));
     let partition = |name: &str| boot.devices.partitions.get(name).map(PathBuf::from);
     let store = open_store(partition("hf-state"), &notes).await;
     let clock = Arc::new(Clock::start(store.clone(), notes.clone(), image.built));
@@ -123,7 +144,10 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         notes,
         clock,
         reporter: Arc::new(Reporter::new(volume.clone())),
-        places: Places { volume, fw_cfg: fwcfg::place() },
+        places: Places {
+            volume,
+            fw_cfg: fwcfg::place(),
+        },
         wanted: channel::Sender::new(wanted(&doc)),
         mesh: channel::Sender::new(None),
         handshake: channel::Sender::new(false),
@@ -169,8 +193,11 @@ async fn time_servers(node: Arc<Node>, mut uplinks: channel::Receiver<Uplinks>) 
     let mut lighthouse = node.lighthouse.subscribe();
     let mut pauses = Backoff::secs(5, 300);
     while lighthouse.borrow_and_update().is_none() {
-        let servers: Vec<String> =
-            uplinks.borrow_and_update().values().flat_map(|u| u.ntp.clone()).collect();
+        let servers: Vec<String> = uplinks
+            .borrow_and_update()
+            .values()
+            .flat_map(|u| u.ntp.clone())
+            .collect();
         if let Some(time) = sntp::ask(&servers).await {
             node.clock.hint(time);
         }

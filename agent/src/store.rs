@@ -54,8 +54,18 @@ impl Store {
         disk::blocking(move || {
             let file = disk::open_write(&path).context("hf-state cannot be opened")?;
             let (doc, seq, next, lost) = load(&file);
-            let disk = Mutex::new(Place { file: Arc::new(file), seq, next });
-            Ok((Self { disk, now: watch::Sender::new(Arc::new(doc)) }, lost))
+            let disk = Mutex::new(Place {
+                file: Arc::new(file),
+                seq,
+                next,
+            });
+            Ok((
+                Self {
+                    disk,
+                    now: watch::Sender::new(Arc::new(doc)),
+                },
+                lost,
+            ))
         })
         .await
     }
@@ -124,7 +134,9 @@ mod tests {
         store.update(|d| d.clock_floor = 2).await.unwrap();
         // The third went to copy 0: cut it in the middle of its payload.
         store.update(|d| d.clock_floor = 3).await.unwrap();
-        disk.as_file().write_all_at(&[0xee; 64], HEADER_LEN as u64 + 3).unwrap();
+        disk.as_file()
+            .write_all_at(&[0xee; 64], HEADER_LEN as u64 + 3)
+            .unwrap();
         let (again, _) = Store::open(disk.path()).await.unwrap();
         assert_eq!(again.get().clock_floor, 2);
         // The next write replaces the damaged copy.

@@ -42,7 +42,11 @@ pub fn adjust(system: u64, vouched: u64, floor: u64, stamped: bool) -> Adjust {
     if vouched > system + 1 {
         Adjust::Step(vouched)
     } else if system > vouched + 2 {
-        if !stamped && vouched >= floor { Adjust::Step(vouched) } else { Adjust::Slow }
+        if !stamped && vouched >= floor {
+            Adjust::Step(vouched)
+        } else {
+            Adjust::Slow
+        }
     } else {
         Adjust::Keep
     }
@@ -64,8 +68,12 @@ pub struct Clock {
 impl Clock {
     /// Lifts the system's clock to the floor.
     pub fn start(store: Arc<Store>, notes: Notes, built: u64) -> Self {
-        let clock =
-            Self { store, notes, stamped: AtomicBool::new(false), vouched: AtomicBool::new(false) };
+        let clock = Self {
+            store,
+            notes,
+            stamped: AtomicBool::new(false),
+            vouched: AtomicBool::new(false),
+        };
         clock.lift(floor(built, None, clock.store.get().clock_floor));
         clock
     }
@@ -89,7 +97,8 @@ impl Clock {
         match kernel::set(to) {
             Ok(()) => self.notes.clear("clock-set"),
             Err(e) => {
-                self.notes.set("clock-set", format!("the clock cannot be set: {e}"));
+                self.notes
+                    .set("clock-set", format!("the clock cannot be set: {e}"));
             }
         }
     }
@@ -102,7 +111,11 @@ impl Clock {
         let floor = self.store.get().clock_floor;
         let system = Self::now();
         let decision = adjust(system, time, floor, self.stamped.load(Ordering::Relaxed));
-        let after = if let Adjust::Step(to) = decision { to } else { system };
+        let after = if let Adjust::Step(to) = decision {
+            to
+        } else {
+            system
+        };
         self.reserve(after).await?;
         match decision {
             Adjust::Step(to) => {
@@ -134,7 +147,9 @@ impl Clock {
     /// When it cannot be stored.
     pub async fn reserve(&self, now: u64) -> anyhow::Result<()> {
         if let Some(floor) = next_floor(now, self.store.get().clock_floor) {
-            self.store.update(|d| d.clock_floor = d.clock_floor.max(floor)).await?;
+            self.store
+                .update(|d| d.clock_floor = d.clock_floor.max(floor))
+                .await?;
         }
         Ok(())
     }
@@ -153,7 +168,10 @@ impl Clock {
         loop {
             tokio::time::sleep(std::time::Duration::from_secs(10)).await;
             if let Err(e) = self.reserve(Self::now()).await {
-                self.notes.set("floor", format!("the clock's floor cannot be stored: {e:#}"));
+                self.notes.set(
+                    "floor",
+                    format!("the clock's floor cannot be stored: {e:#}"),
+                );
             } else {
                 self.notes.clear("floor");
             }
@@ -164,7 +182,11 @@ impl Clock {
     /// reboots do not add up to a clock in the future.
     pub async fn stop(&self) {
         let last = Self::now() + 5;
-        if let Err(e) = self.store.update(|d| d.clock_floor = d.clock_floor.min(last)).await {
+        if let Err(e) = self
+            .store
+            .update(|d| d.clock_floor = d.clock_floor.min(last))
+            .await
+        {
             tracing::warn!("the clock's floor cannot be stored: {e:#}");
         }
     }

@@ -25,21 +25,30 @@ fn answer(packet: &[u8], nonce: [u8; 8]) -> Option<u64> {
     if packet[1] == 0 || packet[1] > 15 || packet[24..32] != nonce {
         return None;
     }
-    let seconds = u64::from(u32::from_be_bytes([packet[40], packet[41], packet[42], packet[43]]));
+    let seconds = u64::from(u32::from_be_bytes([
+        packet[40], packet[41], packet[42], packet[43],
+    ]));
     // Era 1 begins in 2036 (RFC 4330, section 3).
     let era = if seconds < 1 << 31 { 1 << 32 } else { 0 };
     Some(seconds + era - NTP_TO_UNIX)
 }
 
 async fn one(server: SocketAddr) -> Option<u64> {
-    let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let local = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
     let socket = UdpSocket::bind(local).await.ok()?;
     socket.connect(server).await.ok()?;
     let mut nonce = [0; 8];
     getrandom::fill(&mut nonce).ok()?;
     socket.send(&request(nonce)).await.ok()?;
     let mut buffer = [0; 512];
-    let len = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await.ok()?.ok()?;
+    let len = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer))
+        .await
+        .ok()?
+        .ok()?;
     answer(&buffer[..len], nonce)
 }
 
@@ -48,9 +57,14 @@ async fn one(server: SocketAddr) -> Option<u64> {
 pub async fn ask(servers: &[String]) -> Option<u64> {
     let mut earliest: Option<u64> = None;
     for name in servers {
-        let with_port =
-            if holdfast_core::seed::is_host_port(name) { name.clone() } else { format!("{name}:{PORT}") };
-        let Ok(mut found) = lookup_host(with_port).await else { continue };
+        let with_port = if holdfast_core::seed::is_host_port(name) {
+            name.clone()
+        } else {
+            format!("{name}:{PORT}")
+        };
+        let Ok(mut found) = lookup_host(with_port).await else {
+            continue;
+        };
         if let Some(address) = found.next()
             && let Some(time) = one(address).await
         {
@@ -76,7 +90,10 @@ mod tests {
     #[test]
     fn reads_both_eras() {
         // RFC 5905 appendix: 1 January 1999 is 3124137600; 2036-02-07 06:28:16 begins era 1.
-        assert_eq!(answer(&reply([1; 8], 3_124_137_600), [1; 8]), Some(915_148_800));
+        assert_eq!(
+            answer(&reply([1; 8], 3_124_137_600), [1; 8]),
+            Some(915_148_800)
+        );
         assert_eq!(answer(&reply([1; 8], 0), [1; 8]), Some(2_085_978_496));
     }
 

@@ -83,7 +83,10 @@ mod tests {
         a.write(&Request::Status).await.unwrap();
         assert_eq!(b.read::<Request>().await.unwrap(), Request::Status);
         a.raw().write_all(&[0xff; 4]).await.unwrap();
-        assert!(matches!(b.read::<Request>().await, Err(FrameError::TooLong(_))));
+        assert!(matches!(
+            b.read::<Request>().await,
+            Err(FrameError::TooLong(_))
+        ));
         let long = "x".repeat(MAX_FRAME as usize + 1);
         assert!(matches!(a.write(&long).await, Err(FrameError::TooLong(_))));
     }

@@ -10,7 +10,7 @@ pub use probe::probe;
 use crate::backoff::Backoff;
 use crate::meshed;
 use crate::node::{self, Node};
-use frames::{Frames, FrameError};
+use frames::{FrameError, Frames};
 use holdfast_core::cluster::CONTROL_PORT;
 use holdfast_core::control::{ALPN, Reply, Request};
 use holdfast_core::documents::Operator;
@@ -31,7 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Listens on the mesh addresses, for ever.
 pub async fn listen(node: Arc<Node>) {
     let doc = node.store.get();
-    let Some(admission) = &doc.admission else { return };
+    let Some(admission) = &doc.admission else {
+        return;
+    };
     let places: Vec<IpAddr> = meshed::addresses(&node::plan(admission), admission.index)
         .iter()
         .map(ipnet::IpNet::addr)
@@ -57,7 +59,9 @@ async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
                 pauses.reset();
                 tracing::info!(%at, "control server");
                 loop {
-                    let Ok(permit) = slots.clone().acquire_owned().await else { return };
+                    let Ok(permit) = slots.clone().acquire_owned().await else {
+                        return;
+                    };
                     match listener.accept().await {
                         Ok((stream, from)) => {
                             let node = node.clone();
@@ -82,7 +86,11 @@ async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
 }
 
 /// Serves one stream.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(node: Arc<Node>, stream: S, from: &str) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    node: Arc<Node>,
+    stream: S,
+    from: &str,
+) {
     if let Err(e) = handle(&node, stream, from).await {
         tracing::debug!(from, "control stream: {e:#}");
     }
@@ -94,8 +102,10 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
     from: &str,
 ) -> anyhow::Result<()> {
     let doc = node.store.get();
-    let identity =
-        doc.identity.as_ref().ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
+    let identity = doc
+        .identity
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
     let tls = Identity::from_key(&identity.signing)?;
     let config = holdfast_tls::server_config(&tls, &[ALPN], ClientAuth::Required)?;
     let stream = holdfast_tls::accept(stream, config).await?;
@@ -115,9 +125,16 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
     match authorise(node, &key, &request) {
         Ok(operator) => {
             tracing::info!(operator = %operator.name, from, verb = request.verb(), "control request");
-            let read_only = matches!(request, Request::Status | Request::Logs { .. } | Request::History);
+            let read_only = matches!(
+                request,
+                Request::Status | Request::Logs { .. } | Request::History
+            );
             if !read_only {
-                crate::console::say(&format!("control: {} asks for {}", operator.name, request.verb()));
+                crate::console::say(&format!(
+                    "control: {} asks for {}",
+                    operator.name,
+                    request.verb()
+                ));
             }
             verbs::answer(node, &operator, request, &mut frames).await?;
             node.answered.send_replace(true);
@@ -131,20 +148,32 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
 }
 
 fn failed(kind: &str, message: impl Into<String>) -> Reply {
-    Reply::Failed { kind: kind.into(), message: message.into() }
+    Reply::Failed {
+        kind: kind.into(),
+        message: message.into(),
+    }
 }
 
 /// The operator who may ask this, or the refusal.
 fn authorise(node: &Node, key: &PublicKey, request: &Request) -> Result<Operator, Reply> {
-    let trusted = node.trusted().map_err(|e| failed("unavailable", format!("{e:#}")))?;
+    let trusted = node
+        .trusted()
+        .map_err(|e| failed("unavailable", format!("{e:#}")))?;
     let operator = trusted.operators.by_key(key).ok_or_else(|| {
-        failed("denied", format!("the key {key} belongs to no operator that this node knows"))
+        failed(
+            "denied",
+            format!("the key {key} belongs to no operator that this node knows"),
+        )
     })?;
     if !trusted.operators.allows(key, request.right()) {
         let right = format!("{:?}", request.right()).to_lowercase();
         return Err(failed(
             "denied",
-            format!("{} has not the right {right:?}, which {} takes", operator.name, request.verb()),
+            format!(
+                "{} has not the right {right:?}, which {} takes",
+                operator.name,
+                request.verb()
+            ),
         ));
     }
     Ok(operator.clone())

@@ -34,5 +34,7 @@ pub async fn probe(node: &Node) -> anyhow::Result<()> {
         tracing::debug!(?answer, "own control server");
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, ask).await.context("no answer in time")?
+    tokio::time::timeout(PATIENCE, ask)
+        .await
+        .context("no answer in time")?
 }

@@ -44,13 +44,36 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
             frames.write(&reply).await?;
             finish(frames, &reply).await
         }
-        Request::Logs { lines, follow, unit } => logs(frames, LogRequest { lines, follow, unit }).await,
+        Request::Logs {
+            lines,
+            follow,
+            unit,
+        } => {
+            logs(
+                frames,
+                LogRequest {
+                    lines,
+                    follow,
+                    unit,
+                },
+            )
+            .await
+        }
         Request::Reboot { rescue } => {
-            let what = if rescue { "reboot into the rescue system" } else { "reboot" };
+            let what = if rescue {
+                "reboot into the rescue system"
+            } else {
+                "reboot"
+            };
             note(node, operator, "reboot", what).await;
             frames.write(&Reply::Done).await?;
             frames.end().await?;
-            update::reboot(node, format!("{what}, asked for by {}", operator.name), rescue).await
+            update::reboot(
+                node,
+                format!("{what}, asked for by {}", operator.name),
+                rescue,
+            )
+            .await
         }
         Request::RestartAgent => {
             note(node, operator, "restart-agent", "the agent is started anew").await;
@@ -59,14 +82,33 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
             node.init.ask(InitRequest::RestartAgent).await.map(drop)
         }
         Request::Rollback => rollback(node, operator, frames).await,
-        Request::Upgrade { url, digest, len, allow_downgrade } => {
+        Request::Upgrade {
+            url,
+            digest,
+            len,
+            allow_downgrade,
+        } => {
             let operator = operator.name.clone();
-            upgrade(node, Order { url, digest, len, allow_downgrade, operator }, frames).await
+            upgrade(
+                node,
+                Order {
+                    url,
+                    digest,
+                    len,
+                    allow_downgrade,
+                    operator,
+                },
+                frames,
+            )
+            .await
         }
         Request::Kubeconfig => {
             let reply = match tokio::fs::read_to_string(k3s::KUBECONFIG).await {
                 Ok(text) => Reply::Text(text),
-                Err(e) => failed("unavailable", format!("k3s has not written its configuration yet: {e}")),
+                Err(e) => failed(
+                    "unavailable",
+                    format!("k3s has not written its configuration yet: {e}"),
+                ),
             };
             frames.write(&reply).await?;
             finish(frames, &reply).await
@@ -75,7 +117,10 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
     }
 }
 
-async fn finish<S: AsyncRead + AsyncWrite + Unpin>(frames: &mut Frames<S>, reply: &Reply) -> anyhow::Result<()> {
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
+    frames: &mut Frames<S>,
+    reply: &Reply,
+) -> anyhow::Result<()> {
     if !matches!(reply, Reply::Failed { .. }) {
         frames.write(&Reply::Done).await?;
     }
@@ -95,7 +140,10 @@ async fn logs<S: AsyncRead + AsyncWrite + Unpin>(
     let mut socket = match UnixStream::connect(LOG_SOCKET).await {
         Ok(socket) => BufReader::new(socket),
         Err(e) => {
-            let reply = failed("unavailable", format!("the log does not answer ({LOG_SOCKET}: {e})"));
+            let reply = failed(
+                "unavailable",
+                format!("the log does not answer ({LOG_SOCKET}: {e})"),
+            );
             return Ok(frames.write(&reply).await?);
         }
     };
@@ -104,7 +152,8 @@ async fn logs<S: AsyncRead + AsyncWrite + Unpin>(
     socket.write_all(&ask).await?;
     let mut lines = socket.lines();
     while let Some(line) = lines.next_line().await? {
-        let line: LogLine = serde_json::from_str(&line).context("the log's answer does not parse")?;
+        let line: LogLine =
+            serde_json::from_str(&line).context("the log's answer does not parse")?;
         frames.write(&Reply::Line(line)).await?;
     }
     Ok(frames.write(&Reply::Done).await?)
@@ -116,7 +165,9 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
 ) -> anyhow::Result<()> {
     let Ok(_writing) = node.writing.try_lock() else {
-        return Ok(frames.write(&failed("busy", "a slot is being written")).await?);
+        return Ok(frames
+            .write(&failed("busy", "a slot is being written"))
+            .await?);
     };
     let asked = async {
         // The other slot's k3s is not known here: any is another one.
@@ -125,7 +176,9 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Err(e) = asked.await {
         k3s::no_trial(node).await;
-        return Ok(frames.write(&failed("unavailable", format!("{e:#}"))).await?);
+        return Ok(frames
+            .write(&failed("unavailable", format!("{e:#}")))
+            .await?);
     }
     let mut entry = event("rollback", "the other slot is on trial at the next start");
     entry.operator = Some(operator.name.to_string());
@@ -133,7 +186,12 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     node.remember(entry).await;
     frames.write(&Reply::Done).await?;
     frames.end().await?;
-    update::reboot(node, format!("rollback, asked for by {}", operator.name), false).await
+    update::reboot(
+        node,
+        format!("rollback, asked for by {}", operator.name),
+        false,
+    )
+    .await
 }
 
 /// The upgrade goes on when the operator's stream ends: it was asked for.
@@ -161,7 +219,9 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> anyhow::Result<()> {
     let Ok(_writing) = node.writing.try_lock() else {
-        let _ = tell.send(failed("busy", "a slot is being written already")).await;
+        let _ = tell
+            .send(failed("busy", "a slot is being written already"))
+            .await;
         return Ok(());
     };
     match update::upgrade(node, order, tell.clone()).await {
@@ -171,7 +231,12 @@ async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> any
                 tell.closed().await;
             };
             let _ = tokio::time::timeout(FAREWELL, farewell).await;
-            update::reboot(node, format!("upgrade in slot {slot}, asked for by {}", order.operator), false).await
+            update::reboot(
+                node,
+                format!("upgrade in slot {slot}, asked for by {}", order.operator),
+                false,
+            )
+            .await
         }
         Err(e) => {
             crate::console::say(&format!("upgrade refused: {e}"));
@@ -195,7 +260,10 @@ async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(frames: &mut Frames<S>) -> an
             Ok(())
         }
         Err(e) => {
-            let reply = failed("unavailable", format!("the Kubernetes API does not answer on this node: {e}"));
+            let reply = failed(
+                "unavailable",
+                format!("the Kubernetes API does not answer on this node: {e}"),
+            );
             Ok(frames.write(&reply).await?)
         }
     }

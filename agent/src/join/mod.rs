@@ -62,9 +62,11 @@ pub async fn settle(node: &Node, mut uplinks: watch::Receiver<network::Uplinks>)
 
 async fn look(node: &Node) -> Finding {
     let places = node.places.clone();
-    disk::blocking(move || Ok(places.look())).await.unwrap_or_else(|e| Finding::Nothing {
-        unreadable: vec![format!("{e:#}")],
-    })
+    disk::blocking(move || Ok(places.look()))
+        .await
+        .unwrap_or_else(|e| Finding::Nothing {
+            unreadable: vec![format!("{e:#}")],
+        })
 }
 
 /// Whether a joined node has to join anew: only where a seed says so with a grant that this node
@@ -91,27 +93,52 @@ fn wants_rejoin(seed: &Seed, doc: &StateDoc) -> bool {
 }
 
 /// One look and, with a seed, one attempt; true when the node has joined.
-async fn try_once(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, looks: u32) -> bool {
+async fn try_once(
+    node: &Node,
+    uplinks: &mut watch::Receiver<network::Uplinks>,
+    looks: u32,
+) -> bool {
     match look(node).await {
         Finding::Nothing { unreadable } => {
             if looks > QUIET_LOOKS {
                 let places = if unreadable.is_empty() {
-                    "neither on the volume HOLDFAST (hf-seed) nor in fw_cfg opt/holdfast/seed".into()
+                    "neither on the volume HOLDFAST (hf-seed) nor in fw_cfg opt/holdfast/seed"
+                        .into()
                 } else {
                     unreadable.join("; ")
                 };
-                tell(node, "no-seed", None, format!("no seed: {places}"), "Put the file of holdfast seed new on the volume HOLDFAST as seed.toml; the node goes on looking");
+                tell(
+                    node,
+                    "no-seed",
+                    None,
+                    format!("no seed: {places}"),
+                    "Put the file of holdfast seed new on the volume HOLDFAST as seed.toml; the node goes on looking",
+                );
             }
             false
         }
         Finding::Bad { source, why } => {
-            tell(node, "bad-seed", Some(source), why, "Mend the seed, or make a new one with holdfast seed new; the node goes on looking");
+            tell(
+                node,
+                "bad-seed",
+                Some(source),
+                why,
+                "Mend the seed, or make a new one with holdfast seed new; the node goes on looking",
+            );
             false
         }
-        Finding::Good { source, seed, differs, .. } => {
+        Finding::Good {
+            source,
+            seed,
+            differs,
+            ..
+        } => {
             match differs {
                 Some(other) => {
-                    node.notes.set("seed", format!("{source} is used; {other} holds another seed, which is ignored"));
+                    node.notes.set(
+                        "seed",
+                        format!("{source} is used; {other} holds another seed, which is ignored"),
+                    );
                 }
                 None => node.notes.clear("seed"),
             }
@@ -150,7 +177,9 @@ fn tell(node: &Node, state: &'static str, source: Option<Source>, message: Strin
 
 /// Tries every lighthouse of the seed; the most telling trouble of all counts.
 async fn attempt(node: &Node, seed: &Seed) -> Result<(), Trouble> {
-    let (identity, made) = identity::ensure(&node.store).await.map_err(|e| Trouble::local(&e))?;
+    let (identity, made) = identity::ensure(&node.store)
+        .await
+        .map_err(|e| Trouble::local(&e))?;
     if made {
         say("join: identity stored");
     }
@@ -178,16 +207,27 @@ async fn join_at(
     let tls = holdfast_tls::Identity::from_key(&identity.signing).map_err(|e| local(e.into()))?;
     let client = LighthouseClient::new(lighthouse.https.clone(), lighthouse.key, Some(&tls))
         .map_err(|e| Trouble::client(&e))?;
-    let request =
-        OfferRequest { grant: seed.grant.clone(), signing_key: identity.signing.public() };
-    let offer = client.offer(&request).await.map_err(|e| Trouble::client(&e))?;
+    let request = OfferRequest {
+        grant: seed.grant.clone(),
+        signing_key: identity.signing.public(),
+    };
+    let offer = client
+        .offer(&request)
+        .await
+        .map_err(|e| Trouble::client(&e))?;
     node.clock.vouch(offer.time).await.map_err(local)?;
     let doc = node.store.get();
-    let same = doc.admission.as_ref().is_some_and(|a| a.cluster_id == seed.cluster_id);
+    let same = doc
+        .admission
+        .as_ref()
+        .is_some_and(|a| a.cluster_id == seed.cluster_id);
     let held = doc.documents.as_ref().filter(|_| same);
     let ready = record::prepare(seed, identity, held, &offer, Clock::now())?;
     say("join: offer accepted");
-    let reply = client.join(ready.member.clone()).await.map_err(|e| Trouble::client(&e))?;
+    let reply = client
+        .join(ready.member.clone())
+        .await
+        .map_err(|e| Trouble::client(&e))?;
     say("join: record sent");
     node.clock.vouch(reply.time).await.map_err(local)?;
     let admission = admission(seed, &ready);
@@ -198,7 +238,10 @@ async fn join_at(
             d.members = cached(&reply.members);
             d.admission = Some(admission);
             d.spent_grants.push(seed.grant.to_string());
-            remember(&mut d.history, event("join", format!("joined {} as {name}", seed.cluster)));
+            remember(
+                &mut d.history,
+                event("join", format!("joined {} as {name}", seed.cluster)),
+            );
         })
         .await
         .map_err(local)?;
@@ -228,14 +271,20 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
 pub fn cached(list: &MemberList) -> Vec<CachedMember> {
     list.members
         .iter()
-        .map(|m| CachedMember { member: m.member.clone(), endpoint: m.endpoint, other: Default::default() })
+        .map(|m| CachedMember {
+            member: m.member.clone(),
+            endpoint: m.endpoint,
+            other: Default::default(),
+        })
         .collect()
 }
 
 /// Makes `hf-seed` anew, once after each join; true when that is done.
 async fn scrub(node: &Node) -> bool {
     let doc = node.store.get();
-    let Some(admission) = &doc.admission else { return false };
+    let Some(admission) = &doc.admission else {
+        return false;
+    };
     if admission.seed_scrubbed {
         return true;
     }
@@ -244,22 +293,35 @@ async fn scrub(node: &Node) -> bool {
         None => Ok(()),
     };
     let stored = match made {
-        Ok(()) => node.store.update(|d| {
-            if let Some(a) = &mut d.admission {
-                a.seed_scrubbed = true;
-            }
-        }).await,
+        Ok(()) => {
+            node.store
+                .update(|d| {
+                    if let Some(a) = &mut d.admission {
+                        a.seed_scrubbed = true;
+                    }
+                })
+                .await
+        }
         Err(e) => Err(e),
     };
     if let Err(e) = stored {
-        node.notes.set("scrub", format!("the seed may still be readable on hf-seed: {e:#}"));
+        node.notes.set(
+            "scrub",
+            format!("the seed may still be readable on hf-seed: {e:#}"),
+        );
         return false;
     }
     node.notes.clear("scrub");
     say("join: seed scrubbed");
     node.reporter.forget();
     let message = format!("joined {} as {}", admission.cluster, admission.name);
-    tell(node, "joined", None, message, "Nothing: the seed was removed from this disk");
+    tell(
+        node,
+        "joined",
+        None,
+        message,
+        "Nothing: the seed was removed from this disk",
+    );
     true
 }
 
@@ -282,12 +344,18 @@ mod tests {
             grant: "g2".parse().unwrap(),
             token: key.clone(),
             roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse { https: vec!["l:1".into()], key: key.public() }],
+            lighthouses: vec![SeedLighthouse {
+                https: vec!["l:1".into()],
+                key: key.public(),
+            }],
             network: Default::default(),
             k3s: Default::default(),
             rejoin: false,
         };
-        let mut doc = StateDoc { spent_grants: vec!["g1".into()], ..StateDoc::default() };
+        let mut doc = StateDoc {
+            spent_grants: vec!["g1".into()],
+            ..StateDoc::default()
+        };
         assert!(!wants_rejoin(&seed, &doc));
         seed.rejoin = true;
         assert!(wants_rejoin(&seed, &doc));

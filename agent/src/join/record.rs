@@ -41,7 +41,9 @@ pub fn prepare(
         .grant
         .open_self()
         .map_err(|e| Trouble::untrusted(format!("the lighthouse's grant does not hold: {e}")))?;
-    let Grant { token, role, name, .. } = &grant;
+    let Grant {
+        token, role, name, ..
+    } = &grant;
     if grant.id != seed.grant || *token != seed.token.public() {
         return Err(Trouble::mismatch(format!(
             "the seed's token does not belong to grant {}, which the lighthouse has under {}",
@@ -75,11 +77,24 @@ pub fn prepare(
         counter,
     };
     let signed = Signed::sign(&record, &seed.token).map_err(|e| Trouble::local(&e.into()))?;
-    let member = Member { record: signed, grant: offer.grant.clone() };
+    let member = Member {
+        record: signed,
+        grant: offer.grant.clone(),
+    };
     let trusted = &documents.trusted;
-    verify(&member, seed.cluster_id, &trusted.operators, &trusted.policy)
-        .map_err(|e| Trouble::untrusted(format!("no peer would accept this node: {e}")))?;
-    Ok(Ready { member, record, grant, documents })
+    verify(
+        &member,
+        seed.cluster_id,
+        &trusted.operators,
+        &trusted.policy,
+    )
+    .map_err(|e| Trouble::untrusted(format!("no peer would accept this node: {e}")))?;
+    Ok(Ready {
+        member,
+        record,
+        grant,
+        documents,
+    })
 }
 
 #[cfg(test)]
@@ -102,7 +117,10 @@ mod tests {
             grant: "g1".parse().unwrap(),
             token: key(2),
             roots: vec![key(7).public()],
-            lighthouses: vec![SeedLighthouse { https: vec!["l:1".into()], key: key(5).public() }],
+            lighthouses: vec![SeedLighthouse {
+                https: vec!["l:1".into()],
+                key: key(5).public(),
+            }],
             network: Default::default(),
             k3s: Default::default(),
             rejoin: false,
@@ -132,27 +150,50 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        Identity { signing: key(3), mesh: key(4), other: Default::default() }
+        Identity {
+            signing: key(3),
+            mesh: key(4),
+            other: Default::default(),
+        }
     }
 
     #[test]
     fn a_sound_offer_becomes_a_record() {
         let ready = prepare(&seed(), &identity(), None, &offer(1, 7, |_| {}), 9).unwrap();
-        assert_eq!((ready.record.name.as_str(), ready.record.counter), ("n1", 9));
-        let nameless = Seed { name: None, ..seed() };
+        assert_eq!(
+            (ready.record.name.as_str(), ready.record.counter),
+            ("n1", 9)
+        );
+        let nameless = Seed {
+            name: None,
+            ..seed()
+        };
         let ready = prepare(&nameless, &identity(), None, &offer(1, 7, |_| {}), 9).unwrap();
         assert!(ready.record.name.as_str().starts_with("node-"));
     }
 
     #[test]
     fn a_hostile_lighthouse_gets_no_record() {
-        let state = |offer: Offer| prepare(&seed(), &identity(), None, &offer, 9).unwrap_err().state;
+        let state = |offer: Offer| {
+            prepare(&seed(), &identity(), None, &offer, 9)
+                .unwrap_err()
+                .state
+        };
         assert_eq!(state(offer(1, 8, |_| {})), "untrusted-lighthouse");
         assert_eq!(state(offer(8, 7, |_| {})), "untrusted-lighthouse");
-        assert_eq!(state(offer(1, 7, |g| g.token = key(9).public())), "bad-seed");
+        assert_eq!(
+            state(offer(1, 7, |g| g.token = key(9).public())),
+            "bad-seed"
+        );
         assert_eq!(state(offer(1, 7, |g| g.role = Role::Server)), "bad-seed");
-        assert_eq!(state(offer(1, 7, |g| g.name = Some("n2".parse().unwrap()))), "bad-seed");
-        let outside = Offer { index: MeshIndex::LIGHTHOUSE, ..offer(1, 7, |_| {}) };
+        assert_eq!(
+            state(offer(1, 7, |g| g.name = Some("n2".parse().unwrap()))),
+            "bad-seed"
+        );
+        let outside = Offer {
+            index: MeshIndex::LIGHTHOUSE,
+            ..offer(1, 7, |_| {})
+        };
         assert_eq!(state(outside), "untrusted-lighthouse");
     }
 

@@ -21,7 +21,12 @@ const WAIT: &str = "The node goes on trying";
 
 impl Trouble {
     fn new(state: &'static str, message: String, advice: &'static str, weight: u8) -> Self {
-        Self { state, message, advice, weight }
+        Self {
+            state,
+            message,
+            advice,
+            weight,
+        }
     }
 
     /// Something on this node.
@@ -41,19 +46,28 @@ impl Trouble {
 
     /// Seed and grant do not fit.
     pub fn mismatch(what: String) -> Self {
-        Self::new("bad-seed", what, "Make a new seed with holdfast seed new", 4)
+        Self::new(
+            "bad-seed",
+            what,
+            "Make a new seed with holdfast seed new",
+            4,
+        )
     }
 
     /// In the words of the lighthouse's client.
     pub fn client(error: &ClientError) -> Self {
         match error {
-            ClientError::Unreachable(_) | ClientError::Broken { .. } | ClientError::NoAddress => Self::new(
-                "unreachable",
-                format!("unreachable lighthouse: {error}"),
-                "Check this machine's network, and that the lighthouse runs and its address in the seed is right. The node goes on trying",
-                0,
-            ),
-            ClientError::WrongKey { address, expected, .. } => Self::new(
+            ClientError::Unreachable(_) | ClientError::Broken { .. } | ClientError::NoAddress => {
+                Self::new(
+                    "unreachable",
+                    format!("unreachable lighthouse: {error}"),
+                    "Check this machine's network, and that the lighthouse runs and its address in the seed is right. The node goes on trying",
+                    0,
+                )
+            }
+            ClientError::WrongKey {
+                address, expected, ..
+            } => Self::new(
                 "wrong-pin",
                 format!("{address} has another key than the seed pins ({expected})"),
                 "Make a new seed with holdfast seed new if the lighthouse was set up anew; otherwise something stands between. The node goes on trying",
@@ -69,27 +83,44 @@ impl Trouble {
 
     fn refusal(kind: ApiErrorKind, message: &str) -> Self {
         const NEW: &str = "Make a new seed with holdfast seed new";
-        let refused = |state, what: &str, advice| Self::new(state, format!("{what}: {message}"), advice, 5);
+        let refused =
+            |state, what: &str, advice| Self::new(state, format!("{what}: {message}"), advice, 5);
         match kind {
             ApiErrorKind::GrantUnknown => refused(
                 "grant-unknown",
                 "the lighthouse does not know the seed's grant",
                 "Hand the grant over with holdfast seed new; the node goes on trying",
             ),
-            ApiErrorKind::GrantExpired => refused("grant-expired", "the seed's grant has expired", NEW),
-            ApiErrorKind::GrantRevoked => refused("grant-revoked", "the seed's grant is revoked", NEW),
-            ApiErrorKind::GrantUsedUp => refused("grant-used-up", "the seed's grant is used up", NEW),
+            ApiErrorKind::GrantExpired => {
+                refused("grant-expired", "the seed's grant has expired", NEW)
+            }
+            ApiErrorKind::GrantRevoked => {
+                refused("grant-revoked", "the seed's grant is revoked", NEW)
+            }
+            ApiErrorKind::GrantUsedUp => {
+                refused("grant-used-up", "the seed's grant is used up", NEW)
+            }
             ApiErrorKind::Taken => {
                 refused("taken", "the name or address belongs to another node", NEW)
             }
             ApiErrorKind::Evicted => refused("evicted", "this node is evicted", NEW),
-            ApiErrorKind::RecordRefused => refused("refused", "the lighthouse refused the record", NEW),
-            ApiErrorKind::Malformed | ApiErrorKind::Denied | ApiErrorKind::NotFound | ApiErrorKind::Older => {
-                refused("refused", "the lighthouse refused", "Check that lighthouse and image are of the same release. The node goes on trying")
+            ApiErrorKind::RecordRefused => {
+                refused("refused", "the lighthouse refused the record", NEW)
             }
-            ApiErrorKind::Busy | ApiErrorKind::Internal | ApiErrorKind::Unreachable => {
-                Self::new("cannot-join", format!("the lighthouse cannot answer now: {message}"), WAIT, 1)
-            }
+            ApiErrorKind::Malformed
+            | ApiErrorKind::Denied
+            | ApiErrorKind::NotFound
+            | ApiErrorKind::Older => refused(
+                "refused",
+                "the lighthouse refused",
+                "Check that lighthouse and image are of the same release. The node goes on trying",
+            ),
+            ApiErrorKind::Busy | ApiErrorKind::Internal | ApiErrorKind::Unreachable => Self::new(
+                "cannot-join",
+                format!("the lighthouse cannot answer now: {message}"),
+                WAIT,
+                1,
+            ),
         }
     }
 
@@ -107,7 +138,10 @@ mod tests {
     #[test]
     fn each_refusal_says_which() {
         let say = |kind| {
-            Trouble::client(&ClientError::Api(ApiError { kind, message: "g1".into() }))
+            Trouble::client(&ClientError::Api(ApiError {
+                kind,
+                message: "g1".into(),
+            }))
         };
         for (kind, word) in [
             (ApiErrorKind::GrantExpired, "expired"),
@@ -120,6 +154,10 @@ mod tests {
             assert!(!trouble.may_mend_itself());
         }
         assert!(say(ApiErrorKind::Busy).may_mend_itself());
-        assert!(Trouble::client(&ClientError::Unreachable(vec![])).message.contains("unreachable"));
+        assert!(
+            Trouble::client(&ClientError::Unreachable(vec![]))
+                .message
+                .contains("unreachable")
+        );
     }
 }

@@ -44,7 +44,10 @@ impl Yaml {
     }
 
     fn list(&mut self, key: &str, values: impl IntoIterator<Item = String>) {
-        let lines: Vec<String> = values.into_iter().map(|v| format!("  - {}\n", Self::quoted(&v))).collect();
+        let lines: Vec<String> = values
+            .into_iter()
+            .map(|v| format!("  - {}\n", Self::quoted(&v)))
+            .collect();
         if !lines.is_empty() {
             let _ = write!(self.0, "{key}:\n{}", lines.concat());
         }
@@ -53,7 +56,10 @@ impl Yaml {
 
 /// The text of `config.yaml`.
 pub fn server(admission: &Admission, plan: &AddressPlan, paths: Paths<'_>) -> String {
-    let (v4, v6) = (plan.address4(admission.index), plan.address6(admission.index));
+    let (v4, v6) = (
+        plan.address4(admission.index),
+        plan.address6(admission.index),
+    );
     let mut both = vec![v4.to_string()];
     let mut pods = vec![plan.pods.to_string()];
     let mut services = vec![plan.services.to_string()];
@@ -69,12 +75,15 @@ pub fn server(admission: &Admission, plan: &AddressPlan, paths: Paths<'_>) -> St
     y.text("node-ip", &both.join(","));
     y.text("advertise-address", &v4.to_string());
     y.text("flannel-iface", holdfast_core::cluster::MESH_INTERFACE);
-    y.list("tls-san", [
-        name.clone(),
-        format!("{name}.{}.internal", admission.cluster),
-        v4.to_string(),
-        v6.to_string(),
-    ]);
+    y.list(
+        "tls-san",
+        [
+            name.clone(),
+            format!("{name}.{}.internal", admission.cluster),
+            v4.to_string(),
+            v6.to_string(),
+        ],
+    );
     y.text("cluster-cidr", &pods.join(","));
     y.text("service-cidr", &services.join(","));
     y.text("cluster-dns", &plan.cluster_dns().to_string());
@@ -92,8 +101,8 @@ pub fn server(admission: &Admission, plan: &AddressPlan, paths: Paths<'_>) -> St
 pub mod tests {
     use super::*;
     use holdfast_core::cluster::{ClusterId, MeshIndex};
-    use holdfast_core::keys::{MeshKey, PrivateKey};
     use holdfast_core::grant::{Grant, Member, MemberRecord};
+    use holdfast_core::keys::{MeshKey, PrivateKey};
     use holdfast_core::names::Role;
     use holdfast_core::signed::Signed;
 
@@ -143,7 +152,11 @@ pub mod tests {
         }
     }
 
-    const PATHS: Paths<'_> = Paths { token: "/t", agent_token: "/a", resolv_conf: "/r" };
+    const PATHS: Paths<'_> = Paths {
+        token: "/t",
+        agent_token: "/a",
+        resolv_conf: "/r",
+    };
 
     #[test]
     fn a_server_gets_its_mesh_addresses_and_the_clusters_ranges() {

@@ -17,7 +17,10 @@ const TOKEN: &str = "/etc/rancher/k3s/holdfast-server-token";
 const AGENT_TOKEN: &str = "/etc/rancher/k3s/holdfast-agent-token";
 const PASSWORD: &str = "/etc/rancher/node/password";
 /// Images that come with the system, and where k3s looks for images to import.
-const IMAGES: (&str, &str) = ("/usr/lib/holdfast/images", "/var/lib/rancher/k3s/agent/images");
+const IMAGES: (&str, &str) = (
+    "/usr/lib/holdfast/images",
+    "/var/lib/rancher/k3s/agent/images",
+);
 
 /// The node password: from the identity, so that a lost `/var` does not lock the node out of its
 /// own name ("Node password rejected").
@@ -59,7 +62,9 @@ fn token(path: &Path) -> anyhow::Result<()> {
 }
 
 fn link_images(from: &Path, to: &Path) -> std::io::Result<()> {
-    let Ok(images) = fs::read_dir(from) else { return Ok(()) };
+    let Ok(images) = fs::read_dir(from) else {
+        return Ok(());
+    };
     fs::create_dir_all(to)?;
     // Links of an image that has other ones.
     for old in fs::read_dir(to)?.flatten() {
@@ -78,11 +83,21 @@ fn link_images(from: &Path, to: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When one cannot be written.
 pub fn write(admission: &Admission, identity: &Identity) -> anyhow::Result<()> {
-    let paths = Paths { token: TOKEN, agent_token: AGENT_TOKEN, resolv_conf: RESOLV_CONF };
+    let paths = Paths {
+        token: TOKEN,
+        agent_token: AGENT_TOKEN,
+        resolv_conf: RESOLV_CONF,
+    };
     token(Path::new(TOKEN))?;
     token(Path::new(AGENT_TOKEN))?;
-    put(Path::new(PASSWORD), &format!("{}\n", node_password(identity)))?;
-    put(Path::new(CONFIG), &config::server(admission, &node::plan(admission), paths))?;
+    put(
+        Path::new(PASSWORD),
+        &format!("{}\n", node_password(identity)),
+    )?;
+    put(
+        Path::new(CONFIG),
+        &config::server(admission, &node::plan(admission), paths),
+    )?;
     link_images(Path::new(IMAGES.0), Path::new(IMAGES.1)).context("images for k3s")
 }
 
@@ -99,7 +114,10 @@ mod tests {
             other: Default::default(),
         };
         let password = node_password(&identity(1));
-        assert_eq!((password.len(), &password), (32, &node_password(&identity(1))));
+        assert_eq!(
+            (password.len(), &password),
+            (32, &node_password(&identity(1)))
+        );
         assert_ne!(password, node_password(&identity(2)));
     }
 
@@ -112,7 +130,10 @@ mod tests {
         let first = fs::read_to_string(&path).unwrap();
         token(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), first);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -126,7 +147,10 @@ mod tests {
         fs::remove_file(from.join("a.tar")).unwrap();
         fs::write(from.join("b.tar"), "").unwrap();
         link_images(&from, &to).unwrap();
-        let mut names: Vec<_> = fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(&to)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["b.tar", "own.tar"]);
     }

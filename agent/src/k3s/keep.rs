@@ -101,7 +101,10 @@ pub fn read(kept: &Path) -> Option<Kept> {
 /// # Errors
 /// As the file system says.
 pub fn restore(datastore: &Path, kept: &Path) -> anyhow::Result<()> {
-    let (fresh, aside) = (datastore.with_extension("back"), datastore.with_extension("left"));
+    let (fresh, aside) = (
+        datastore.with_extension("back"),
+        datastore.with_extension("left"),
+    );
     remove(&fresh)?;
     copy_tree(&kept.join("db"), &fresh)?;
     if datastore.exists() {
@@ -125,12 +128,19 @@ mod tests {
     use super::*;
 
     fn k3s(sha: &str) -> K3sInfo {
-        K3sInfo { version: "v1.36.0".into(), sha256: sha.into(), stand_in: false }
+        K3sInfo {
+            version: "v1.36.0".into(),
+            sha256: sha.into(),
+            stand_in: false,
+        }
     }
 
     #[test]
     fn put_back_only_after_going_back() {
-        let kept = Kept { k3s: k3s("old"), boot_id: "b1".into() };
+        let kept = Kept {
+            k3s: k3s("old"),
+            boot_id: "b1".into(),
+        };
         assert_eq!(act(&kept, &k3s("old"), "b1", false), Act::Leave);
         assert_eq!(act(&kept, &k3s("new"), "b2", true), Act::Leave);
         assert_eq!(act(&kept, &k3s("old"), "b3", false), Act::Restore);
@@ -145,7 +155,10 @@ mod tests {
         let (db, kept) = (dir.path().join("db"), dir.path().join("kept"));
         fs::create_dir_all(db.join("etcd")).unwrap();
         fs::write(db.join("etcd/wal"), "old").unwrap();
-        let note = Kept { k3s: k3s("old"), boot_id: "b1".into() };
+        let note = Kept {
+            k3s: k3s("old"),
+            boot_id: "b1".into(),
+        };
         keep(&db, &kept, &note).unwrap();
         assert_eq!(read(&kept), Some(note));
         fs::write(db.join("etcd/wal"), "new").unwrap();

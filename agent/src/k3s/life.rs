@@ -41,15 +41,26 @@ mod tests {
     use super::*;
 
     fn service(starts: u32, exit: Option<&str>) -> ServiceState {
-        ServiceState { name: "k3s".into(), pid: Some(5), starts, last_exit: exit.map(Into::into) }
+        ServiceState {
+            name: "k3s".into(),
+            pid: Some(5),
+            starts,
+            last_exit: exit.map(Into::into),
+        }
     }
 
     #[test]
     fn what_operators_see() {
         assert_eq!(state(None, false, false), K3sState::Starting);
         assert_eq!(state(Some(&service(1, None)), true, false), K3sState::Ready);
-        assert_eq!(state(Some(&service(1, None)), false, true), K3sState::NotReady);
-        assert_eq!(state(Some(&service(6, Some("exit 1"))), false, true), K3sState::Failed);
+        assert_eq!(
+            state(Some(&service(1, None)), false, true),
+            K3sState::NotReady
+        );
+        assert_eq!(
+            state(Some(&service(6, Some("exit 1"))), false, true),
+            K3sState::Failed
+        );
     }
 
     #[test]

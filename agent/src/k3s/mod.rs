@@ -55,7 +55,9 @@ fn hindrance(node: &Node) -> Option<String> {
         Role::Server => {}
     }
     if node.image.k3s.is_none() {
-        return Some("role server, but the image holds no k3s: build one with a recipe that has it".into());
+        return Some(
+            "role server, but the image holds no k3s: build one with a recipe that has it".into(),
+        );
     }
     if !node.boot.root_mounted {
         return Some("k3s does not run: the root file system is not mounted (rescue)".into());
@@ -90,7 +92,8 @@ pub async fn run(node: Arc<Node>) {
                 pauses.reset();
             }
             Err(e) => {
-                node.notes.set("k3s", format!("k3s cannot be started: {e:#}"));
+                node.notes
+                    .set("k3s", format!("k3s cannot be started: {e:#}"));
                 tokio::time::sleep(pauses.pause()).await;
             }
         }
@@ -118,11 +121,16 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
 /// The datastore's copy: put back after going back, dropped once it is of no use.
 fn tend_copy(running: &K3sInfo, boot_id: &str, on_trial: bool) -> anyhow::Result<()> {
     let (datastore, kept) = (Path::new(DATASTORE), Path::new(KEPT));
-    let Some(note) = keep::read(kept) else { return Ok(()) };
+    let Some(note) = keep::read(kept) else {
+        return Ok(());
+    };
     match keep::act(&note, running, boot_id, on_trial) {
         Act::Leave => Ok(()),
         Act::Restore => {
-            tracing::warn!(k3s = note.k3s.version, "the node went back: its datastore is put back");
+            tracing::warn!(
+                k3s = note.k3s.version,
+                "the node went back: its datastore is put back"
+            );
             keep::restore(datastore, kept)
         }
         Act::Drop => keep::forget(kept),
@@ -130,12 +138,23 @@ fn tend_copy(running: &K3sInfo, boot_id: &str, on_trial: bool) -> anyhow::Result
 }
 
 async fn service(node: &Node) -> anyhow::Result<Option<ServiceState>> {
-    Ok(node.init.services().await?.into_iter().find(|s| s.name == SERVICE))
+    Ok(node
+        .init
+        .services()
+        .await?
+        .into_iter()
+        .find(|s| s.name == SERVICE))
 }
 
 /// Looks after a started k3s; returns when it is to be started anew.
 async fn watch(node: &Node) {
-    let name = node.store.get().admission.as_ref().map(|a| a.name.to_string()).unwrap_or_default();
+    let name = node
+        .store
+        .get()
+        .admission
+        .as_ref()
+        .map(|a| a.name.to_string())
+        .unwrap_or_default();
     let mut asker = Asker::default();
     let mut was_ready = false;
     loop {
@@ -164,7 +183,10 @@ async fn watch(node: &Node) {
             crate::console::say(&format!("k3s {state}"));
             node.changed.notify_one();
         }
-        if service.and_then(|s| running_for(s.pid?)).is_some_and(life::restart_due) {
+        if service
+            .and_then(|s| running_for(s.pid?))
+            .is_some_and(life::restart_due)
+        {
             tracing::info!("k3s is started anew, so that it renews its certificates");
             if let Err(e) = stop(node).await {
                 tracing::warn!("{e:#}");
@@ -179,19 +201,27 @@ fn running_for(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let now: u64 = uptime.split('.').next()?.parse().ok()?;
-    Some(Duration::from_secs(now.saturating_sub(life::started_at(&stat)?)))
+    Some(Duration::from_secs(
+        now.saturating_sub(life::started_at(&stat)?),
+    ))
 }
 
 /// Stops k3s and waits until it has.
 async fn stop(node: &Node) -> anyhow::Result<()> {
-    node.init.ask(InitRequest::StopService { name: SERVICE.into() }).await?;
+    node.init
+        .ask(InitRequest::StopService {
+            name: SERVICE.into(),
+        })
+        .await?;
     let gone = async {
         while service(node).await?.is_some_and(|s| s.pid.is_some()) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(90), gone).await.context("k3s does not stop")?
+    tokio::time::timeout(Duration::from_secs(90), gone)
+        .await
+        .context("k3s does not stop")?
 }
 
 /// Before a trial that brings another k3s: its datastore is copied.
@@ -199,14 +229,24 @@ async fn stop(node: &Node) -> anyhow::Result<()> {
 /// # Errors
 /// When k3s does not stop or the copy does not fit; then the trial must not begin.
 pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result<()> {
-    let server = node.store.get().admission.as_ref().is_some_and(|a| a.role == Role::Server);
+    let server = node
+        .store
+        .get()
+        .admission
+        .as_ref()
+        .is_some_and(|a| a.role == Role::Server);
     let running = node.image.k3s.clone();
     if !server || !keep::needed(running.as_ref(), next) || !Path::new(DATASTORE).is_dir() {
         return Ok(());
     }
-    let Some(running) = running else { return Ok(()) };
+    let Some(running) = running else {
+        return Ok(());
+    };
     stop(node).await?;
-    let note = Kept { k3s: running, boot_id: node.boot.boot.boot_id.clone() };
+    let note = Kept {
+        k3s: running,
+        boot_id: node.boot.boot.boot_id.clone(),
+    };
     disk::blocking(move || keep::keep(Path::new(DATASTORE), Path::new(KEPT), &note)).await
 }
 

@@ -25,9 +25,12 @@ struct Credentials {
 /// Reads the three values that k3s writes as base64 on a line each.
 fn credentials(kubeconfig: &str) -> anyhow::Result<Credentials> {
     let value = |key: &str| -> anyhow::Result<Vec<u8>> {
-        let line = kubeconfig.lines().find_map(|l| l.trim().strip_prefix(key)?.strip_prefix(':'));
+        let line = kubeconfig
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(key)?.strip_prefix(':'));
         let text = line.ok_or_else(|| anyhow!("the kubeconfig has no {key}"))?;
-        B64.decode(text.trim().trim_matches('"')).with_context(|| format!("{key} is no base64"))
+        B64.decode(text.trim().trim_matches('"'))
+            .with_context(|| format!("{key} is no base64"))
     };
     Ok(Credentials {
         authority: value("certificate-authority-data")?,
@@ -49,7 +52,11 @@ fn client(credentials: &Credentials) -> anyhow::Result<Client> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
-    Ok(Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build()?)
+    Ok(Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()?)
 }
 
 #[derive(Deserialize)]
@@ -82,7 +89,10 @@ struct NodeInfo {
 fn is_ready(object: &NodeObject, boot_id: &str) -> bool {
     let status = &object.status;
     status.node_info.boot_id == boot_id.trim()
-        && status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True")
+        && status
+            .conditions
+            .iter()
+            .any(|c| c.r#type == "Ready" && c.status == "True")
 }
 
 /// Asks again and again, with the same client while k3s keeps its keys.
@@ -97,7 +107,9 @@ impl Asker {
     /// # Errors
     /// While k3s has written nothing, or its API does not answer.
     pub async fn ready(&mut self, name: &str) -> anyhow::Result<bool> {
-        let text = tokio::fs::read_to_string(super::KUBECONFIG).await.context(super::KUBECONFIG)?;
+        let text = tokio::fs::read_to_string(super::KUBECONFIG)
+            .await
+            .context(super::KUBECONFIG)?;
         let client = match &self.of {
             Some((of, client)) if *of == text => client.clone(),
             _ => {
@@ -149,7 +161,10 @@ mod tests {
     fn a_kubeconfig_is_read_whatever_its_indentation() {
         let text = "clusters:\n- cluster:\n    certificate-authority-data: Q0E=\nusers:\n- user:\n    client-certificate-data: Q0VSVA==\n    client-key-data: \"S0VZ\"\n";
         let c = credentials(text).unwrap();
-        assert_eq!((&c.authority[..], &c.certificate[..], &c.key[..]), (&b"CA"[..], &b"CERT"[..], &b"KEY"[..]));
+        assert_eq!(
+            (&c.authority[..], &c.certificate[..], &c.key[..]),
+            (&b"CA"[..], &b"CERT"[..], &b"KEY"[..])
+        );
         let missing = credentials("a: b").err().unwrap().to_string();
         assert!(missing.contains("certificate-authority-data"));
     }

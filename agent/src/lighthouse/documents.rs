@@ -10,7 +10,10 @@ use holdfast_core::documents::Roots;
 /// Whether a lighthouse holds something newer: operators, lighthouses, policy, release list.
 fn newer(offered: [u64; 4], held: &Trusted, list: Option<u64>) -> bool {
     let [o, l, p] = held.generations();
-    offered.iter().zip([o, l, p, list.unwrap_or(0)]).any(|(offered, held)| *offered > held)
+    offered
+        .iter()
+        .zip([o, l, p, list.unwrap_or(0)])
+        .any(|(offered, held)| *offered > held)
 }
 
 /// Fetches and stores what is newer than what is held.
@@ -33,7 +36,11 @@ pub async fn bring_forward(
         None => None,
     };
     // Without a disk of its own a node has no list to bring forward.
-    let list = if partition.is_some() { list.map(|l| l.generation) } else { Some(u64::MAX) };
+    let list = if partition.is_some() {
+        list.map(|l| l.generation)
+    } else {
+        Some(u64::MAX)
+    };
     if !newer(offered, &held, list) {
         return Ok(());
     }
@@ -52,7 +59,9 @@ pub async fn bring_forward(
     }
     if doc.documents.as_ref() != Some(&merged.set) {
         tracing::info!(generations = ?merged.trusted.generations(), "newer documents");
-        node.store.update(|d| d.documents = Some(merged.set)).await?;
+        node.store
+            .update(|d| d.documents = Some(merged.set))
+            .await?;
     }
     Ok(())
 }

@@ -23,7 +23,8 @@ pub async fn run(node: Arc<Node>) {
                 }
             }
             Err(e) => {
-                node.notes.set("lighthouse", format!("no lighthouse can be asked: {e:#}"));
+                node.notes
+                    .set("lighthouse", format!("no lighthouse can be asked: {e:#}"));
             }
         }
         tokio::time::sleep(pauses.pause()).await;
@@ -53,7 +54,10 @@ async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff) 
             !same
         });
         if let Err(e) = take(node, &client, list).await {
-            node.notes.set("documents", format!("the lighthouse's news cannot be taken: {e:#}"));
+            node.notes.set(
+                "documents",
+                format!("the lighthouse's news cannot be taken: {e:#}"),
+            );
         } else {
             node.notes.clear("documents");
         }
@@ -63,10 +67,14 @@ async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff) 
 fn failed(node: &Node, error: &ClientError) {
     match error.kind() {
         Some(ApiErrorKind::Evicted) => {
-            node.notes.set("membership", format!("this node is evicted: {error}"));
+            node.notes
+                .set("membership", format!("this node is evicted: {error}"));
         }
         Some(ApiErrorKind::Denied | ApiErrorKind::NotFound) => {
-            node.notes.set("membership", format!("the lighthouse does not know this node: {error}"));
+            node.notes.set(
+                "membership",
+                format!("the lighthouse does not know this node: {error}"),
+            );
         }
         _ => {}
     }
@@ -80,7 +88,11 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyho
     let doc = node.store.get();
     let fresh = cached(&list);
     let same = doc.members.len() == fresh.len()
-        && doc.members.iter().zip(&fresh).all(|(a, b)| a.member == b.member && a.endpoint == b.endpoint);
+        && doc
+            .members
+            .iter()
+            .zip(&fresh)
+            .all(|(a, b)| a.member == b.member && a.endpoint == b.endpoint);
     // An empty list from a lighthouse that lost its store must not take the peers away.
     if !same && !fresh.is_empty() {
         node.store.update(|d| d.members = fresh).await?;

@@ -20,13 +20,24 @@ pub type Place = (Vec<String>, PublicKey);
 /// not name.
 pub fn places(doc: &StateDoc) -> Vec<Place> {
     let mut out: Vec<Place> = node::trusted(doc)
-        .map(|t| t.lighthouses.lighthouses.into_iter().map(|l| (l.https, l.key)).collect())
+        .map(|t| {
+            t.lighthouses
+                .lighthouses
+                .into_iter()
+                .map(|l| (l.https, l.key))
+                .collect()
+        })
         .unwrap_or_default();
     let seeded = doc.admission.iter().flat_map(|a| &a.lighthouses);
     for l in seeded {
         match out.iter_mut().find(|(_, key)| *key == l.key) {
             Some((addresses, _)) => {
-                let more = l.https.iter().filter(|a| !addresses.contains(a)).cloned().collect::<Vec<_>>();
+                let more = l
+                    .https
+                    .iter()
+                    .filter(|a| !addresses.contains(a))
+                    .cloned()
+                    .collect::<Vec<_>>();
                 addresses.extend(more);
             }
             None => out.push((l.https.clone(), l.key)),
@@ -41,8 +52,10 @@ pub fn places(doc: &StateDoc) -> Vec<Place> {
 /// # Errors
 /// When the node has no keys, or none can be made.
 fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
-    let identity =
-        doc.identity.as_ref().ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
+    let identity = doc
+        .identity
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
     let tls = Identity::from_key(&identity.signing)?;
     let made: Result<Vec<_>, ClientError> = places(doc)
         .into_iter()
@@ -53,7 +66,11 @@ fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
 
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
-    tokio::join!(members::run(node.clone()), status::run(node.clone()), standing::run(node));
+    tokio::join!(
+        members::run(node.clone()),
+        status::run(node.clone()),
+        standing::run(node)
+    );
 }
 
 /// The lighthouse that answered last; waits until there is one.
@@ -132,15 +149,25 @@ mod tests {
                 grant: Signed::sign(&grant, &key(1)).unwrap(),
             },
             lighthouses: vec![
-                SeedLighthouse { https: vec!["old:1".into()], key: key(20).public() },
-                SeedLighthouse { https: vec!["gone:1".into()], key: key(22).public() },
+                SeedLighthouse {
+                    https: vec!["old:1".into()],
+                    key: key(20).public(),
+                },
+                SeedLighthouse {
+                    https: vec!["gone:1".into()],
+                    key: key(22).public(),
+                },
             ],
             network: Default::default(),
             k3s: Default::default(),
             seed_scrubbed: true,
             other: Default::default(),
         };
-        StateDoc { admission: Some(admission), documents: Some(set), ..StateDoc::default() }
+        StateDoc {
+            admission: Some(admission),
+            documents: Some(set),
+            ..StateDoc::default()
+        }
     }
 
     #[test]
@@ -148,7 +175,10 @@ mod tests {
         let all = places(&doc());
         let addresses: Vec<_> = all.iter().map(|(a, _)| a.join(" ")).collect();
         assert_eq!(addresses, ["new:1 old:1", "other:1", "gone:1"]);
-        let broken = StateDoc { documents: None, ..doc() };
+        let broken = StateDoc {
+            documents: None,
+            ..doc()
+        };
         assert_eq!(places(&broken).len(), 2);
     }
 }

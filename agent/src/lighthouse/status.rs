@@ -31,7 +31,10 @@ fn resident(status: &str) -> Option<u64> {
 
 fn memory() -> Option<SystemMemory> {
     let of = |path| resident(&std::fs::read_to_string(path).ok()?);
-    Some(SystemMemory { init_kib: of("/proc/1/status")?, agent_kib: of("/proc/self/status")? })
+    Some(SystemMemory {
+        init_kib: of("/proc/1/status")?,
+        agent_kib: of("/proc/self/status")?,
+    })
 }
 
 /// What the node says of itself now.
@@ -81,7 +84,10 @@ impl Counter {
 /// Sends accounts for ever.
 pub async fn run(node: Arc<Node>) {
     let start = node.store.get().status_counter;
-    let mut counter = Counter { next: start, reserved: start };
+    let mut counter = Counter {
+        next: start,
+        reserved: start,
+    };
     let mut other = node.lighthouse.subscribe();
     loop {
         if let Err(e) = send(&node, &mut counter).await {
@@ -103,7 +109,9 @@ async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
     let status = account(node, count).await?;
     let doc = node.store.get();
     let identity = doc.identity.as_ref().context("this node has no keys")?;
-    client.put_status(&Signed::sign(&status, &identity.signing)?).await?;
+    client
+        .put_status(&Signed::sign(&status, &identity.signing)?)
+        .await?;
     Ok(())
 }
 
@@ -111,7 +119,10 @@ async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
 mod tests {
     #[test]
     fn resident_memory_is_read_as_the_kernel_writes_it() {
-        assert_eq!(super::resident("Name:\tx\nVmRSS:\t    5120 kB\nRssAnon:\t 12 kB\n"), Some(5120));
+        assert_eq!(
+            super::resident("Name:\tx\nVmRSS:\t    5120 kB\nRssAnon:\t 12 kB\n"),
+            Some(5120)
+        );
         assert_eq!(super::resident("Name:\tkthreadd\n"), None);
     }
 }

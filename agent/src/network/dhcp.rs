@@ -38,7 +38,15 @@ pub async fn run(link: Link, host_name: Option<String>, news: mpsc::Sender<News>
     let mut pauses = Backoff::secs(1, 64);
     let mut expires: Option<Instant> = None;
     loop {
-        if let Err(e) = life(&link, host_name.as_deref(), &news, &mut pauses, &mut expires).await {
+        if let Err(e) = life(
+            &link,
+            host_name.as_deref(),
+            &news,
+            &mut pauses,
+            &mut expires,
+        )
+        .await
+        {
             tracing::warn!(interface = link.name, "DHCP: {e}");
         }
         if expires.is_some_and(|t| t <= Instant::now()) {
@@ -60,14 +68,18 @@ async fn life(
     expires: &mut Option<Instant>,
 ) -> Result<(), mozim::DhcpError> {
     let mut config = DhcpV4Config::new(&link.name);
-    config.set_iface_index(link.index).set_iface_mac_raw(&link.mac)?;
+    config
+        .set_iface_index(link.index)
+        .set_iface_mac_raw(&link.mac)?;
     config.use_mac_as_client_id();
     if let Some(name) = host_name {
         config.set_host_name(name);
     }
     let mut client = DhcpV4Client::init(config, None).await?;
     loop {
-        let left = expires.map_or(Duration::MAX, |t| t.saturating_duration_since(Instant::now()));
+        let left = expires.map_or(Duration::MAX, |t| {
+            t.saturating_duration_since(Instant::now())
+        });
         let state = tokio::select! {
             state = client.run() => state?,
             () = news.closed() => return Ok(()),
@@ -78,7 +90,11 @@ async fn life(
             tracing::info!(interface = link.name, address = %lease.yiaddr, seconds = lease.lease_time_sec, "DHCP lease");
             *expires = Some(Instant::now() + Duration::from_secs(lease.lease_time_sec.into()));
             pauses.reset();
-            if news.send(News::Leased(Box::new(plain(&lease)))).await.is_err() {
+            if news
+                .send(News::Leased(Box::new(plain(&lease))))
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }

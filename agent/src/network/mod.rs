@@ -53,7 +53,12 @@ struct Task {
 impl Network {
     /// For the settings that `wanted` brings; told of uplinks by [`Network::uplinks`].
     pub fn new(netlink: Netlink, notes: Notes, wanted: watch::Receiver<Wanted>) -> Self {
-        Self { netlink, notes, wanted, uplinks: watch::Sender::new(Uplinks::new()) }
+        Self {
+            netlink,
+            notes,
+            wanted,
+            uplinks: watch::Sender::new(Uplinks::new()),
+        }
     }
 
     /// The uplinks in use.
@@ -122,9 +127,15 @@ impl Network {
     ) -> anyhow::Result<()> {
         self.raise_loopback().await;
         let links = self.netlink.links().await?;
-        tasks.retain(|name, task| links.iter().any(|l| l.name == *name && l.index == task.index));
+        tasks.retain(|name, task| {
+            links
+                .iter()
+                .any(|l| l.name == *name && l.index == task.index)
+        });
         for link in links {
-            let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else { continue };
+            let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else {
+                continue;
+            };
             if !link.up {
                 accept_advertisements(&link.name);
                 if let Err(e) = self.netlink.up(link.index, None).await {
@@ -137,7 +148,14 @@ impl Network {
             }
             tracing::info!(interface = link.name, ?mode, "uplink");
             let stop = self.start(&link, &mode, wanted, events).await;
-            tasks.insert(link.name.clone(), Task { index: link.index, mode, _stop: stop });
+            tasks.insert(
+                link.name.clone(),
+                Task {
+                    index: link.index,
+                    mode,
+                    _stop: stop,
+                },
+            );
         }
         Ok(())
     }
@@ -162,7 +180,10 @@ impl Network {
     ) -> mpsc::Sender<()> {
         let (stop, mut stopped) = mpsc::channel(1);
         match mode {
-            Mode::Static => self.apply(&link.name, link.index, plan::from_seed(&wanted.seed)).await,
+            Mode::Static => {
+                self.apply(&link.name, link.index, plan::from_seed(&wanted.seed))
+                    .await
+            }
             Mode::Automatic => {
                 let (send, mut news) = mpsc::channel(4);
                 let (name, index, events) = (link.name.clone(), link.index, events.clone());
@@ -188,7 +209,8 @@ impl Network {
     async fn dhcp(&self, name: &str, index: u32, news: dhcp::News, wanted: &Wanted) {
         match news {
             dhcp::News::Leased(lease) => {
-                self.apply(name, index, plan::from_lease(&lease, Some(&wanted.seed))).await;
+                self.apply(name, index, plan::from_lease(&lease, Some(&wanted.seed)))
+                    .await;
             }
             dhcp::News::Expired => {
                 tracing::warn!(interface = name, "the DHCP lease has run out");
@@ -206,7 +228,12 @@ impl Network {
         for address in &uplink.addresses {
             wrong.extend(self.netlink.add_address(index, *address).await.err());
         }
-        wrong.extend(self.netlink.keep_addresses(index, &uplink.addresses, true).await.err());
+        wrong.extend(
+            self.netlink
+                .keep_addresses(index, &uplink.addresses, true)
+                .await
+                .err(),
+        );
         for route in &uplink.routes {
             wrong.extend(self.netlink.add_route(index, route).await.err());
         }
@@ -224,8 +251,12 @@ impl Network {
 
     fn look_for_overlap(&self, wanted: &Wanted) {
         let Some(ranges) = &wanted.plan else { return };
-        let addresses: Vec<_> =
-            self.uplinks.borrow().values().flat_map(|u| u.addresses.clone()).collect();
+        let addresses: Vec<_> = self
+            .uplinks
+            .borrow()
+            .values()
+            .flat_map(|u| u.addresses.clone())
+            .collect();
         match plan::overlap(ranges, &addresses) {
             Some(text) => {
                 self.notes.set("overlap", text);
@@ -237,7 +268,9 @@ impl Network {
 
 /// Router advertisements count although the node forwards (kernel `ip-sysctl`: `accept_ra` 2).
 fn accept_advertisements(name: &str) {
-    let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra");
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(name)
+        .join("accept_ra");
     if path.exists()
         && let Err(e) = std::fs::write(&path, "2")
     {

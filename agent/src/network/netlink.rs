@@ -30,8 +30,9 @@ impl Netlink {
     /// # Errors
     /// As the kernel says.
     pub fn open() -> anyhow::Result<Self> {
-        let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-            .context("the kernel's routing socket cannot be opened")?;
+        let (connection, handle, mut events) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+                .context("the kernel's routing socket cannot be opened")?;
         tokio::spawn(connection);
         let changes = Arc::new(watch::Sender::new(0));
         let told = changes.clone();
@@ -74,7 +75,10 @@ impl Netlink {
                     _ => {}
                 }
             }
-            link.physical = Path::new("/sys/class/net").join(&link.name).join("device").exists();
+            link.physical = Path::new("/sys/class/net")
+                .join(&link.name)
+                .join("device")
+                .exists();
             out.push(link);
         }
         Ok(out)
@@ -85,7 +89,12 @@ impl Netlink {
     /// # Errors
     /// As the kernel says, other than that there is none.
     pub async fn index_of(&self, name: &str) -> anyhow::Result<Option<u32>> {
-        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        let mut found = self
+            .handle
+            .link()
+            .get()
+            .match_name(name.to_owned())
+            .execute();
         match found.try_next().await {
             Ok(message) => Ok(message.map(|m| m.header.index)),
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
@@ -102,7 +111,12 @@ impl Netlink {
         if let Some(mtu) = mtu {
             link = link.mtu(mtu.into());
         }
-        self.handle.link().set(link.build()).execute().await.context("the interface does not come up")
+        self.handle
+            .link()
+            .set(link.build())
+            .execute()
+            .await
+            .context("the interface does not come up")
     }
 
     /// Adds an address, or leaves it as it is.
@@ -124,8 +138,18 @@ impl Netlink {
     ///
     /// # Errors
     /// As the kernel says.
-    pub async fn keep_addresses(&self, index: u32, wanted: &[IpNet], family4: bool) -> anyhow::Result<()> {
-        let mut all = self.handle.address().get().set_link_index_filter(index).execute();
+    pub async fn keep_addresses(
+        &self,
+        index: u32,
+        wanted: &[IpNet],
+        family4: bool,
+    ) -> anyhow::Result<()> {
+        let mut all = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute();
         let mut gone = vec![];
         while let Some(message) = all.try_next().await? {
             let address = message.attributes.iter().find_map(|a| match a {
@@ -145,7 +169,12 @@ impl Netlink {
             }
         }
         for message in gone {
-            self.handle.address().del(message).execute().await.context("an old address stays")?;
+            self.handle
+                .address()
+                .del(message)
+                .execute()
+                .await
+                .context("an old address stays")?;
         }
         Ok(())
     }

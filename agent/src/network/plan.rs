@@ -80,7 +80,14 @@ pub fn default_net(via: IpAddr) -> IpNet {
 pub fn from_seed(seed: &SeedNetwork) -> Uplink {
     Uplink {
         addresses: seed.addresses.clone(),
-        routes: seed.gateways.iter().map(|g| Route { to: default_net(*g), via: Some(*g) }).collect(),
+        routes: seed
+            .gateways
+            .iter()
+            .map(|g| Route {
+                to: default_net(*g),
+                via: Some(*g),
+            })
+            .collect(),
         dns: seed.dns.clone(),
         ntp: seed.ntp.clone(),
         mtu: None,
@@ -113,20 +120,27 @@ const LEAST_MTU: u16 = 1280;
 /// What a lease means; the seed's name and time servers come before the network's.
 pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
     let prefix = ipnet::ipv4_mask_to_prefix(lease.mask).unwrap_or(32);
-    let address = Ipv4Net::new(lease.address, prefix).unwrap_or_else(|_| Ipv4Net::from(lease.address));
+    let address =
+        Ipv4Net::new(lease.address, prefix).unwrap_or_else(|_| Ipv4Net::from(lease.address));
     let mut routes: Vec<Route> = lease
         .routes
         .iter()
         .filter_map(|(to, len, via)| {
             let via = (!via.is_unspecified()).then_some(IpAddr::V4(*via));
-            Some(Route { to: Ipv4Net::new(*to, *len).ok()?.trunc().into(), via })
+            Some(Route {
+                to: Ipv4Net::new(*to, *len).ok()?.trunc().into(),
+                via,
+            })
         })
         .collect();
     if routes.is_empty() {
         // Two default routes of one metric would be refused: the first router counts.
         routes.extend(lease.gateways.first().map(|g| {
             let via = IpAddr::V4(*g);
-            Route { to: default_net(via), via: Some(via) }
+            Route {
+                to: default_net(via),
+                via: Some(via),
+            }
         }));
     }
     // A router outside of our network is reached over the link (cloud networks with a /32).
@@ -134,9 +148,10 @@ pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
     let outside: Vec<Route> = routes
         .iter()
         .filter_map(|r| match r.via {
-            Some(IpAddr::V4(via)) if !reachable(&via) => {
-                Some(Route { to: Ipv4Net::from(via).into(), via: None })
-            }
+            Some(IpAddr::V4(via)) if !reachable(&via) => Some(Route {
+                to: Ipv4Net::from(via).into(),
+                via: None,
+            }),
             _ => None,
         })
         .collect();
@@ -150,8 +165,16 @@ pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
     Uplink {
         addresses: vec![address.into()],
         routes,
-        dns: if own_dns.is_empty() { lease.dns.iter().map(|d| (*d).into()).collect() } else { own_dns },
-        ntp: if own_ntp.is_empty() { lease.ntp.iter().map(ToString::to_string).collect() } else { own_ntp },
+        dns: if own_dns.is_empty() {
+            lease.dns.iter().map(|d| (*d).into()).collect()
+        } else {
+            own_dns
+        },
+        ntp: if own_ntp.is_empty() {
+            lease.ntp.iter().map(ToString::to_string).collect()
+        } else {
+            own_ntp
+        },
         mtu: lease.mtu.filter(|m| *m >= LEAST_MTU),
     }
 }
@@ -184,7 +207,14 @@ mod tests {
     use super::*;
 
     fn link(name: &str, physical: bool) -> Link {
-        Link { index: 2, name: name.into(), mac: vec![2; 6], physical, up: true, carrier: true }
+        Link {
+            index: 2,
+            name: name.into(),
+            mac: vec![2; 6],
+            physical,
+            up: true,
+            carrier: true,
+        }
     }
 
     fn lease() -> Lease {
@@ -203,10 +233,19 @@ mod tests {
     fn physical_links_are_uplinks_unless_the_seed_names_one() {
         assert_eq!(mode(&link("eth0", true), None), Some(Mode::Automatic));
         assert_eq!(mode(&link("cni0", false), None), None);
-        let seed = SeedNetwork { interface: Some("eth1".into()), ..SeedNetwork::default() };
+        let seed = SeedNetwork {
+            interface: Some("eth1".into()),
+            ..SeedNetwork::default()
+        };
         assert_eq!(mode(&link("eth0", true), Some(&seed)), None);
-        assert_eq!(mode(&link("eth1", false), Some(&seed)), Some(Mode::Automatic));
-        let fixed = SeedNetwork { addresses: vec!["10.1.1.2/24".parse().unwrap()], ..seed };
+        assert_eq!(
+            mode(&link("eth1", false), Some(&seed)),
+            Some(Mode::Automatic)
+        );
+        let fixed = SeedNetwork {
+            addresses: vec!["10.1.1.2/24".parse().unwrap()],
+            ..seed
+        };
         assert_eq!(mode(&link("eth1", true), Some(&fixed)), Some(Mode::Static));
     }
 
@@ -221,9 +260,18 @@ mod tests {
 
     #[test]
     fn a_router_outside_of_the_network_gets_a_route_over_the_link_first() {
-        let cloud = Lease { mask: "255.255.255.255".parse().unwrap(), ..lease() };
+        let cloud = Lease {
+            mask: "255.255.255.255".parse().unwrap(),
+            ..lease()
+        };
         let up = from_lease(&cloud, None);
-        assert_eq!(up.routes[0], Route { to: "10.0.2.2/32".parse().unwrap(), via: None });
+        assert_eq!(
+            up.routes[0],
+            Route {
+                to: "10.0.2.2/32".parse().unwrap(),
+                via: None
+            }
+        );
         assert_eq!(up.routes[1].to, "0.0.0.0/0".parse::<IpNet>().unwrap());
     }
 
@@ -244,7 +292,11 @@ mod tests {
     fn an_overlap_is_named() {
         let plan = AddressPlan::new(holdfast_core::cluster::ClusterId([1; 16]), false);
         let lan: IpNet = plan.pods.into();
-        assert!(overlap(&plan, &[lan]).unwrap().contains(&plan.pods.to_string()));
+        assert!(
+            overlap(&plan, &[lan])
+                .unwrap()
+                .contains(&plan.pods.to_string())
+        );
         assert!(overlap(&plan, &["192.168.1.5/24".parse().unwrap()]).is_none());
     }
 }

@@ -73,12 +73,19 @@ pub fn choose(found: Vec<Found>) -> Finding {
             (Err(why), _) => unreadable.push(format!("{source}: {why}")),
         }
     }
-    let Some((source, bytes)) = first else { return Finding::Nothing { unreadable } };
+    let Some((source, bytes)) = first else {
+        return Finding::Nothing { unreadable };
+    };
     match Seed::from_bytes(&bytes) {
-        Ok(seed) => {
-            Finding::Good { source, seed: Box::new(seed), differs }
-        }
-        Err(e) => Finding::Bad { source, why: e.to_string() },
+        Ok(seed) => Finding::Good {
+            source,
+            seed: Box::new(seed),
+            differs,
+        },
+        Err(e) => Finding::Bad {
+            source,
+            why: e.to_string(),
+        },
     }
 }
 
@@ -101,7 +108,10 @@ mod tests {
             grant: "g1".parse().unwrap(),
             token: key.clone(),
             roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse { https: vec!["l:1".into()], key: key.public() }],
+            lighthouses: vec![SeedLighthouse {
+                https: vec!["l:1".into()],
+                key: key.public(),
+            }],
             network: SeedNetwork::default(),
             k3s: Default::default(),
             rejoin: false,
@@ -110,7 +120,10 @@ mod tests {
     }
 
     fn at(source: Source, content: Option<Zeroizing<Vec<u8>>>) -> Found {
-        Found { source, content: Ok(content) }
+        Found {
+            source,
+            content: Ok(content),
+        }
     }
 
     #[test]
@@ -119,7 +132,13 @@ mod tests {
             at(Source::Volume, Some(seed("a"))),
             at(Source::FwCfg, Some(seed("b"))),
         ]);
-        let Finding::Good { source: Source::Volume, seed: kept, differs, .. } = found else {
+        let Finding::Good {
+            source: Source::Volume,
+            seed: kept,
+            differs,
+            ..
+        } = found
+        else {
             panic!("{found:?}")
         };
         assert_eq!(kept.name.unwrap().as_str(), "a");
@@ -134,17 +153,36 @@ mod tests {
     #[test]
     fn a_bad_first_one_is_not_passed_over() {
         let bad = Zeroizing::new(b"hello".to_vec());
-        let found =
-            choose(vec![at(Source::Volume, Some(bad)), at(Source::FwCfg, Some(seed("b")))]);
-        assert!(matches!(found, Finding::Bad { source: Source::Volume, .. }));
+        let found = choose(vec![
+            at(Source::Volume, Some(bad)),
+            at(Source::FwCfg, Some(seed("b"))),
+        ]);
+        assert!(matches!(
+            found,
+            Finding::Bad {
+                source: Source::Volume,
+                ..
+            }
+        ));
     }
 
     #[test]
     fn an_unreadable_place_is_named_when_no_other_has_a_seed() {
-        let broken = || Found { source: Source::Volume, content: Err("no FAT".into()) };
+        let broken = || Found {
+            source: Source::Volume,
+            content: Err("no FAT".into()),
+        };
         let found = choose(vec![broken(), at(Source::FwCfg, None)]);
-        assert!(matches!(&found, Finding::Nothing { unreadable } if unreadable[0].contains("no FAT")));
+        assert!(
+            matches!(&found, Finding::Nothing { unreadable } if unreadable[0].contains("no FAT"))
+        );
         let found = choose(vec![broken(), at(Source::FwCfg, Some(seed("b")))]);
-        assert!(matches!(found, Finding::Good { source: Source::FwCfg, .. }));
+        assert!(matches!(
+            found,
+            Finding::Good {
+                source: Source::FwCfg,
+                ..
+            }
+        ));
     }
 }

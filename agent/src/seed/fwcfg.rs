@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 
 /// Where the kernel shows the item.
 pub fn place() -> PathBuf {
-    Path::new("/sys/firmware/qemu_fw_cfg/by_name").join(FW_CFG_NAME).join("raw")
+    Path::new("/sys/firmware/qemu_fw_cfg/by_name")
+        .join(FW_CFG_NAME)
+        .join("raw")
 }
 
 /// Reads it; `None` when there is none.
@@ -19,6 +21,8 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
     };
     let mut bytes = Zeroizing::new(Vec::new());
     // One more than allowed, so that the reader sees that it is too long.
-    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    file.take(MAX_LEN as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
     Ok(Some(bytes))
 }

@@ -22,9 +22,15 @@ impl Places {
     pub fn look(&self) -> Finding {
         let mut found: Vec<Found> = vec![];
         if let Some(volume) = &self.volume {
-            found.push(Found { source: choose::Source::Volume, content: volume::read_seed(volume) });
+            found.push(Found {
+                source: choose::Source::Volume,
+                content: volume::read_seed(volume),
+            });
         }
-        found.push(Found { source: choose::Source::FwCfg, content: fwcfg::read(&self.fw_cfg) });
+        found.push(Found {
+            source: choose::Source::FwCfg,
+            content: fwcfg::read(&self.fw_cfg),
+        });
         choose(found)
     }
 }

@@ -26,7 +26,10 @@ pub struct Report {
 
 impl Report {
     fn text(&self) -> String {
-        let from = self.source.as_ref().map_or(String::new(), |s| format!("Seed:    {s}\r\n"));
+        let from = self
+            .source
+            .as_ref()
+            .map_or(String::new(), |s| format!("Seed:    {s}\r\n"));
         format!(
             "Holdfast {}\r\n\r\nState:   {}\r\n{from}What:    {}\r\nTo do:   {}\r\n",
             self.version, self.state, self.message, self.advice
@@ -35,7 +38,13 @@ impl Report {
 
     /// Whether it says the same as `other`, whenever that was.
     fn same(&self, other: &Self) -> bool {
-        Self { at: 0, ..self.clone() } == Self { at: 0, ..other.clone() }
+        Self {
+            at: 0,
+            ..self.clone()
+        } == Self {
+            at: 0,
+            ..other.clone()
+        }
     }
 }
 
@@ -48,7 +57,10 @@ pub struct Reporter {
 impl Reporter {
     /// For the `hf-seed` partition, if there is one.
     pub fn new(volume: Option<PathBuf>) -> Self {
-        Self { volume, last: Mutex::new(None) }
+        Self {
+            volume,
+            last: Mutex::new(None),
+        }
     }
 
     /// Says it on the console and leaves it on the volume, unless it was said last.
@@ -57,11 +69,19 @@ impl Reporter {
         if last.as_ref().is_some_and(|l| l.same(&report)) {
             return;
         }
-        let from = report.source.as_ref().map_or(String::new(), |s| format!(" ({s})"));
-        crate::console::say(&format!("{}: {}{from}. {}", report.state, report.message, report.advice));
+        let from = report
+            .source
+            .as_ref()
+            .map_or(String::new(), |s| format!(" ({s})"));
+        crate::console::say(&format!(
+            "{}: {}{from}. {}",
+            report.state, report.message, report.advice
+        ));
         match self.volume.as_ref().map(|v| write(v, &report)) {
             Some(Ok(())) => crate::console::say("report written"),
-            Some(Err(e)) => crate::console::say(&format!("no report could be left on hf-seed: {e:#}")),
+            Some(Err(e)) => {
+                crate::console::say(&format!("no report could be left on hf-seed: {e:#}"))
+            }
             None => {}
         }
         *last = Some(report);
@@ -75,10 +95,13 @@ impl Reporter {
 
 fn write(partition: &Path, report: &Report) -> anyhow::Result<()> {
     let json = serde_json::to_vec_pretty(report)?;
-    volume::write_files(partition, &[
-        ("report.txt", report.text().into_bytes()),
-        ("report.json", json),
-    ])
+    volume::write_files(
+        partition,
+        &[
+            ("report.txt", report.text().into_bytes()),
+            ("report.json", json),
+        ],
+    )
 }
 
 #[cfg(test)]
@@ -95,8 +118,14 @@ mod tests {
             version: "1".into(),
             at: 5,
         };
-        assert!(report.same(&Report { at: 9, ..report.clone() }));
-        assert!(!report.same(&Report { state: "joined", ..report.clone() }));
+        assert!(report.same(&Report {
+            at: 9,
+            ..report.clone()
+        }));
+        assert!(!report.same(&Report {
+            state: "joined",
+            ..report.clone()
+        }));
         assert!(report.text().contains("line 3"));
     }
 }

@@ -25,7 +25,9 @@ pub fn read_seed(partition: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String>
         Err(e) => return Err(e.to_string()),
     };
     let mut bytes = Zeroizing::new(Vec::new());
-    seed.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    seed.take(MAX_LEN as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
     Ok(Some(bytes))
 }
 
@@ -107,7 +109,11 @@ mod tests {
         let fs = FileSystem::new(volume.as_file(), FsOptions::new()).unwrap();
         assert_eq!(fs.volume_label(), "HOLDFAST");
         let mut text = String::new();
-        fs.root_dir().open_file("report.txt").unwrap().read_to_string(&mut text).unwrap();
+        fs.root_dir()
+            .open_file("report.txt")
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "short");
     }
 

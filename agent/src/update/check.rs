@@ -20,7 +20,9 @@ pub enum Refusal {
     #[error(transparent)]
     Front(#[from] BundleError),
     /// The manifest's signature.
-    #[error("the manifest is not signed by a release key of this cluster (release list {list}): {source}")]
+    #[error(
+        "the manifest is not signed by a release key of this cluster (release list {list}): {source}"
+    )]
     Manifest {
         /// Generation of the node's list.
         list: u64,
@@ -50,7 +52,9 @@ pub enum Refusal {
         own: String,
     },
     /// An older release.
-    #[error("the bundle's generation {found} is older than {running}, which runs; --allow-downgrade takes it all the same")]
+    #[error(
+        "the bundle's generation {found} is older than {running}, which runs; --allow-downgrade takes it all the same"
+    )]
     Older {
         /// The bundle's.
         found: u64,
@@ -141,7 +145,9 @@ fn minor(version: &str) -> Result<(u64, u64), Refusal> {
 
 /// Kubernetes supports one minor version at a time (its version skew policy).
 fn check_k3s(running: Option<&K3sInfo>, found: Option<&K3sInfo>) -> Result<(), Refusal> {
-    let (Some(running), Some(found)) = (running, found) else { return Ok(()) };
+    let (Some(running), Some(found)) = (running, found) else {
+        return Ok(());
+    };
     let (old, new) = (minor(&running.version)?, minor(&found.version)?);
     if new.0 > old.0 || new.1 > old.1 + 1 {
         return Err(Refusal::SkipsMinor {
@@ -154,19 +160,37 @@ fn check_k3s(running: Option<&K3sInfo>, found: Option<&K3sInfo>) -> Result<(), R
 
 fn place(payload: &Payload, boot: bool, start: u64, len: u64) -> Result<Piece, Refusal> {
     let what = if boot { "boot" } else { "root" };
-    let room = if boot { PAYLOAD_MAX } else { Role::Root(Slot::A).size() };
+    let room = if boot {
+        PAYLOAD_MAX
+    } else {
+        Role::Root(Slot::A).size()
+    };
     if payload.decoded_len > room {
-        return Err(Refusal::TooLarge { what, len: payload.decoded_len, room });
+        return Err(Refusal::TooLarge {
+            what,
+            len: payload.decoded_len,
+            room,
+        });
     }
     if payload.len == 0 || !payload.offset.is_multiple_of(4096) {
         return Err(Refusal::Place(what));
     }
-    let from = start.checked_add(payload.offset).ok_or(Refusal::Place(what))?;
+    let from = start
+        .checked_add(payload.offset)
+        .ok_or(Refusal::Place(what))?;
     let to = from.checked_add(payload.len).ok_or(Refusal::Place(what))?;
     if to > len {
-        return Err(Refusal::Truncated { what, have: len, want: to });
+        return Err(Refusal::Truncated {
+            what,
+            have: len,
+            want: to,
+        });
     }
-    Ok(Piece { range: from..to, boot, payload: payload.clone() })
+    Ok(Piece {
+        range: from..to,
+        boot,
+        payload: payload.clone(),
+    })
 }
 
 /// Decides over a bundle of `len` bytes that begins with `front`.
@@ -176,17 +200,27 @@ fn place(payload: &Payload, boot: bool, start: u64, len: u64) -> Result<Piece, R
 pub fn check(front: &[u8], len: u64, here: &Here<'_>) -> Result<Plan, Refusal> {
     let (signed, start) = read(front)?;
     let listed = |key: &holdfast_core::keys::PublicKey| here.releases.keys().contains(&key.0);
-    let manifest = signed
-        .open(listed)
-        .map_err(|source| Refusal::Manifest { list: here.releases.generation, source })?;
+    let manifest = signed.open(listed).map_err(|source| Refusal::Manifest {
+        list: here.releases.generation,
+        source,
+    })?;
     if manifest.cluster != here.cluster {
-        return Err(Refusal::Cluster { found: manifest.cluster, own: here.cluster });
+        return Err(Refusal::Cluster {
+            found: manifest.cluster,
+            own: here.cluster,
+        });
     }
     if manifest.board != here.image.board {
-        return Err(Refusal::Board { found: manifest.board, own: here.image.board.clone() });
+        return Err(Refusal::Board {
+            found: manifest.board,
+            own: here.image.board.clone(),
+        });
     }
     if manifest.generation < here.image.generation && !here.allow_downgrade {
-        return Err(Refusal::Older { found: manifest.generation, running: here.image.generation });
+        return Err(Refusal::Older {
+            found: manifest.generation,
+            running: here.image.generation,
+        });
     }
     if here.runs_k3s {
         check_k3s(here.image.k3s.as_ref(), manifest.k3s.as_ref())?;
@@ -195,24 +229,51 @@ pub fn check(front: &[u8], len: u64, here: &Here<'_>) -> Result<Plan, Refusal> {
         .decode(&manifest.header)
         .ok()
         .and_then(|v| v.try_into().ok())
-        .ok_or(Refusal::Contradiction("its slot header is not 4096 bytes of base64"))?;
+        .ok_or(Refusal::Contradiction(
+            "its slot header is not 4096 bytes of base64",
+        ))?;
     check_header(&manifest, &SlotHeader::verify(&header, here.releases)?)?;
-    let mut pieces =
-        [place(&manifest.root, false, start, len)?, place(&manifest.boot, true, start, len)?];
+    let mut pieces = [
+        place(&manifest.root, false, start, len)?,
+        place(&manifest.boot, true, start, len)?,
+    ];
     pieces.sort_by_key(|p| p.range.start);
     if pieces[0].range.end > pieces[1].range.start {
         return Err(Refusal::Place("second"));
     }
     let digest = Digest(slot_digest(&header));
-    Ok(Plan { manifest, header, digest, pieces })
+    Ok(Plan {
+        manifest,
+        header,
+        digest,
+        pieces,
+    })
 }
 
 fn check_header(manifest: &Manifest, header: &SlotHeader) -> Result<(), Refusal> {
-    let same = |holds: bool, what| if holds { Ok(()) } else { Err(Refusal::Contradiction(what)) };
-    same(header.board.as_str() == manifest.board, "header and manifest name different boards")?;
-    same(header.generation == manifest.generation, "header and manifest name different generations")?;
-    same(header.stored_len == manifest.boot.decoded_len, "header and manifest name different lengths")?;
-    same(header.payload == manifest.boot.decoded_digest.0, "header and manifest name different digests")
+    let same = |holds: bool, what| {
+        if holds {
+            Ok(())
+        } else {
+            Err(Refusal::Contradiction(what))
+        }
+    };
+    same(
+        header.board.as_str() == manifest.board,
+        "header and manifest name different boards",
+    )?;
+    same(
+        header.generation == manifest.generation,
+        "header and manifest name different generations",
+    )?;
+    same(
+        header.stored_len == manifest.boot.decoded_len,
+        "header and manifest name different lengths",
+    )?;
+    same(
+        header.payload == manifest.boot.decoded_digest.0,
+        "header and manifest name different digests",
+    )
 }
 
 #[cfg(test)]
@@ -250,11 +311,22 @@ pub mod tests {
 
     /// The node of this crate's tests.
     pub fn here<'a>(releases: &'a ReleaseList, image: &'a ImageInfo) -> Here<'a> {
-        Here { cluster: CLUSTER, releases, image, runs_k3s: true, allow_downgrade: false }
+        Here {
+            cluster: CLUSTER,
+            releases,
+            image,
+            runs_k3s: true,
+            allow_downgrade: false,
+        }
     }
 
     /// A bundle whose payloads are zstd frames of `root` and `boot`.
-    pub fn bundle(root: &[u8], boot: &[u8], signer: u8, change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
+    pub fn bundle(
+        root: &[u8],
+        boot: &[u8],
+        signer: u8,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Vec<u8> {
         let stored = |raw: &[u8]| zstd::encode_all(raw, 1).unwrap();
         let (root_z, boot_z) = (stored(root), stored(boot));
         let payload = |offset: u64, stored: &[u8], raw: &[u8]| Payload {
@@ -302,7 +374,9 @@ pub mod tests {
 
     fn refused(bundle: &[u8], len: usize) -> String {
         let (list, image) = (releases(), image());
-        check(bundle, len as u64, &here(&list, &image)).unwrap_err().to_string()
+        check(bundle, len as u64, &here(&list, &image))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -341,11 +415,18 @@ pub mod tests {
 
     #[test]
     fn a_skipped_minor_version_is_refused() {
-        let k3s = |v: &str| K3sInfo { version: v.into(), sha256: String::new(), stand_in: false };
+        let k3s = |v: &str| K3sInfo {
+            version: v.into(),
+            sha256: String::new(),
+            stand_in: false,
+        };
         let run = |a, b| check_k3s(Some(&k3s(a)), Some(&k3s(b)));
         run("v1.35.4+k3s1", "v1.36.0+k3s1").unwrap();
         run("v1.36.4+k3s1", "v1.35.0+k3s1").unwrap();
-        assert!(matches!(run("v1.34.1+k3s1", "v1.36.0+k3s1"), Err(Refusal::SkipsMinor { .. })));
+        assert!(matches!(
+            run("v1.34.1+k3s1", "v1.36.0+k3s1"),
+            Err(Refusal::SkipsMinor { .. })
+        ));
         assert!(matches!(run("one", "v1.36.0"), Err(Refusal::K3sVersion(_))));
         check_k3s(None, Some(&k3s("v1.36.0"))).unwrap();
     }

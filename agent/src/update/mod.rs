@@ -85,7 +85,11 @@ impl Teller {
             return;
         }
         self.last = Some(Instant::now());
-        let _ = self.to.try_send(Reply::Progress { step: step.into(), done, total });
+        let _ = self.to.try_send(Reply::Progress {
+            step: step.into(),
+            done,
+            total,
+        });
     }
 }
 
@@ -105,8 +109,15 @@ pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
 ///
 /// # Errors
 /// [`UpgradeError`]; the slot then is empty or as it was.
-pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> Result<SlotName, UpgradeError> {
-    let mut teller = Teller { to: tell, last: None };
+pub async fn upgrade(
+    node: &Node,
+    order: &Order,
+    tell: mpsc::Sender<Reply>,
+) -> Result<SlotName, UpgradeError> {
+    let mut teller = Teller {
+        to: tell,
+        last: None,
+    };
     let place = Place::new(&order.url, order.digest, node.lighthouse.borrow().clone())?;
     let mut source = Source::new(place, order.len);
     let slot = free_slot(node.init.boot().await?.boot.slot)?;
@@ -114,7 +125,10 @@ pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> R
     let plan = decide(node, order, &front).await?;
     tracing::info!(version = plan.manifest.version, %slot, "a bundle passes its checks");
 
-    let partitions = (partition(node, "hf-root", slot)?, partition(node, "hf-boot", slot)?);
+    let partitions = (
+        partition(node, "hf-root", slot)?,
+        partition(node, "hf-boot", slot)?,
+    );
     node.init.ask(InitRequest::BeginWrite { slot }).await?;
     say(&format!("upgrade: slot {slot} emptied"));
     write_payloads(&mut source, order, &plan, front, &partitions, &mut teller).await?;
@@ -135,7 +149,10 @@ pub async fn upgrade(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> R
         "upgrade",
         slot,
         Some(plan.manifest.version.clone()),
-        format!("generation {} written, on trial at the next start", plan.manifest.generation),
+        format!(
+            "generation {} written, on trial at the next start",
+            plan.manifest.generation
+        ),
     );
     entry.operator = Some(order.operator.to_string());
     node.remember(entry).await;
@@ -154,7 +171,8 @@ pub async fn prepare_trial(node: &Node, k3s: Option<&K3sInfo>) -> anyhow::Result
 
 fn partition(node: &Node, stem: &str, slot: SlotName) -> anyhow::Result<PathBuf> {
     let name = format!("{stem}-{slot}");
-    node.partition(&name).with_context(|| format!("this disk has no partition {name}"))
+    node.partition(&name)
+        .with_context(|| format!("this disk has no partition {name}"))
 }
 
 /// The bundle's bytes up to the end of its manifest, at least.
@@ -186,7 +204,9 @@ async fn decide(node: &Node, order: &Order, front: &[u8]) -> Result<Plan, Upgrad
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let keys = releases::trusted(admission.cluster_id, &Roots(admission.roots.clone()))?;
-    let slots = node.partition("hf-slots").context("this machine has no hf-slots")?;
+    let slots = node
+        .partition("hf-slots")
+        .context("this machine has no hf-slots")?;
     let list = disk::blocking(move || releases::read(&slots, &keys)).await?;
     let here = Here {
         cluster: admission.cluster_id,
@@ -210,7 +230,8 @@ async fn write_payloads(
     let (send, receive) = mpsc::channel::<Vec<u8>>(8);
     let (plan, (root, boot)) = (plan.clone(), partitions.clone());
     let (len, wanted) = (order.len, order.digest);
-    let writer = tokio::task::spawn_blocking(move || write_all(&plan, len, wanted, &root, &boot, receive));
+    let writer =
+        tokio::task::spawn_blocking(move || write_all(&plan, len, wanted, &root, &boot, receive));
     let mut done = front.len() as u64;
     let mut next = Some(front);
     let mut fetched: anyhow::Result<()> = Ok(());
@@ -231,7 +252,9 @@ async fn write_payloads(
     }
     drop(send);
     teller.tell("verify", done, len);
-    let written = writer.await.map_err(|e| anyhow::anyhow!("the writing thread died: {e}"))?;
+    let written = writer
+        .await
+        .map_err(|e| anyhow::anyhow!("the writing thread died: {e}"))?;
     // Bytes that did not come explain a digest that does not fit.
     fetched?;
     written
@@ -246,8 +269,16 @@ fn write_all(
     mut chunks: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), UpgradeError> {
     let open = |path| disk::open_write(path).map_err(WriteError::Disk);
-    let (root, boot) =
-        (Target { file: open(root)?, base: 0 }, Target { file: open(boot)?, base: PAYLOAD_OFFSET });
+    let (root, boot) = (
+        Target {
+            file: open(root)?,
+            base: 0,
+        },
+        Target {
+            file: open(boot)?,
+            base: PAYLOAD_OFFSET,
+        },
+    );
     // The old header goes first: what follows it is not what it names any more.
     disk::write_flushed(&boot.file, HEADER_OFFSET, &[0; 4096]).map_err(WriteError::Disk)?;
     let mut writer = Writer::new(plan, len, &root, &boot)?;
@@ -280,5 +311,8 @@ async fn write_header(plan: &Plan, boot: &std::path::Path) -> Result<(), Upgrade
 pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result<()> {
     tracing::info!(reason, now = Clock::now(), "reboot");
     node.clock.stop().await;
-    node.init.ask(InitRequest::Reboot { reason, rescue }).await.map(drop)
+    node.init
+        .ask(InitRequest::Reboot { reason, rescue })
+        .await
+        .map(drop)
 }

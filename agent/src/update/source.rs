@@ -26,9 +26,18 @@ impl Place {
     ///
     /// # Errors
     /// Any other address.
-    pub fn new(url: &str, digest: Digest, lighthouse: Option<Arc<LighthouseClient>>) -> anyhow::Result<Self> {
-        if url == "blob:" || url.strip_prefix("blob:").is_some_and(|d| d == digest.to_string()) {
-            let client = lighthouse.context("no lighthouse answers, so its blob store cannot be used")?;
+    pub fn new(
+        url: &str,
+        digest: Digest,
+        lighthouse: Option<Arc<LighthouseClient>>,
+    ) -> anyhow::Result<Self> {
+        if url == "blob:"
+            || url
+                .strip_prefix("blob:")
+                .is_some_and(|d| d == digest.to_string())
+        {
+            let client =
+                lighthouse.context("no lighthouse answers, so its blob store cannot be used")?;
             return Ok(Self::Blob(client, digest));
         }
         if !url.starts_with("https://") {
@@ -45,26 +54,36 @@ impl Place {
 
     async fn open(&self, from: u64) -> Result<Body, Failure> {
         match self {
-            Self::Blob(client, digest) => client.open_blob(digest, from, None).await.map(Body::Blob).map_err(
-                |e| match e {
+            Self::Blob(client, digest) => client
+                .open_blob(digest, from, None)
+                .await
+                .map(Body::Blob)
+                .map_err(|e| match e {
                     e if e.may_mend_itself() => Failure::Passing(e.to_string()),
                     e => Failure::Final(e.to_string()),
-                },
-            ),
+                }),
             Self::Web(client, url) => {
-                let asked = client.get(url).header(RANGE, format!("bytes={from}-")).send();
+                let asked = client
+                    .get(url)
+                    .header(RANGE, format!("bytes={from}-"))
+                    .send();
                 let response = asked.await.map_err(|e| Failure::Passing(e.to_string()))?;
-                let starts = response
-                    .headers()
-                    .get(CONTENT_RANGE)
-                    .and_then(|v| v.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                let starts = response.headers().get(CONTENT_RANGE).and_then(|v| {
+                    v.to_str()
+                        .ok()?
+                        .strip_prefix("bytes ")?
+                        .split('-')
+                        .next()?
+                        .parse()
+                        .ok()
+                });
                 match response.status() {
                     StatusCode::PARTIAL_CONTENT if starts == Some(from) => Ok(Body::Web(response)),
                     StatusCode::OK if from == 0 => Ok(Body::Web(response)),
                     s if s.is_server_error() => Err(Failure::Passing(format!("{url}: {s}"))),
-                    StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-                        Err(Failure::Final(format!("{url}: the server does not serve ranges")))
-                    }
+                    StatusCode::OK | StatusCode::PARTIAL_CONTENT => Err(Failure::Final(format!(
+                        "{url}: the server does not serve ranges"
+                    ))),
                     s => Err(Failure::Final(format!("{url}: {s}"))),
                 }
             }
@@ -87,13 +106,17 @@ enum Body {
 impl Body {
     async fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
         match self {
-            Self::Blob(blob) => {
-                blob.chunk().await.map(|c| c.map(Vec::from)).map_err(|e: ClientError| e.to_string())
+            Self::Blob(blob) => blob
+                .chunk()
+                .await
+                .map(|c| c.map(Vec::from))
+                .map_err(|e: ClientError| e.to_string()),
+            Self::Web(response) => {
+                match tokio::time::timeout(CHUNK_PATIENCE, response.chunk()).await {
+                    Ok(chunk) => chunk.map(|c| c.map(Vec::from)).map_err(|e| e.to_string()),
+                    Err(_) => Err("nothing came for a while".into()),
+                }
             }
-            Self::Web(response) => match tokio::time::timeout(CHUNK_PATIENCE, response.chunk()).await {
-                Ok(chunk) => chunk.map(|c| c.map(Vec::from)).map_err(|e| e.to_string()),
-                Err(_) => Err("nothing came for a while".into()),
-            },
         }
     }
 }
@@ -111,7 +134,14 @@ pub struct Source {
 impl Source {
     /// `len` bytes from `place`.
     pub fn new(place: Place, len: u64) -> Self {
-        Self { place, at: 0, len, body: None, failures: 0, pauses: Backoff::secs(1, 30) }
+        Self {
+            place,
+            at: 0,
+            len,
+            body: None,
+            failures: 0,
+            pauses: Backoff::secs(1, 30),
+        }
     }
 
     /// The next bytes; `None` at the end.
@@ -142,7 +172,9 @@ impl Source {
             Some(body) => body,
             None => self.body.insert(self.place.open(self.at).await?),
         };
-        let Some(mut chunk) = body.chunk().await.map_err(Failure::Passing)? else { return Ok(None) };
+        let Some(mut chunk) = body.chunk().await.map_err(Failure::Passing)? else {
+            return Ok(None);
+        };
         let room = self.len - self.at;
         chunk.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         self.at += chunk.len() as u64;

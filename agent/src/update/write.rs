@@ -13,7 +13,9 @@ use std::io::{self, Write};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Bytes that are not those that were signed.
-    #[error("the {what} payload's digest is {found}; the manifest says {wanted}: the bundle is damaged")]
+    #[error(
+        "the {what} payload's digest is {found}; the manifest says {wanted}: the bundle is damaged"
+    )]
     Digest {
         /// Which payload.
         what: &'static str,
@@ -31,7 +33,9 @@ pub enum WriteError {
         wanted: Digest,
     },
     /// More or fewer bytes than announced.
-    #[error("the {what} payload does not decode to the length in the manifest: its digest cannot hold")]
+    #[error(
+        "the {what} payload does not decode to the length in the manifest: its digest cannot hold"
+    )]
     Length {
         /// Which payload.
         what: &'static str,
@@ -183,7 +187,12 @@ impl Writer {
                 decoder: Some(decoder),
             });
         }
-        Ok(Self { at: 0, len, whole: Sha256::new(), jobs })
+        Ok(Self {
+            at: 0,
+            len,
+            whole: Sha256::new(),
+            jobs,
+        })
     }
 
     /// Bytes taken so far.
@@ -234,13 +243,18 @@ impl Job {
         let disk = self.decoder.as_mut().and_then(|d| d.sink().failed.take());
         match disk {
             Some(e) => WriteError::Disk(e),
-            None => WriteError::Decode { what: what(&self.piece), source },
+            None => WriteError::Decode {
+                what: what(&self.piece),
+                source,
+            },
         }
     }
 
     fn feed(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.stored.update(bytes);
-        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(());
+        };
         decoder.feed(bytes).map_err(|e| self.decode_error(e))
     }
 
@@ -249,16 +263,28 @@ impl Job {
         let payload = &self.piece.payload;
         let found = digest(std::mem::take(&mut self.stored));
         if found != payload.digest {
-            return Err(WriteError::Digest { what, found, wanted: payload.digest });
+            return Err(WriteError::Digest {
+                what,
+                found,
+                wanted: payload.digest,
+            });
         }
-        let Some(decoder) = self.decoder.take() else { return Ok(()) };
-        let sink = decoder.finish().map_err(|source| WriteError::Decode { what, source })?;
+        let Some(decoder) = self.decoder.take() else {
+            return Ok(());
+        };
+        let sink = decoder
+            .finish()
+            .map_err(|source| WriteError::Decode { what, source })?;
         if sink.written != payload.decoded_len {
             return Err(WriteError::Length { what });
         }
         let found = digest(sink.hash);
         if found != payload.decoded_digest {
-            return Err(WriteError::Digest { what, found, wanted: payload.decoded_digest });
+            return Err(WriteError::Digest {
+                what,
+                found,
+                wanted: payload.decoded_digest,
+            });
         }
         self.file.sync_data().map_err(WriteError::Disk)
     }
@@ -289,7 +315,9 @@ impl Job {
         if digest(hash) == payload.decoded_digest {
             Ok(())
         } else {
-            Err(WriteError::ReadBack { what: what(&self.piece) })
+            Err(WriteError::ReadBack {
+                what: what(&self.piece),
+            })
         }
     }
 }
@@ -313,7 +341,9 @@ mod tests {
     }
 
     fn content(n: usize, seed: u8) -> Vec<u8> {
-        (0..n).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) ^ (i >> 8) as u8).collect()
+        (0..n)
+            .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) ^ (i >> 8) as u8)
+            .collect()
     }
 
     #[test]
@@ -326,8 +356,14 @@ mod tests {
             let done: Vec<_> = b.chunks(chunk).flat_map(|c| w.feed(c).unwrap()).collect();
             assert_eq!(done, ["root", "boot"]);
             w.finish(Digest::of(&b)).unwrap();
-            assert_eq!(disk::read_at(&root.file, 0, root_data.len()).unwrap(), root_data);
-            assert_eq!(disk::read_at(&boot.file, 1 << 20, boot_data.len()).unwrap(), boot_data);
+            assert_eq!(
+                disk::read_at(&root.file, 0, root_data.len()).unwrap(),
+                root_data
+            );
+            assert_eq!(
+                disk::read_at(&boot.file, 1 << 20, boot_data.len()).unwrap(),
+                boot_data
+            );
         }
     }
 
@@ -336,7 +372,10 @@ mod tests {
         let b = bundle(b"root", b"boot", 1, |_| {});
         let mut w = Writer::new(&plan(&b), b.len() as u64, &target(0), &target(0)).unwrap();
         w.feed(&b).unwrap();
-        assert!(matches!(w.finish(Digest([0; 32])), Err(WriteError::Whole { .. })));
+        assert!(matches!(
+            w.finish(Digest([0; 32])),
+            Err(WriteError::Whole { .. })
+        ));
     }
 
     proptest! {

@@ -34,7 +34,7 @@ pub(crate) fn write(pieces: &[Piece], len: u64, to: &Path) -> Result<()> {
         let cluster = at / CLUSTER;
         let table = l2[(cluster / L2_ENTRIES) as usize]
             .get_or_insert_with(|| vec![0u64; L2_ENTRIES as usize]);
-        table[(cluster % L2_ENTRIES) as usize] = next * CLUSTER | COPIED;
+        table[(cluster % L2_ENTRIES) as usize] = (next * CLUSTER) | COPIED;
         next += 1;
         out.write_all(bytes).at("write", to)?;
         out.write_all(&vec![0; CLUSTER as usize - bytes.len()])
@@ -42,7 +42,7 @@ pub(crate) fn write(pieces: &[Piece], len: u64, to: &Path) -> Result<()> {
     })?;
     for (entry, table) in l1.iter_mut().zip(&l2) {
         if let Some(table) = table {
-            *entry = next * CLUSTER | COPIED;
+            *entry = (next * CLUSTER) | COPIED;
             next += 1;
             out.write_all(&big_endian(table)).at("write", to)?;
         }

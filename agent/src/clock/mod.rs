@@ -20,6 +20,10 @@ pub const AHEAD: u64 = 120;
 const RENEW_BELOW: u64 = 20;
 /// Off by more than this in the future: an operator is told.
 const WORTH_A_NOTE: u64 = 600;
+/// No image runs for so many seconds (20 years) after it was built.
+const HORIZON: u64 = 20 * 366 * 86_400;
+/// An image says that it was built earlier than this (September 2026): it does not know.
+const WRITTEN: u64 = 1_790_000_000;
 
 /// The latest moment that is known to have passed, in Unix seconds.
 pub fn floor(built: u64, issued: Option<u64>, stored: u64) -> u64 {
@@ -39,9 +43,9 @@ pub enum Adjust {
 
 /// Decides. `floor`: stored; `stamped`: this system may have sent TAI64N stamps.
 pub fn adjust(system: u64, vouched: u64, floor: u64, stamped: bool) -> Adjust {
-    if vouched > system + 1 {
+    if vouched > system.saturating_add(1) {
         Adjust::Step(vouched)
-    } else if system > vouched + 2 {
+    } else if system > vouched.saturating_add(2) {
         if !stamped && vouched >= floor {
             Adjust::Step(vouched)
         } else {
@@ -52,15 +56,22 @@ pub fn adjust(system: u64, vouched: u64, floor: u64, stamped: bool) -> Adjust {
     }
 }
 
+/// Whether a time that a lighthouse or a time server names can be one at which an image of `built`
+/// runs. Far beyond it the kernel takes no time, and no other member's certificates are valid.
+fn believable(time: u64, built: u64) -> bool {
+    time <= built.max(WRITTEN).saturating_add(HORIZON)
+}
+
 /// The floor to store at `now`, if the stored one no longer suffices.
 pub fn next_floor(now: u64, stored: u64) -> Option<u64> {
-    (stored < now + RENEW_BELOW).then_some(now + AHEAD)
+    (stored < now.saturating_add(RENEW_BELOW)).then_some(now.saturating_add(AHEAD))
 }
 
 /// The node's clock.
 pub struct Clock {
     store: Arc<Store>,
     notes: Notes,
+    built: u64,
     stamped: AtomicBool,
     vouched: AtomicBool,
 }
@@ -71,6 +82,7 @@ impl Clock {
         let clock = Self {
             store,
             notes,
+            built,
             stamped: AtomicBool::new(false),
             vouched: AtomicBool::new(false),
         };
@@ -108,6 +120,15 @@ impl Clock {
     /// # Errors
     /// When the floor cannot be stored; then the clock was not moved forward either.
     pub async fn vouch(&self, time: u64) -> anyhow::Result<()> {
+        if !believable(time, self.built) {
+            self.notes.set(
+                "clock",
+                format!(
+                    "the lighthouse names a time that cannot be ({time} s after 1970): ignored"
+                ),
+            );
+            return Ok(());
+        }
         let floor = self.store.get().clock_floor;
         let system = Self::now();
         let decision = adjust(system, time, floor, self.stamped.load(Ordering::Relaxed));
@@ -127,7 +148,7 @@ impl Clock {
             Adjust::Keep => self.tick(false),
         }
         self.vouched.store(true, Ordering::Relaxed);
-        if system > time + WORTH_A_NOTE && decision == Adjust::Slow {
+        if system > time.saturating_add(WORTH_A_NOTE) && decision == Adjust::Slow {
             self.notes.set("clock", format!("the clock is {} s ahead of the lighthouse's and runs slower until that one has caught up", system - time));
         } else {
             self.notes.clear("clock");
@@ -181,7 +202,7 @@ impl Clock {
     /// Before an orderly reboot: what was reserved beyond the last stamp is given back, so that
     /// reboots do not add up to a clock in the future.
     pub async fn stop(&self) {
-        let last = Self::now() + 5;
+        let last = Self::now().saturating_add(5);
         if let Err(e) = self
             .store
             .update(|d| d.clock_floor = d.clock_floor.min(last))
@@ -194,7 +215,10 @@ impl Clock {
     /// A time server's word: moves a clock that no lighthouse has vouched for, forward only, and
     /// never the stored floor.
     pub fn hint(&self, time: u64) {
-        if !self.vouched.load(Ordering::Relaxed) && !self.stamped.load(Ordering::Relaxed) {
+        if believable(time, self.built)
+            && !self.vouched.load(Ordering::Relaxed)
+            && !self.stamped.load(Ordering::Relaxed)
+        {
             self.lift(time);
         }
     }
@@ -218,6 +242,21 @@ mod tests {
         assert_eq!(adjust(5000, 1000, 1001, false), Adjust::Slow);
         assert_eq!(adjust(1000, 5000, 0, true), Adjust::Step(5000));
         assert_eq!(adjust(1000, 999, 0, true), Adjust::Keep);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_not_believed_and_none_overflows() {
+        assert!(believable(WRITTEN + HORIZON, 0));
+        assert!(!believable(WRITTEN + HORIZON + 1, 0));
+        assert!(believable(2_000_000_000 + HORIZON, 2_000_000_000));
+        assert!(believable(u64::MAX, u64::MAX));
+        for time in [0, u64::MAX - 130, u64::MAX] {
+            assert!(time < 130 || !believable(time, 1_800_000_000));
+            for other in [0, 1, u64::MAX - 1, u64::MAX] {
+                adjust(time, other, other, true);
+                next_floor(time, other);
+            }
+        }
     }
 
     proptest! {

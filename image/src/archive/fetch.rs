@@ -143,11 +143,8 @@ impl Fetcher {
             step: "download",
             total,
         });
-        let done: Result<()> = on_own_runtime(async {
-            let client = client().map_err(|reason| Error::Fetch {
-                url: self.mirror.clone(),
-                reason,
-            })?;
+        let done = on_own_runtime(async {
+            let client = client()?;
             let limit = Arc::new(Semaphore::new(PARALLEL));
             let mut tasks = JoinSet::new();
             for wanted in missing {
@@ -161,14 +158,16 @@ impl Fetcher {
                 });
             }
             while let Some(result) = tasks.join_next().await {
-                result.map_err(|e| Error::Fetch {
-                    url: self.mirror.clone(),
-                    reason: e.to_string(),
-                })??;
+                if let Err(e) = result.map_err(|e| e.to_string())? {
+                    return Ok(Err(e));
+                }
             }
-            Ok(())
+            Ok(Ok(()))
         });
-        done?;
+        done.map_err(|reason| Error::Fetch {
+            url: self.mirror.clone(),
+            reason,
+        })??;
         self.progress.event(Event::Done {
             step: "download",
             cached: false,
@@ -291,7 +290,13 @@ async fn resume(
             bytes: chunk.len() as u64,
         });
     }
-    file.flush().await.map_err(io)
+    file.flush().await.map_err(io)?;
+    match size {
+        Some(size) if have < size => Err(Attempt::Failed(format!(
+            "the connection ended after {have} of {size} bytes"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn client() -> Result<Client, String> {
@@ -329,18 +334,18 @@ fn encode(path: &str) -> String {
 }
 
 /// Runs a future to its end, whether or not the caller is inside a runtime.
-fn on_own_runtime<T: Send>(future: impl Future<Output = T> + Send) -> T {
+fn on_own_runtime<T: Send>(
+    future: impl Future<Output = Result<T, String>> + Send,
+) -> Result<T, String> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map(|runtime| runtime.block_on(future))
+                .map_err(|e| format!("the operating system gives no event queue: {e}"))?
+                .block_on(future)
         });
-        match worker.join() {
-            Ok(Ok(value)) => value,
-            Ok(Err(e)) => panic!("the operating system gives no event queue: {e}"),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        let died = || "the download's thread died".to_owned();
+        worker.join().unwrap_or_else(|_| Err(died()))
     })
 }

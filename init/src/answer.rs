@@ -176,17 +176,18 @@ fn slots(record: &Record) -> Vec<SlotStatus> {
     Slot::BOTH.map(status).to_vec()
 }
 
-/// Why the machine runs what it runs: where the boot before was another slot that has since become
-/// bad, that slot's reason is the answer.
+/// Why the machine runs what it runs: where the other slot was left as bad, at the boot before or
+/// while it held a newer system than this one, that slot's reason is the answer.
 fn boot_reason(record: &Record) -> String {
-    if let (Some(Target::Slot(before)), Some(now)) = (record.previous(), record.running())
-        && now != Target::Slot(before)
-        && record.slot(before).state == State::Bad
-    {
-        return format!(
-            "went back from slot {before}: {}",
-            record.slot(before).reason
-        );
+    if let Some(Target::Slot(now)) = record.running() {
+        let other = now.other();
+        let left = record.slot(other);
+        let was_before = record.previous() == Some(Target::Slot(other));
+        if left.state == State::Bad
+            && (was_before || left.generation > record.slot(now).generation)
+        {
+            return format!("went back from slot {other}: {}", left.reason);
+        }
     }
     let last = record.last_reason();
     if last.code == Code::OTHER_GOOD {

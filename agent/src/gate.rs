@@ -132,7 +132,6 @@ pub async fn run(node: Arc<Node>, uplinks: tokio::sync::watch::Receiver<crate::n
             Verdict::Commit => commit(&node).await,
             Verdict::Fail(why) => {
                 crate::console::say(&format!("the trial fails: {why}"));
-                node.clock.stop().await;
                 if let Err(e) = node.init.ask(InitRequest::FailTrial { reason: why }).await {
                     tracing::error!("{e:#}");
                 }

@@ -135,7 +135,10 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
     ));
     let partition = |name: &str| boot.devices.partitions.get(name).map(PathBuf::from);
     let store = open_store(partition("hf-state"), &notes).await;
-    let clock = Arc::new(Clock::start(store.clone(), notes.clone(), image.built));
+    let boot_id = boot.boot.boot_id.as_str();
+    let same_boot = !boot_id.is_empty() && store.get().last_boot.as_deref() == Some(boot_id);
+    let clock = Clock::start(store.clone(), notes.clone(), image.built, same_boot);
+    let clock = Arc::new(clock);
     let netlink = Netlink::open()?;
     let doc = store.get();
     let volume = partition("hf-seed");

@@ -74,19 +74,27 @@ pub struct Clock {
     built: u64,
     stamped: AtomicBool,
     vouched: AtomicBool,
+    closing: AtomicBool,
 }
 
 impl Clock {
-    /// Lifts the system's clock to the floor.
-    pub fn start(store: Arc<Store>, notes: Notes, built: u64) -> Self {
+    /// Lifts the system's clock to the floor. `same_boot`: an agent ran before in this boot; its
+    /// clock went on, and may not be lifted to what was only reserved.
+    pub fn start(store: Arc<Store>, notes: Notes, built: u64, same_boot: bool) -> Self {
+        let stored = if same_boot {
+            0
+        } else {
+            store.get().clock_floor
+        };
         let clock = Self {
             store,
             notes,
             built,
-            stamped: AtomicBool::new(false),
+            stamped: AtomicBool::new(same_boot),
             vouched: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         };
-        clock.lift(floor(built, None, clock.store.get().clock_floor));
+        clock.lift(floor(built, None, stored));
         clock
     }
 
@@ -167,7 +175,8 @@ impl Clock {
     /// # Errors
     /// When it cannot be stored.
     pub async fn reserve(&self, now: u64) -> anyhow::Result<()> {
-        if let Some(floor) = next_floor(now, self.store.get().clock_floor) {
+        let closing = self.closing.load(Ordering::Relaxed);
+        if let Some(floor) = next_floor(now, self.store.get().clock_floor).filter(|_| !closing) {
             self.store
                 .update(|d| d.clock_floor = d.clock_floor.max(floor))
                 .await?;
@@ -199,7 +208,7 @@ impl Clock {
         }
     }
 
-    /// Before an orderly reboot: what was reserved beyond the last stamp is given back, so that
+    /// The agent ends in order: what was reserved beyond the last stamp is given back, so that
     /// reboots do not add up to a clock in the future.
     pub async fn stop(&self) {
         let last = Self::now().saturating_add(5);

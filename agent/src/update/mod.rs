@@ -307,10 +307,12 @@ async fn write_header(plan: &Plan, boot: &std::path::Path) -> Result<(), Upgrade
     Ok(())
 }
 
-/// The order of things before a machine goes down: what was reserved of the clock is given back.
+/// Asks init for an orderly reboot; the agent itself is ended last.
+///
+/// # Errors
+/// When init refuses.
 pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result<()> {
     tracing::info!(reason, now = Clock::now(), "reboot");
-    node.clock.stop().await;
     node.init
         .ask(InitRequest::Reboot { reason, rescue })
         .await

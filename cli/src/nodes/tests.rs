@@ -1,0 +1,142 @@
+//! Entries made for tests, and what is shown of them.
+
+use super::*;
+use holdfast_core::cluster::MeshIndex;
+use holdfast_core::documents::{DocumentSet, Lighthouses, Operator, Operators, Right};
+use holdfast_core::grant::{Grant, Member, MemberRecord};
+use holdfast_core::keys::{MeshKey, PrivateKey};
+use holdfast_core::signed::Signed;
+use holdfast_core::status::BootStatus;
+
+pub(crate) const ID: ClusterId = ClusterId([3; 16]);
+
+pub(crate) fn key(n: u8) -> PrivateKey {
+    PrivateKey::from_bytes([n; 32])
+}
+
+pub(crate) fn documents() -> Documents {
+    let operators = Operators {
+        cluster: ID,
+        generation: 1,
+        operators: vec![Operator {
+            name: "ada".parse().unwrap(),
+            key: key(1).public(),
+            rights: vec![Right::All],
+        }],
+        former: vec![],
+    };
+    let lighthouses = Lighthouses {
+        cluster: ID,
+        generation: 1,
+        lighthouses: vec![],
+    };
+    let policy = Policy {
+        cluster: ID,
+        generation: 1,
+        rules: vec![],
+        evicted: vec![],
+        revoked: vec![],
+    };
+    Documents {
+        set: DocumentSet {
+            operators: Signed::sign(&operators, &key(9)).unwrap(),
+            lighthouses: Signed::sign(&lighthouses, &key(9)).unwrap(),
+            policy: Signed::sign(&policy, &key(9)).unwrap(),
+            releases: String::new(),
+        },
+        operators,
+        lighthouses,
+        policy,
+    }
+}
+
+/// An entry of `n1`: its status signed by one key (its own is 3), its grant by another (the
+/// operator's is 1).
+pub(crate) fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
+    let grant = Grant {
+        cluster: ID,
+        id: "g".parse().unwrap(),
+        token: key(2).public(),
+        role: Role::Bare,
+        groups: vec![],
+        name: None,
+        first: MeshIndex::FIRST_NODE,
+        last: MeshIndex::FIRST_NODE,
+        uses: 1,
+        not_after: 0,
+    };
+    let record = MemberRecord {
+        cluster: ID,
+        grant: "g".parse().unwrap(),
+        name: "n1".parse().unwrap(),
+        index: MeshIndex::FIRST_NODE,
+        mesh_key: MeshKey([4; 32]),
+        signing_key: key(3).public(),
+        counter: 1,
+    };
+    let status = NodeStatus {
+        cluster: ID,
+        name: "n1".parse().unwrap(),
+        role: Role::Bare,
+        index: MeshIndex::FIRST_NODE,
+        counter: 1,
+        uptime: 5,
+        boot: BootStatus {
+            boot_id: "00".into(),
+            slot: SlotName::A,
+            version: "1.0.0".into(),
+            generation: 1,
+            on_trial: false,
+            reason: "factory".into(),
+            slots: vec![],
+        },
+        k3s: K3sState::None,
+        k3s_info: None,
+        handshake_age: None,
+        memory: None,
+        notes: vec![],
+    };
+    NodeEntry {
+        name: "n1".parse().unwrap(),
+        member: Member {
+            record: Signed::sign(&record, &key(2)).unwrap(),
+            grant: Signed::sign(&grant, &key(grant_by)).unwrap(),
+        },
+        status: Some(Signed::sign(&status, &key(status_by)).unwrap()),
+        status_age: Some(2),
+        handshake_age: None,
+        standing: true,
+        endpoint: None,
+    }
+}
+
+#[test]
+fn shows_what_is_signed_and_says_what_is_not() {
+    let documents = documents();
+    let judge = Judge {
+        id: ID,
+        plan: AddressPlan::new(ID, false),
+        documents: &documents,
+    };
+    let good = judge.view(&entry(3, 1));
+    assert_eq!(
+        (good.problem.as_deref(), good.version.as_deref()),
+        (None, Some("1.0.0"))
+    );
+    assert!(good.mesh_address.is_some());
+
+    let forged_status = judge.view(&entry(8, 1));
+    assert!(forged_status.problem.is_some() && forged_status.version.is_none());
+    assert_eq!(forged_status.role, Some(Role::Bare));
+
+    let forged_member = judge.view(&entry(3, 8));
+    assert!(
+        forged_member.problem.is_some()
+            && forged_member.version.is_none()
+            && forged_member.role.is_none()
+    );
+
+    let mut renamed = entry(3, 1);
+    renamed.name = "other".parse().unwrap();
+    assert!(judge.view(&renamed).problem.is_some());
+}

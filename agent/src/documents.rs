@@ -72,6 +72,10 @@ fn newer<T: Document + Clone>(
         ),
         kept,
     ) {
+        // Two of one generation: the first stays, whoever offers which how often.
+        (Ok(doc), Some((held, kept))) if doc.generation() == kept.generation() => {
+            Ok((held.clone(), kept))
+        }
         (Ok(doc), _) => Ok((offered.clone(), doc)),
         (Err(e), Some((held, doc))) => {
             refused.push(e);
@@ -189,5 +193,16 @@ pub mod tests {
         let merged = merge(Some(&held), &mixed, &roots, CLUSTER).unwrap();
         assert_eq!(merged.trusted.generations(), [5, 5, 9]);
         assert!(merge(None, &set(6, 8), &roots, CLUSTER).is_err());
+        // A second document of one generation does not replace the first.
+        let policy = Policy {
+            evicted: vec![key(3).public()],
+            ..merged.trusted.policy
+        };
+        let fork = DocumentSet {
+            policy: Signed::sign(&policy, &key(7)).unwrap(),
+            ..mixed.clone()
+        };
+        let merged = merge(Some(&mixed), &fork, &roots, CLUSTER).unwrap();
+        assert_eq!(merged.set.policy, mixed.policy);
     }
 }

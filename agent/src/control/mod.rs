@@ -15,16 +15,20 @@ use holdfast_core::cluster::CONTROL_PORT;
 use holdfast_core::control::{ALPN, Reply, Request};
 use holdfast_core::documents::Operator;
 use holdfast_core::keys::PublicKey;
+use holdfast_core::state::StateDoc;
 use holdfast_tls::{ClientAuth, Identity};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Streams served at a time; a Kubernetes client opens several.
 const STREAMS: usize = 128;
+/// Of these from members other than lighthouses and this node: operators come through a
+/// lighthouse, and no member may take their places.
+const STRANGERS: usize = 8;
 /// How long a peer may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,7 +42,7 @@ pub async fn listen(node: Arc<Node>) {
         .iter()
         .map(ipnet::IpNet::addr)
         .collect();
-    let slots = Arc::new(Semaphore::new(STREAMS));
+    let slots = Slots::default();
     let all = places.into_iter().map(|ip| {
         let at = SocketAddr::new(ip, CONTROL_PORT);
         tokio::spawn(listen_at(node.clone(), at, slots.clone()))
@@ -46,7 +50,53 @@ pub async fn listen(node: Arc<Node>) {
     futures_util::future::join_all(all).await;
 }
 
-async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
+/// Places for streams, shared by the addresses.
+#[derive(Clone)]
+struct Slots {
+    expected: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            expected: Arc::new(Semaphore::new(STREAMS)),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+        }
+    }
+}
+
+impl Slots {
+    /// A place for a stream from `from`, if there is one: addresses in the mesh are not forged.
+    fn take(&self, expected: &[IpAddr], from: IpAddr) -> Option<OwnedSemaphorePermit> {
+        let pool = if expected.contains(&from) {
+            &self.expected
+        } else {
+            &self.strangers
+        };
+        pool.clone().try_acquire_owned().ok()
+    }
+}
+
+/// Addresses of the lighthouses and of this node.
+fn expected(doc: &StateDoc) -> Vec<IpAddr> {
+    let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else {
+        return vec![];
+    };
+    let plan = node::plan(admission);
+    let lighthouses = trusted.lighthouses.lighthouses.iter().map(|l| l.index);
+    lighthouses
+        .chain([admission.index])
+        .flat_map(|i| {
+            [
+                IpAddr::from(plan.address4(i)),
+                IpAddr::from(plan.address6(i)),
+            ]
+        })
+        .collect()
+}
+
+async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Slots) {
     let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut mesh = node.mesh.subscribe();
     loop {
@@ -59,11 +109,13 @@ async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Arc<Semaphore>) {
                 pauses.reset();
                 tracing::info!(%at, "control server");
                 loop {
-                    let Ok(permit) = slots.clone().acquire_owned().await else {
-                        return;
-                    };
                     match listener.accept().await {
                         Ok((stream, from)) => {
+                            let known = expected(&node.store.get());
+                            let Some(permit) = slots.take(&known, from.ip()) else {
+                                tracing::debug!(%from, "no place for another control stream");
+                                continue;
+                            };
                             let node = node.clone();
                             tokio::spawn(async move {
                                 let _ = stream.set_nodelay(true);
@@ -177,4 +229,21 @@ fn authorise(node: &Node, key: &PublicKey, request: &Request) -> Result<Operator
         ));
     }
     Ok(operator.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_cannot_take_the_places_that_operators_need() {
+        let slots = Slots::default();
+        let [lighthouse, other]: [IpAddr; 2] =
+            ["10.0.0.1", "10.0.0.16"].map(|a| a.parse().unwrap());
+        let taken: Vec<_> = std::iter::from_fn(|| slots.take(&[lighthouse], other)).collect();
+        assert_eq!(taken.len(), STRANGERS);
+        assert!(slots.take(&[lighthouse], lighthouse).is_some());
+        drop(taken);
+        assert!(slots.take(&[lighthouse], other).is_some());
+    }
 }

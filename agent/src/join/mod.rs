@@ -13,15 +13,16 @@ mod trouble;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::console::say;
+use crate::lighthouse::listed;
 use crate::node::{Node, event, remember};
 use crate::seed::choose::{Finding, Source};
 use crate::seed::report::Report;
 use crate::seed::volume;
 use crate::{disk, identity, network};
 use holdfast_client::LighthouseClient;
-use holdfast_core::api::{MemberList, OfferRequest};
+use holdfast_core::api::OfferRequest;
 use holdfast_core::seed::{Seed, SeedLighthouse};
-use holdfast_core::state::{Admission, CachedMember, Identity, StateDoc};
+use holdfast_core::state::{Admission, Identity, StateDoc};
 use record::Ready;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -232,10 +233,16 @@ async fn join_at(
     node.clock.vouch(reply.time).await.map_err(local)?;
     let admission = admission(seed, &ready);
     let name = admission.name.clone();
+    let trusted = ready.documents.trusted;
+    let list = reply.members;
+    let cluster = seed.cluster_id;
+    let known = disk::blocking(move || Ok(listed::worth_keeping(&list, cluster, &trusted)))
+        .await
+        .map_err(local)?;
     node.store
         .update(|d| {
-            d.documents = Some(ready.documents.set.clone());
-            d.members = cached(&reply.members);
+            d.documents = Some(ready.documents.set);
+            d.members = known.members;
             d.admission = Some(admission);
             d.spent_grants.push(seed.grant.to_string());
             remember(
@@ -265,18 +272,6 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
         seed_scrubbed: false,
         other: Default::default(),
     }
-}
-
-/// A member list as it is kept on disk.
-pub fn cached(list: &MemberList) -> Vec<CachedMember> {
-    list.members
-        .iter()
-        .map(|m| CachedMember {
-            member: m.member.clone(),
-            endpoint: m.endpoint,
-            other: Default::default(),
-        })
-        .collect()
 }
 
 /// Makes `hf-seed` anew, once after each join; true when that is done.

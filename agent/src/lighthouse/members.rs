@@ -1,25 +1,63 @@
 //! The long poll: members and their endpoints, documents, the time.
 
-use super::{clients, documents};
+use super::{clients, documents, listed};
 use crate::backoff::Backoff;
-use crate::join::cached;
+use crate::disk;
 use crate::node::Node;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, MemberList};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the lighthouse may hold a request; also how often the clock is compared at least.
 const WAIT: Duration = Duration::from_secs(50);
+/// So many lists are taken as fast as they come,
+const BURST: u32 = 60;
+/// then one in this time: each change is a write to the disk.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps a lighthouse that always has news from wearing the node out.
+struct Pace {
+    left: u32,
+    filled: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            filled: now,
+        }
+    }
+
+    /// How long to wait before asking again.
+    fn pause(&mut self, now: Instant) -> Duration {
+        while self.left < BURST && now.duration_since(self.filled) >= EVERY {
+            self.left += 1;
+            self.filled += EVERY;
+        }
+        if self.left == BURST {
+            self.filled = now;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            return Duration::ZERO;
+        }
+        let wait = EVERY.saturating_sub(now.duration_since(self.filled));
+        self.filled += EVERY;
+        wait
+    }
+}
 
 /// Asks one lighthouse after the other, for ever.
 pub async fn run(node: Arc<Node>) {
     let mut pauses = Backoff::secs(1, 60);
+    let mut pace = Pace::new(Instant::now());
     loop {
         match clients(&node.store.get()) {
             Ok(all) => {
                 for client in all {
-                    stay(&node, client, &mut pauses).await;
+                    stay(&node, client, &mut pauses, &mut pace).await;
                 }
             }
             Err(e) => {
@@ -32,10 +70,11 @@ pub async fn run(node: Arc<Node>) {
 }
 
 /// Stays with one lighthouse until it fails.
-async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff) {
+async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff, pace: &mut Pace) {
     // Zero: the first answer comes at once.
     let mut revision = 0;
     loop {
+        tokio::time::sleep(pace.pause(Instant::now())).await;
         let wait = if revision == 0 { Duration::ZERO } else { WAIT };
         let list = match client.members(revision, wait).await {
             Ok(list) => list,
@@ -85,8 +124,22 @@ fn failed(node: &Node, error: &ClientError) {
 
 async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyhow::Result<()> {
     node.clock.vouch(list.time).await?;
+    // First the documents: they say whose grants count. What cannot be fetched is fetched later.
+    let documents = documents::bring_forward(node, client, list.generations).await;
     let doc = node.store.get();
-    let fresh = cached(&list);
+    let Some(cluster) = doc.admission.as_ref().map(|a| a.cluster_id) else {
+        return documents;
+    };
+    let trusted = node.trusted()?;
+    let kept = disk::blocking(move || Ok(listed::worth_keeping(&list, cluster, &trusted))).await?;
+    match &kept.unvouched {
+        Some(why) => {
+            let text = format!("the lighthouse lists members that no grant vouches for: {why}");
+            node.notes.set("members", text);
+        }
+        None => node.notes.clear("members"),
+    }
+    let fresh = kept.members;
     let same = doc.members.len() == fresh.len()
         && doc
             .members
@@ -97,5 +150,24 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyho
     if !same && !fresh.is_empty() {
         node.store.update(|d| d.members = fresh).await?;
     }
-    documents::bring_forward(node, client, list.generations).await
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lighthouse_that_always_has_news_is_asked_less_often() {
+        let begin = Instant::now();
+        let (mut pace, mut now, mut asked) = (Pace::new(begin), begin, 0);
+        while now < begin + Duration::from_secs(3600) {
+            now += pace.pause(now) + Duration::from_millis(1);
+            asked += 1;
+        }
+        assert!((700..800).contains(&asked), "{asked}");
+        now += Duration::from_secs(3600);
+        assert_eq!(pace.pause(now), Duration::ZERO);
+        assert_eq!(pace.left, BURST - 1);
+    }
 }

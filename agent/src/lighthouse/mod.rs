@@ -2,6 +2,7 @@
 //! keeps a way in for operators while the mesh is down.
 
 mod documents;
+pub mod listed;
 mod members;
 mod standing;
 pub mod status;

@@ -5,10 +5,15 @@ use crate::control;
 use crate::node::Node;
 use holdfast_client::{LighthouseClient, StandingEvent};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Streams at a time; what the lighthouse asks for beyond them is not opened.
+const STREAMS: usize = 64;
 
 /// Keeps one open, for ever.
 pub async fn run(node: Arc<Node>) {
     let mut pauses = Backoff::secs(1, 60);
+    let slots = Arc::new(Semaphore::new(STREAMS));
     loop {
         let client = super::active(&node).await;
         match client.standing().await {
@@ -18,7 +23,15 @@ pub async fn run(node: Arc<Node>) {
                 loop {
                     match standing.next().await {
                         Ok(StandingEvent::Open(id)) => {
-                            tokio::spawn(answer(node.clone(), client.clone(), id));
+                            let Ok(permit) = slots.clone().try_acquire_owned() else {
+                                tracing::debug!("no place for another control stream");
+                                continue;
+                            };
+                            let opened = answer(node.clone(), client.clone(), id);
+                            tokio::spawn(async move {
+                                opened.await;
+                                drop(permit);
+                            });
                         }
                         Err(e) => {
                             tracing::info!("standing connection ended: {e}");

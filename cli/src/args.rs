@@ -11,7 +11,7 @@ Exit codes:
   2  wrong command line, or no such cluster directory
   3  lighthouse or node unreachable
   4  refused: by the lighthouse, by the node, or a signature or passphrase that does not fit
-  5  upgrade or rollback: the node tried the other slot and went back
+  5  upgrade, rollback, reboot: the node went back by itself, or fell into its rescue system
   6  what --wait waited for did not come in time
   `holdfast kubectl` ends with kubectl's own code.
 

@@ -14,7 +14,7 @@ pub enum Exit {
     Unreachable = 3,
     /// Lighthouse or node said no.
     Refused = 4,
-    /// The node tried the other slot and went back.
+    /// The node tried the other slot and went back, or runs its rescue system.
     WentBack = 5,
     /// What was waited for did not come in time.
     TimedOut = 6,

@@ -48,18 +48,40 @@ impl Before {
         }
     }
 
-    /// After a reboot: another boot, and k3s Ready if it was before.
+    /// After a reboot: another boot, and k3s Ready if it was before. Rescue, which nobody asked for
+    /// here, is no success.
     pub fn rebooted(&self, now: &NodeStatus) -> Verdict {
         if now.boot.boot_id == self.boot_id {
             return Verdict::Wait("not down yet".into());
         }
+        if now.boot.slot == SlotName::Rescue {
+            return in_rescue(now);
+        }
         self.k3s(now)
     }
 
-    /// After an upgrade or a rollback: the other slot, committed; or back in this one.
+    /// After a reboot into rescue: another boot, there. k3s never starts in it.
+    pub fn rescued(&self, now: &NodeStatus) -> Verdict {
+        if now.boot.boot_id == self.boot_id {
+            return Verdict::Wait("not down yet".into());
+        }
+        if now.boot.slot == SlotName::Rescue {
+            return Verdict::Reached;
+        }
+        Verdict::WentBack(format!(
+            "the rescue system does not run: {}",
+            now.boot.reason
+        ))
+    }
+
+    /// After an upgrade or a rollback: the other slot, committed; or back in this one, or in
+    /// rescue.
     pub fn other_slot(&self, now: &NodeStatus) -> Verdict {
         if now.boot.boot_id == self.boot_id {
             return Verdict::Wait("not down yet".into());
+        }
+        if now.boot.slot == SlotName::Rescue {
+            return in_rescue(now);
         }
         if now.boot.slot != self.slot {
             if now.boot.on_trial {
@@ -92,6 +114,10 @@ impl Before {
         words.dedup();
         Verdict::WentBack(words.join("; "))
     }
+}
+
+fn in_rescue(now: &NodeStatus) -> Verdict {
+    Verdict::WentBack(format!("the rescue system runs: {}", now.boot.reason))
 }
 
 /// Asks `target` for its account until `judge` has a verdict.
@@ -209,6 +235,28 @@ mod tests {
             bare.rebooted(&status("2", SlotName::A, false, K3sState::None)),
             Verdict::Reached
         );
+    }
+
+    #[test]
+    fn rescue_is_reached_only_where_it_was_asked_for() {
+        let before = Before::of(&status("1", SlotName::A, false, K3sState::Ready));
+        let rescue = status("2", SlotName::Rescue, false, K3sState::None);
+        for verdict in [before.rebooted(&rescue), before.other_slot(&rescue)] {
+            assert_eq!(
+                verdict,
+                Verdict::WentBack("the rescue system runs: reboot asked for".into())
+            );
+        }
+        // k3s was Ready and will not be.
+        assert_eq!(before.rescued(&rescue), Verdict::Reached);
+        assert!(matches!(
+            before.rescued(&status("1", SlotName::A, false, K3sState::Ready)),
+            Verdict::Wait(_)
+        ));
+        assert!(matches!(
+            before.rescued(&status("2", SlotName::A, false, K3sState::Ready)),
+            Verdict::WentBack(_)
+        ));
     }
 
     #[test]

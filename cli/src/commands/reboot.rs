@@ -16,7 +16,8 @@ Examples:
   holdfast reboot n1 --wait
   holdfast reboot n1 --rescue
 
---wait ends when the node answers from another boot and, if k3s was Ready before, is Ready again.")]
+--wait ends when the node answers from another boot and, if k3s was Ready before, is Ready again; with
+--rescue, when it answers from the rescue system. Another system than was asked for: exit code 5.")]
 pub struct Args {
     /// Which node
     node: NodeName,
@@ -57,7 +58,13 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         &target,
         &format!("{} reboots", args.node),
         args.timeout,
-        |s| before.rebooted(s),
+        |s| {
+            if args.rescue {
+                before.rescued(s)
+            } else {
+                before.rebooted(s)
+            }
+        },
     )
     .await?;
     let view = connection.judge().view_of(status);

@@ -9,12 +9,13 @@
 //! | `grants/ID.json` | grants not yet handed to the lighthouse |
 //! | `lighthouse/` | all that the first lighthouse needs |
 
+use crate::counters::Counters;
 use crate::exit::Exit;
 use crate::files;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as B64;
-use holdfast_core::cluster::{AddressPlan, ClusterId, MeshIndex};
+use holdfast_core::cluster::{AddressPlan, ClusterId};
 use holdfast_core::documents::{
     Document, DocumentSet, Lighthouses, Operators, Policy, Roots, accept,
 };
@@ -61,45 +62,6 @@ pub struct ClusterConfig {
     /// the lighthouses document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api: Vec<String>,
-}
-
-/// `counters.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Counters {
-    /// The mesh index that the next grant begins with.
-    pub next_index: u16,
-    /// The generation of the last image built.
-    pub generation: u64,
-}
-
-impl Counters {
-    /// Before the first node and the first image.
-    pub fn fresh() -> Self {
-        Self {
-            next_index: MeshIndex::FIRST_NODE.get(),
-            generation: 0,
-        }
-    }
-
-    /// Takes `uses` indexes: the first and the last.
-    pub fn take_indexes(&mut self, uses: u32) -> Result<(MeshIndex, MeshIndex)> {
-        let first = self.next_index;
-        let last = u16::try_from(uses)
-            .ok()
-            .filter(|uses| *uses > 0)
-            .and_then(|uses| first.checked_add(uses - 1))
-            .filter(|last| *last <= MeshIndex::LAST.get());
-        let Some(last) = last else {
-            let left = u32::from(MeshIndex::LAST.get()) + 1 - u32::from(first);
-            return Err(Exit::Usage.error(format!(
-                "{uses} uses need as many places in the mesh; this cluster has {left} left"
-            )));
-        };
-        self.next_index = last + 1;
-        let index = |n| MeshIndex::try_from(n).map_err(anyhow::Error::msg);
-        Ok((index(first)?, index(last)?))
-    }
 }
 
 /// The documents, opened and found to be signed by a root.
@@ -334,21 +296,6 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn indexes_are_handed_out_once_and_run_out() {
-        let mut counters = Counters::fresh();
-        let (a, b) = counters.take_indexes(3).unwrap();
-        assert_eq!((a.get(), b.get()), (16, 18));
-        let (c, _) = counters.take_indexes(1).unwrap();
-        assert_eq!(c.get(), 19);
-        let error = counters.take_indexes(5000).unwrap_err().to_string();
-        assert!(error.contains("4075 left"), "{error}");
-        assert!(counters.take_indexes(0).is_err());
-        counters.next_index = MeshIndex::LAST.get();
-        assert_eq!(counters.take_indexes(1).unwrap().1, MeshIndex::LAST);
-        assert!(counters.take_indexes(1).is_err());
-    }
 
     #[test]
     fn a_directory_that_is_no_cluster_says_so() {

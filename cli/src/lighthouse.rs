@@ -86,6 +86,9 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
             Ok(found) => {
                 if documents.take_newer(&found, &cluster.roots(), cluster.config.id)? {
                     let _lock = cluster.lock()?;
+                    // Another command may have signed something since they were read.
+                    let held = cluster.documents()?.set;
+                    documents.take_newer(&held, &cluster.roots(), cluster.config.id)?;
                     cluster.save_documents(&documents.set)?;
                 }
                 return Ok(Connection {

@@ -5,6 +5,7 @@ mod args;
 mod cluster_dir;
 mod commands;
 mod control;
+mod counters;
 mod exit;
 mod files;
 mod find;

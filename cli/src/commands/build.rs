@@ -221,31 +221,16 @@ fn choose_k3s(
     }
 }
 
-/// The generation: as given, else one more than the last, which is taken at once.
+/// The generation: as given, else one more than the last. One that was given needs no counters.
 fn generation(app: &App, cluster: &ClusterDir, given: Option<u64>) -> Result<u64> {
-    match given {
-        None => {
-            let _lock = cluster.lock()?;
-            let mut counters = cluster.counters()?;
-            counters.generation += 1;
-            cluster.save_counters(&counters)?;
-            Ok(counters.generation)
-        }
-        Some(generation) => {
-            let mut counters = cluster.counters()?;
-            if generation > counters.generation {
-                counters.generation = generation;
-                if let Err(error) = cluster
-                    .lock()
-                    .and_then(|_lock| cluster.save_counters(&counters))
-                {
-                    app.say(&format!(
-                        "note: the next build will not know of generation {generation}: {error:#}"
-                    ));
-                }
-            }
+    match (cluster.take_generation(given), given) {
+        (Err(error), Some(generation)) => {
+            app.say(&format!(
+                "note: the next build will not know of generation {generation}: {error:#}"
+            ));
             Ok(generation)
         }
+        (taken, _) => taken,
     }
 }
 

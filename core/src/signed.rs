@@ -131,7 +131,7 @@ impl<T> std::fmt::Debug for Signed<T> {
 mod tests {
     use super::*;
 
-    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    #[derive(Clone, Serialize, Deserialize, PartialEq, Debug)]
     struct A {
         x: u32,
     }

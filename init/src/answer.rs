@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use holdfast_core::ipc::{BootInfo, Devices, InitReply, InitRequest};
-use holdfast_core::slots::{Code, Record, Slot, State, Target};
+use holdfast_core::slots::{BootId, Code, Record, Slot, State, Target};
 use holdfast_core::status::{BootStatus, SlotName, SlotStatus};
 
 use crate::record::RecordStore;
@@ -34,18 +34,18 @@ impl System {
             InitRequest::FailTrial { reason } => self.give_up(&reason),
             InitRequest::Commit => self.commit(),
             InitRequest::BeginWrite { slot } => {
-                self.on_slot(slot, |record, slot| record.begin_write(slot))
+                self.on_slot(slot, |record, id, slot| record.begin_write(id, slot))
             }
             InitRequest::Install {
                 slot,
                 digest,
                 generation,
                 tries,
-            } => self.on_slot(slot, |record, slot| {
-                record.install(slot, digest.0, generation, tries)
+            } => self.on_slot(slot, |record, id, slot| {
+                record.install(id, slot, digest.0, generation, tries)
             }),
             InitRequest::Rollback => self
-                .changed(|record, _| record.rollback(ROLLBACK_TRIES))
+                .changed(|record, id| record.rollback(id, ROLLBACK_TRIES))
                 .map(drop),
         };
         match done {
@@ -75,7 +75,7 @@ impl System {
     fn on_slot<E>(
         &mut self,
         slot: SlotName,
-        verb: impl FnOnce(&mut Record, Slot) -> Result<(), E>,
+        verb: impl FnOnce(&mut Record, &BootId, Slot) -> Result<(), E>,
     ) -> Result<(), String>
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -85,7 +85,7 @@ impl System {
             SlotName::B => Slot::B,
             SlotName::Rescue => return Err("the rescue system is not a slot of the record".into()),
         };
-        self.changed(|record, _| verb(record, slot))
+        self.changed(|record, id| verb(record, id, slot))
     }
 
     fn commit(&mut self) -> Result<(), String> {
@@ -183,8 +183,7 @@ fn boot_reason(record: &Record) -> String {
         let other = now.other();
         let left = record.slot(other);
         let was_before = record.previous() == Some(Target::Slot(other));
-        if left.state == State::Bad
-            && (was_before || left.generation > record.slot(now).generation)
+        if left.state == State::Bad && (was_before || left.generation > record.slot(now).generation)
         {
             return format!("went back from slot {other}: {}", left.reason);
         }
@@ -206,8 +205,8 @@ mod tests {
     fn a_node_that_went_back_says_why() {
         let mut record = Record::factory([1; 32], 1);
         record.choose_start([1; 16], Excluded::default()).unwrap();
-        record.begin_write(Slot::B).unwrap();
-        record.install(Slot::B, [2; 32], 2, 1).unwrap();
+        record.begin_write(&[1; 16], Slot::B).unwrap();
+        record.install(&[1; 16], Slot::B, [2; 32], 2, 1).unwrap();
         record.choose_start([2; 16], Excluded::default()).unwrap();
         assert_eq!(boot_reason(&record), "on trial");
         record
@@ -219,17 +218,20 @@ mod tests {
             reason.starts_with("went back from slot b") && reason.contains("no handshake"),
             "{reason}"
         );
+        // one more start does not hide it, the next upgrade does
         record.choose_start([4; 16], Excluded::default()).unwrap();
-        assert_eq!(boot_reason(&record), "preferred slot");
+        assert_eq!(boot_reason(&record), reason);
         assert_eq!(slots(&record)[1].state, "bad");
+        record.begin_write(&[4; 16], Slot::B).unwrap();
+        assert_eq!(boot_reason(&record), "preferred slot");
     }
 
     #[test]
     fn a_slot_that_does_not_stay_up_is_named() {
         let mut record = Record::factory([1; 32], 1);
         record.choose_start([1; 16], Excluded::default()).unwrap();
-        record.begin_write(Slot::B).unwrap();
-        record.install(Slot::B, [2; 32], 2, 1).unwrap();
+        record.begin_write(&[1; 16], Slot::B).unwrap();
+        record.install(&[1; 16], Slot::B, [2; 32], 2, 1).unwrap();
         record.choose_start([2; 16], Excluded::default()).unwrap();
         record.commit(&[2; 16], &[2; 32]).unwrap();
         for id in 3..7 {

@@ -1,5 +1,7 @@
 //! From nothing to a running system, step by step.
 
+mod drivers;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -14,11 +16,12 @@ use holdfast_core::state::StateDoc;
 
 use crate::cmdline::{self, Cmdline};
 use crate::disk::{self, Disk};
+use crate::modules::Which;
 use crate::record::{self, RecordStore};
 use crate::services::{AGENT, LOG, Program, Services};
 use crate::state::{Loaded, StateStore};
-use crate::sys::{tun, watchdog::Watchdog};
-use crate::system::{Clock, Dog, System};
+use crate::sys::tun;
+use crate::system::{Clock, Dog, Doom, System};
 use crate::tool::Tools;
 use crate::vigil::Mode;
 use crate::{grow, ipc, kmsg, log, modules, mounts, root, var};
@@ -29,8 +32,10 @@ const AGENT_PROGRAM: &str = "/usr/bin/holdfast-agent";
 const IMAGE_COPY: &str = "/run/holdfast/image.json";
 /// How long disks may take to appear; USB bridges are the slow ones.
 const DISK_LIMIT: Duration = Duration::from_secs(30);
-/// Seconds that the hardware waits for food.
-const WATCHDOG_SECONDS: i32 = 60;
+/// A boot that cannot go on stays this long, so that its reason can be read on the screen.
+const DOOMED_PAUSE: Duration = Duration::from_secs(5);
+/// Longer where starts may not be counted, for the disk takes no writes: no reboot in a hurry.
+const NO_DISK_PAUSE: Duration = Duration::from_secs(120);
 
 /// Brings the system up. An error is one that leaves nothing to run on.
 pub fn run() -> Result<System> {
@@ -42,19 +47,27 @@ pub fn run() -> Result<System> {
     let line = cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let mut notes = line.notes.clone();
     kmsg::notice(format_args!("started, {}", env!("CARGO_PKG_VERSION")));
-    notes.extend(modules::load(Path::new("/"), modules::BOOT_LIST));
+    let mut dog = drivers::load_first(&mut notes);
     kmsg::notice(format_args!("modules loaded at {}", clock.now_text()));
-    let mut dog = open_watchdog(&mut notes);
     let agent = mounts::keep_program(AGENT_PROGRAM)?;
+    // The initramfs goes out of sight with the root's coming; modules are still loaded from it.
+    let initramfs = mounts::keep_program("/")?;
     let image = read_image(&mut notes);
 
-    let (disk, mut store) = find_disk(&line, &mut dog, &mut notes);
+    let (disk, mut store, all_loaded) = find_disk(&line, &mut dog, &mut notes);
     let mode = mode(&line, store.as_ref());
-    let mut doomed = None;
+    let mut doomed = (store.is_none() && line.boot.is_some() && !line.rescue).then(|| Doom {
+        reason: "the disk that this system was started from is not there".into(),
+        pause: NO_DISK_PAUSE,
+    });
+    let doom = |reason: String| Doom {
+        reason,
+        pause: DOOMED_PAUSE,
+    };
     let root_mounted = match enter_root(&line, mode, disk.as_ref()) {
         Ok(entered) => entered,
         Err(error) => {
-            doomed = Some(format!("root: {error:#}"));
+            doomed.get_or_insert(doom(format!("root: {error:#}")));
             false
         }
     };
@@ -67,7 +80,12 @@ pub fn run() -> Result<System> {
                 Ok(var::Outcome::Disk(_)) => true,
                 Ok(var::Outcome::Memory) => false,
                 Ok(var::Outcome::FailTrial) => {
-                    doomed = Some(format!("/var: {}", notes.last().map_or("", String::as_str)));
+                    let why = notes.last().map_or("", String::as_str);
+                    doomed = Some(doom(format!("/var: {why}")));
+                    false
+                }
+                Err(error) if matches!(mode, Mode::Trial(_)) => {
+                    doomed = Some(doom(format!("/var: {error:#}")));
                     false
                 }
                 Err(error) => {
@@ -79,11 +97,6 @@ pub fn run() -> Result<System> {
         _ => false,
     };
     furnish(on_disk, &mut notes);
-    if root_mounted && let Err(error) = fs::metadata(Path::new("/").join(modules::ROOT_LIST)) {
-        kmsg::notice(format_args!("no further modules in the root: {error}"));
-    } else if root_mounted {
-        notes.extend(modules::load(Path::new("/"), modules::ROOT_LIST));
-    }
     if let Err(error) = tun::make_persistent(MESH_INTERFACE) {
         notes.push(format!("{MESH_INTERFACE}: {error}"));
     }
@@ -102,12 +115,16 @@ pub fn run() -> Result<System> {
         kmsg::warning(note);
     }
     let server = ipc::Server::bind(SOCKET)?;
-    if let Some(reason) = doomed {
-        kmsg::error(&reason);
-        return Ok(System::doomed(clock, dog, server, store, mode, reason));
+    if let Some(doom) = doomed {
+        kmsg::error(&doom.reason);
+        return Ok(System::doomed(clock, dog, server, store, mode, doom));
     }
+    let background = drivers::load_the_rest(root_mounted, (!all_loaded).then_some(initramfs));
     announce(store.as_mut());
     kmsg::notice(format_args!("up at {}", clock.now_text()));
+    let background = background
+        .map_err(|error| notes.push(format!("modules: {error}")))
+        .ok();
     let facts = crate::system::Facts {
         line,
         image,
@@ -116,9 +133,8 @@ pub fn run() -> Result<System> {
         var_on_disk: on_disk,
         notes,
     };
-    Ok(System::new(
-        clock, dog, server, store, mode, services, facts,
-    ))
+    let system = System::new(clock, dog, server, store, mode, services, facts);
+    Ok(system.with_modules_loading(background))
 }
 
 /// Settings that nobody else makes, before they matter.
@@ -146,19 +162,6 @@ fn tell_the_kernel() {
     let _ = setrlimit(Resource::RLIMIT_NOFILE, 65_536, 1_048_576);
 }
 
-fn open_watchdog(notes: &mut Vec<String>) -> Dog {
-    match Watchdog::open(WATCHDOG_SECONDS) {
-        Ok((watchdog, seconds)) => {
-            kmsg::notice(format_args!("watchdog armed, {seconds} s"));
-            Dog::new(Some(watchdog))
-        }
-        Err(error) => {
-            notes.push(format!("no hardware watchdog: {error}"));
-            Dog::new(None)
-        }
-    }
-}
-
 fn read_image(notes: &mut Vec<String>) -> Option<ImageInfo> {
     let text =
         fs::read_to_string(IMAGE_JSON).and_then(|text| fs::write(IMAGE_COPY, &text).map(|()| text));
@@ -170,26 +173,36 @@ fn read_image(notes: &mut Vec<String>) -> Option<ImageInfo> {
         .ok()
 }
 
+/// Also tells whether every boot module is loaded.
 fn find_disk(
     line: &Cmdline,
     dog: &mut Dog,
     notes: &mut Vec<String>,
-) -> (Option<Disk>, Option<RecordStore>) {
+) -> (Option<Disk>, Option<RecordStore>, bool) {
     let Some(id) = line.boot.as_deref().and_then(record::boot_id) else {
         notes.push("no holdfast.boot on the command line: not started by the loader, running without a disk".into());
-        return (None, None);
+        return (None, None, false);
     };
-    match disk::find(&id, DISK_LIMIT, || dog.feed()) {
+    // Not on the hardware that most machines of the board have: the other modules have it.
+    let mut failed = None;
+    let found = disk::find(&id, DISK_LIMIT, || {
+        dog.feed();
+        failed
+            .get_or_insert_with(|| modules::load(Path::new("/"), modules::BOOT_LIST, Which::Later));
+    });
+    let all_loaded = failed.is_some();
+    notes.extend(failed.into_iter().flatten());
+    match found {
         Some((disk, store)) => {
             kmsg::notice(format_args!("disk {}", disk.node.display()));
-            (Some(disk), Some(store))
+            (Some(disk), Some(store), all_loaded)
         }
         None => {
             notes.push(format!(
                 "no disk holds this boot's id after {} s",
                 DISK_LIMIT.as_secs()
             ));
-            (None, None)
+            (None, None, all_loaded)
         }
     }
 }
@@ -239,6 +252,7 @@ fn make_var(
         .partition(Role::State)
         .ok_or_else(|| anyhow::anyhow!("no partition hf-state"))?;
     let (mut store, loaded) = StateStore::open(&state.node)?;
+    let fresh = matches!(loaded, Loaded::Fresh);
     let (mut doc, formatted) = match loaded {
         Loaded::Fresh => (Some(StateDoc::default()), Some(false)),
         Loaded::Known(doc) => {
@@ -283,6 +297,10 @@ fn make_var(
             changed = true;
         }
         if changed {
+            store.save(doc)?;
+        }
+        if changed && fresh {
+            // Both copies: one torn write must not look like a lost state.
             store.save(doc)?;
         }
         if let Some(id) = &doc.machine_id {

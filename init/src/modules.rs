@@ -1,8 +1,10 @@
 //! Kernel modules, in the order that the builder worked out from `modules.dep`.
 //!
 //! A list has one module a line: its path below the list's own root, then parameters, if any.
-//! Empty lines and lines that begin with `#` are passed over.
+//! Empty lines and lines that begin with `#` are passed over. The word `later` among the parameters
+//! is ours: the start of the node does not wait for this module, nor for what only such ones need.
 
+pub mod background;
 mod queue;
 
 use std::fs::File;
@@ -12,7 +14,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::kmsg;
-use crate::modules::queue::{Queue, resolve};
+use crate::modules::queue::{Queue, put_off, resolve};
 
 /// The modules that find disk, network, watchdog and root; in the initramfs.
 pub const BOOT_LIST: &str = "lib/modules.list";
@@ -25,13 +27,27 @@ const COMPRESSED: i32 = 4;
 /// How many modules are loaded at a time.
 const LOADERS: usize = 3;
 
+/// Which modules of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that the start waits for.
+    Now,
+    /// The others: what drives hardware that most machines of the board do not start from.
+    Later,
+}
+
+/// The word that puts a module off.
+const LATER: &str = "later";
+
 /// One line of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module<'a> {
     /// Below the list's root, without a leading slash.
     pub path: &'a str,
     /// `name=value` words.
-    pub parameters: &'a str,
+    pub parameters: String,
+    /// The start does not wait for it.
+    pub later: bool,
 }
 
 impl Module<'_> {
@@ -54,26 +70,34 @@ pub fn parse(text: &str) -> impl Iterator<Item = Module<'_>> {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let (path, parameters) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let (path, words) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let words: Vec<_> = words.split_whitespace().collect();
+            let later = words.contains(&LATER);
+            let parameters: Vec<_> = words.into_iter().filter(|w| *w != LATER).collect();
             Module {
                 path: path.trim_start_matches('/'),
-                parameters: parameters.trim(),
+                parameters: parameters.join(" "),
+                later,
             }
         })
 }
 
-/// Loads what `list` names; returns what failed, in words. A module without its hardware, or loaded
+/// Loads these of what `list` names; returns what failed, in words. A module without its hardware, or loaded
 /// already, is no failure.
 ///
 /// Most of the time of loading is waiting (for hardware, for other CPUs): a few threads do it, each
 /// module after those it depends on.
-pub fn load(root: &Path, list: &str) -> Vec<String> {
+pub fn load(root: &Path, list: &str, which: Which) -> Vec<String> {
     let Ok(text) = std::fs::read_to_string(root.join(list)) else {
         return vec![format!("no module list at {}", root.join(list).display())];
     };
     let modules: Vec<_> = parse(&text).collect();
-    let dependencies = resolve(&modules, |module| depends(root, module));
-    let queue = Queue::new(dependencies);
+    let known: Vec<_> = modules.iter().map(|m| depends(root, m)).collect();
+    let off = put_off(&modules, &known);
+    let mut part: Vec<_> = modules.iter().zip(known).zip(off).collect();
+    part.retain(|(_, off)| *off == (which == Which::Later));
+    let (modules, known): (Vec<_>, Vec<_>) = part.into_iter().map(|(both, _)| both).unzip();
+    let queue = Queue::new(resolve(&modules, &known));
     std::thread::scope(|scope| {
         for _ in 0..LOADERS {
             scope.spawn(|| {
@@ -101,7 +125,7 @@ fn load_one(root: &Path, module: &Module<'_>) -> Result<(), String> {
     } else {
         0
     };
-    let parameters = std::ffi::CString::new(module.parameters).map_err(|e| told(&e))?;
+    let parameters = std::ffi::CString::new(module.parameters.as_str()).map_err(|e| told(&e))?;
     match finit_module(
         &file,
         &parameters,
@@ -144,11 +168,21 @@ mod tests {
         assert!(modules[0].is_compressed() && modules[0].parameters.is_empty());
         let expected = Module {
             path: "lib/modules/6/i6300esb.ko",
-            parameters: "heartbeat=60 nowayout=1",
+            parameters: "heartbeat=60 nowayout=1".into(),
+            later: false,
         };
         assert_eq!(modules[1], expected);
         assert!(!modules[1].is_compressed());
         assert_eq!(modules[0].name(), "dm_mod");
+    }
+
+    #[test]
+    fn the_word_later_is_ours_and_no_parameter() {
+        let ahci = parse("x/ahci.ko async_probe later").next().unwrap();
+        assert_eq!(
+            (ahci.later, ahci.parameters.as_str()),
+            (true, "async_probe")
+        );
     }
 
     #[test]

@@ -61,21 +61,28 @@ impl RecordStore {
     {
         let mut changed = self.copies.clone();
         let value = verb(changed.record_mut(), &self.boot_id)?;
-        let (at, block) = changed.next_write();
-        let written = self
-            .device
-            .write_all_at(&block, at)
-            .and_then(|()| self.device.sync_all());
-        if let Err(error) = written {
-            // What is on the disk is unknown now: go on with what can be read.
-            match read_copies(&self.device) {
-                Some(copies) => self.copies = copies,
-                None => bail!("the slot record can be neither written ({error}) nor read"),
+        let mut failed = None;
+        // A block that takes no writes is not the end: the other copy may, as the loader does it.
+        for _ in RECORD_COPIES {
+            let (at, block) = changed.next_write();
+            let written = self
+                .device
+                .write_all_at(&block, at)
+                .and_then(|()| self.device.sync_all());
+            match written {
+                Ok(()) => {
+                    self.copies = changed;
+                    return Ok(value);
+                }
+                Err(error) => failed = Some(error),
             }
-            return Err(error).context("write the slot record");
         }
-        self.copies = changed;
-        Ok(value)
+        // What memory holds stays what was last written: what would be read now may come from the
+        // page cache and not from the disk.
+        match failed {
+            Some(error) => Err(error).context("write the slot record"),
+            None => bail!("the slot record has no copies"),
+        }
     }
 }
 
@@ -139,7 +146,7 @@ mod tests {
         let mut store = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
         assert!(
             store
-                .change(|record, _| record.begin_write(Slot::A))
+                .change(|record, id| record.begin_write(id, Slot::A))
                 .is_err()
         );
         assert_eq!(std::fs::read(disk.path()).unwrap(), before);

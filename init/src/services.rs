@@ -153,8 +153,9 @@ impl Services {
         }
     }
 
-    /// Starts what is due and kills what did not stop in time.
-    pub fn tick(&mut self, now: Duration) -> Vec<Event> {
+    /// Starts what is due and kills what did not stop in time. While `held`, nothing out of the root
+    /// is started.
+    pub fn tick(&mut self, now: Duration, held: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for (name, service) in &mut self.0 {
             match service.running {
@@ -170,22 +171,24 @@ impl Services {
                         ..r
                     });
                 }
-                None if service.wanted && now >= service.next_start => match service.launch() {
-                    Ok(pid) => {
-                        service.running = Some(Running {
-                            pid,
-                            since: now,
-                            kill_at: None,
-                        });
-                        service.starts = service.starts.saturating_add(1);
-                        events.push(Event::Started(name.clone()));
+                None if service.may_start(held) && now >= service.next_start => {
+                    match service.launch() {
+                        Ok(pid) => {
+                            service.running = Some(Running {
+                                pid,
+                                since: now,
+                                kill_at: None,
+                            });
+                            service.starts = service.starts.saturating_add(1);
+                            events.push(Event::Started(name.clone()));
+                        }
+                        Err(error) => {
+                            kmsg::error(format_args!("{name}: {error:#}"));
+                            service.last_exit = Some(format!("{error:#}"));
+                            service.next_start = now + service.backoff.ended(Duration::ZERO);
+                        }
                     }
-                    Err(error) => {
-                        kmsg::error(format_args!("{name}: {error:#}"));
-                        service.last_exit = Some(format!("{error:#}"));
-                        service.next_start = now + service.backoff.ended(Duration::ZERO);
-                    }
-                },
+                }
                 _ => {}
             }
         }
@@ -193,12 +196,12 @@ impl Services {
     }
 
     /// The next moment at which [`Services::tick`] has something to do.
-    pub fn next_due(&self) -> Option<Duration> {
+    pub fn next_due(&self, held: bool) -> Option<Duration> {
         self.0
             .values()
             .filter_map(|service| match service.running {
                 Some(running) => running.kill_at,
-                None => service.wanted.then_some(service.next_start),
+                None => service.may_start(held).then_some(service.next_start),
             })
             .min()
     }
@@ -279,6 +282,10 @@ fn signal(pid: u32, what: Signal) {
 }
 
 impl Service {
+    fn may_start(&self, held: bool) -> bool {
+        self.wanted && !(held && matches!(self.program, Program::InRoot))
+    }
+
     fn stop(&mut self, now: Duration) {
         if let Some(running) = &mut self.running
             && running.kill_at.is_none()
@@ -379,6 +386,17 @@ mod tests {
         ] {
             assert!(check(&spec(name, exec)).is_err(), "{name} {exec}");
         }
+    }
+
+    #[test]
+    fn while_held_only_the_system_is_due() {
+        let mut services = Services::default();
+        services.add(spec("k3s", "/usr/bin/k3s"), Program::InRoot, vec![]);
+        assert_eq!(services.next_due(true), None);
+        assert_eq!(services.tick(Duration::ZERO, true), []);
+        assert_eq!(services.next_due(false), Some(Duration::ZERO));
+        services.add(spec(LOG, "log"), Program::Myself, vec![]);
+        assert_eq!(services.next_due(true), Some(Duration::ZERO));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::system::Ending;
 /// How long what is left (containers) may take after SIGTERM.
 const TERM_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_secs(3);
+/// A disk that hangs must not keep the node from its reboot.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends every process that is left, unmounts, reboots. Services were stopped before.
 pub fn in_order(ending: Ending) {
@@ -25,18 +27,32 @@ pub fn in_order(ending: Ending) {
     reap(TERM_LIMIT);
     everyone(Signal::SIGKILL);
     reap(KILL_LIMIT);
-    sync();
+    sync_within(SYNC_LIMIT);
     unmount_all();
     kmsg::notice("rebooting");
 }
 
 /// Reboots now; what was not written is lost.
 pub fn at_once() -> ! {
-    sync();
+    sync_within(SYNC_LIMIT);
     loop {
         // Only ever returns with an error, and there is nothing left to try but again.
         let _ = reboot(RebootMode::RB_AUTOBOOT);
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Writes everything back, or goes on without after `limit`.
+fn sync_within(limit: Duration) {
+    let (done, wait) = std::sync::mpsc::channel();
+    let spawned = std::thread::Builder::new()
+        .name("sync".into())
+        .spawn(move || {
+            sync();
+            let _ = done.send(());
+        });
+    if spawned.is_err() || wait.recv_timeout(limit).is_err() {
+        kmsg::warning("the disk did not take everything in time");
     }
 }
 
@@ -93,7 +109,7 @@ fn unmount_all() {
             }
         }
     }
-    sync();
+    sync_within(SYNC_LIMIT);
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use crate::cmdline::Cmdline;
 use crate::disk::Disk;
 use crate::ipc::Server;
+use crate::modules::background::Background;
 use crate::record::RecordStore;
 use crate::services::{AGENT, Event, LOG, Services};
 use crate::sys::watchdog::Watchdog;
@@ -30,8 +31,8 @@ const TURN: Duration = Duration::from_secs(1);
 const ROOT_CHECK: Duration = Duration::from_secs(10);
 /// How long services and agent may take to stop before everything is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
-/// A boot that cannot go on stays this long, so that its reason can be read on the screen.
-const DOOMED: Duration = Duration::from_secs(5);
+/// Services wait no longer than this for modules.
+const HOLD_LIMIT: Duration = Duration::from_secs(120);
 
 /// Time since init started, on a clock that never jumps.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +97,15 @@ pub struct Facts {
     pub notes: Vec<String>,
 }
 
+/// Why a boot cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doom {
+    /// In words.
+    pub reason: String,
+    /// How long the reason stays on the screen before the reboot.
+    pub pause: Duration,
+}
+
 /// Why and how the system ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
@@ -113,7 +123,11 @@ pub struct System {
     pub(crate) services: Services,
     pub(crate) facts: Option<Facts>,
     pub(crate) ending: Option<Ending>,
+    /// Modules that are still being loaded, and since when; what services need is among them.
+    background: Option<(Background, Duration)>,
     root_checked: Duration,
+    /// Before it ends: time to read the screen.
+    pause: Duration,
 }
 
 impl System {
@@ -136,8 +150,16 @@ impl System {
             services,
             facts: Some(facts),
             ending: None,
+            background: None,
             root_checked: Duration::ZERO,
+            pause: Duration::ZERO,
         }
+    }
+
+    /// Modules that go on being loaded: services wait for them, for a while.
+    pub fn with_modules_loading(mut self, background: Option<Background>) -> Self {
+        self.background = background.map(|b| (b, self.clock.now()));
+        self
     }
 
     /// A boot that cannot go on: the trial is given up, or the loader counts one more start.
@@ -147,7 +169,7 @@ impl System {
         server: Server,
         store: Option<RecordStore>,
         mode: Mode,
-        reason: String,
+        doom: Doom,
     ) -> Self {
         let mut system = Self {
             clock,
@@ -158,20 +180,27 @@ impl System {
             services: Services::default(),
             facts: None,
             ending: None,
+            background: None,
             root_checked: Duration::ZERO,
+            pause: Duration::ZERO,
         };
         if matches!(mode, Mode::Trial(_)) {
-            system.fail_trial(&reason);
+            system.fail_trial(&doom.reason);
         }
-        system.ending = Some(Ending { reason });
+        system.pause = doom.pause;
+        system.ending = Some(Ending {
+            reason: doom.reason,
+        });
         system
     }
 
     /// Runs until the node has to reboot.
     pub fn run(&mut self) -> Result<Ending> {
         let signals = catch_signals().context("catch signals")?;
-        if self.facts.is_none() {
-            std::thread::sleep(DOOMED);
+        let until = self.clock.now() + self.pause;
+        while self.clock.now() < until {
+            self.dog.feed();
+            std::thread::sleep(TURN.min(self.pause));
         }
         while self.ending.is_none() {
             self.turn(&signals)?;
@@ -188,6 +217,7 @@ impl System {
         self.wait(signals)?;
         self.take_signals(signals);
         self.reap();
+        self.background_done();
         if let Some(mut server) = self.server.take() {
             server.serve(|request| self.handle(request));
             self.server = Some(server);
@@ -203,7 +233,7 @@ impl System {
     fn wait(&self, signals: &SignalFd) -> Result<()> {
         let due = self
             .services
-            .next_due()
+            .next_due(self.held())
             .map_or(TURN, |at| at.saturating_sub(self.clock.now()));
         let mut set = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         if let Some(server) = &self.server {
@@ -213,6 +243,11 @@ impl System {
                     .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
             );
         }
+        set.extend(
+            self.background
+                .as_ref()
+                .map(|(b, _)| PollFd::new(b.descriptor(), PollFlags::POLLIN)),
+        );
         // Rounded up: a millisecond early would turn the loop once more for nothing.
         let millis = u16::try_from(due.min(TURN).as_micros().div_ceil(1000)).unwrap_or(1000);
         match poll(&mut set, PollTimeout::from(millis)) {
@@ -245,9 +280,43 @@ impl System {
         }
     }
 
+    /// Whether services still wait for modules.
+    fn held(&self) -> bool {
+        self.background
+            .as_ref()
+            .is_some_and(|(_, since)| self.clock.now().saturating_sub(*since) < HOLD_LIMIT)
+    }
+
+    /// All modules are there, or one hangs: services may start.
+    fn background_done(&mut self) {
+        let Some((background, _)) = &self.background else {
+            return;
+        };
+        let failed = match background.finished() {
+            Some(failed) => {
+                kmsg::notice(format_args!(
+                    "all modules loaded at {}",
+                    self.clock.now_text()
+                ));
+                failed
+            }
+            None if self.held() => return,
+            None => {
+                let seconds = HOLD_LIMIT.as_secs();
+                let note = format!("a kernel module is not loaded after {seconds} s");
+                kmsg::error(&note);
+                vec![note]
+            }
+        };
+        self.background = None;
+        if let Some(facts) = &mut self.facts {
+            facts.notes.extend(failed);
+        }
+    }
+
     fn start_due(&mut self) {
         let now = self.clock.now();
-        for event in self.services.tick(now) {
+        for event in self.services.tick(now, self.held()) {
             if event == Event::Started(AGENT.to_owned()) {
                 kmsg::notice(format_args!("agent started at {}", self.clock.now_text()));
                 self.vigil.agent_started(now);
@@ -349,6 +418,8 @@ impl System {
 
     /// Services first, the agent after them (it tells the lighthouse), the log last of all.
     fn stop_services(&mut self, signals: &SignalFd) -> Result<()> {
+        // Nothing waits for modules any more.
+        self.background = None;
         for keep in [&[AGENT, LOG][..], &[LOG][..]] {
             let began = self.clock.now();
             self.services.stop_all(keep, began);
@@ -367,7 +438,7 @@ impl System {
                     });
                     self.server = Some(server);
                 }
-                self.services.tick(self.clock.now());
+                self.services.tick(self.clock.now(), false);
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! any:     agent silent                       -> KillAgent (it is started again, with back-off)
 //! any:     agent in trouble again and again
 //!          over 5 minutes                     -> Reboot (not cleared: three such lead elsewhere)
+//! good:    an agent that does not die         -> Reboot (the same)
 //! good:    3 minutes without agent trouble    -> Quiet, once
 //! rescue:  an hour                            -> LeaveRescue (reboot into the slots)
 //! ```
@@ -24,6 +25,8 @@ const RESCUE: Duration = Duration::from_secs(RESCUE_SECONDS);
 /// So many troubles, spread over so long, are beyond what restarts mend.
 const TROUBLES: u32 = 8;
 const TROUBLE_SPAN: Duration = Duration::from_secs(300);
+/// A killed agent that is still there after so long hangs in the kernel.
+const DYING: Duration = Duration::from_secs(60);
 /// After so long without trouble the count begins anew.
 const TROUBLE_FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -58,7 +61,7 @@ pub enum Act {
 pub struct Vigil {
     mode: Mode,
     agent: Option<Agent>,
-    /// When the agent last ended or was killed; the start of the watch before that.
+    /// When the agent last ended or was killed; its first start before that.
     trouble: Duration,
     troubles: u32,
     first_trouble: Duration,
@@ -70,7 +73,7 @@ pub struct Vigil {
 struct Agent {
     heard: Duration,
     spoke: bool,
-    killed: bool,
+    killed: Option<Duration>,
 }
 
 impl Vigil {
@@ -89,10 +92,14 @@ impl Vigil {
 
     /// The agent was started.
     pub fn agent_started(&mut self, now: Duration) {
+        if self.troubles == 0 {
+            // The quiet minutes are the agent's: a long check of the disk before it is none of them.
+            self.trouble = now;
+        }
         self.agent = Some(Agent {
             heard: now,
             spoke: false,
-            killed: false,
+            killed: None,
         });
     }
 
@@ -140,7 +147,7 @@ impl Vigil {
             Some(Act::FailTrial(_) | Act::Reboot(_) | Act::LeaveRescue) => self.ending = true,
             Some(Act::KillAgent) => {
                 if let Some(agent) = &mut self.agent {
-                    agent.killed = true;
+                    agent.killed = Some(now);
                 }
             }
             Some(Act::Quiet) => self.quiet_told = true,
@@ -159,7 +166,7 @@ impl Vigil {
             _ => {}
         }
         if let Some(agent) = &self.agent
-            && !agent.killed
+            && agent.killed.is_none()
             && now.saturating_sub(agent.heard)
                 >= if agent.spoke {
                     SILENCE
@@ -171,6 +178,12 @@ impl Vigil {
         }
         // A trial has its deadline; in rescue there is nothing better to reboot into.
         if self.mode == Mode::Good
+            && let Some(killed) = self.agent.and_then(|a| a.killed)
+            && now.saturating_sub(killed) >= DYING
+        {
+            return Some(Act::Reboot("the agent hangs and cannot be killed".into()));
+        }
+        if self.mode == Mode::Good
             && self.troubles >= TROUBLES
             && self.trouble.saturating_sub(self.first_trouble) >= TROUBLE_SPAN
             && now.saturating_sub(self.trouble) <= TROUBLE_FORGOTTEN
@@ -180,7 +193,7 @@ impl Vigil {
                 self.troubles
             )));
         }
-        let alive = self.agent.is_some_and(|a| a.spoke && !a.killed);
+        let alive = self.agent.is_some_and(|a| a.spoke && a.killed.is_none());
         if !self.quiet_told
             && self.mode != Mode::Rescue
             && alive
@@ -210,7 +223,7 @@ mod tests {
             vigil.heartbeat(s(t));
             acts.extend(vigil.tick(s(t)).map(|act| (t, act)));
         }
-        assert_eq!(acts, [(QUIET_SECONDS, Act::Quiet)]);
+        assert_eq!(acts, [(1 + QUIET_SECONDS, Act::Quiet)]);
     }
 
     #[test]
@@ -218,13 +231,25 @@ mod tests {
         let mut vigil = Vigil::new(Mode::Good);
         vigil.agent_started(s(0));
         vigil.heartbeat(s(5));
-        let acts: Vec<_> = (6..100)
+        let acts: Vec<_> = (6..80)
             .filter_map(|t| vigil.tick(s(t)).map(|a| (t, a)))
             .collect();
         assert_eq!(acts, [(5 + HEARTBEAT_LIMIT, Act::KillAgent)]);
-        vigil.agent_ended(s(100));
-        vigil.agent_started(s(101));
-        assert_eq!(vigil.tick(s(102)), None);
+        vigil.agent_ended(s(80));
+        vigil.agent_started(s(81));
+        assert_eq!(vigil.tick(s(82)), None);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_die_ends_in_a_reboot() {
+        let mut vigil = Vigil::new(Mode::Good);
+        vigil.agent_started(s(0));
+        vigil.heartbeat(s(5));
+        let acts: Vec<_> = (6..300).filter_map(|t| vigil.tick(s(t))).collect();
+        assert!(
+            matches!(acts[..], [Act::KillAgent, Act::Reboot(_)]),
+            "{acts:?}"
+        );
     }
 
     #[test]

@@ -14,8 +14,8 @@ fn upgrading(tries: u8) -> Record {
     let mut r = Record::factory(DIGEST, 1);
     boot(&mut r, 1);
     r.quiet(&[1; 16]).unwrap();
-    r.begin_write(Slot::B).unwrap();
-    r.install(Slot::B, NEW, 2, tries).unwrap();
+    r.begin_write(&[1; 16], Slot::B).unwrap();
+    r.install(&[1; 16], Slot::B, NEW, 2, tries).unwrap();
     r
 }
 
@@ -157,21 +157,38 @@ fn rescue_on_request_once_and_out_again() {
 #[test]
 fn writing_never_touches_what_runs_or_is_gone_back_to() {
     let mut r = upgrading(3);
-    assert_eq!(r.begin_write(Slot::A), Err(VerbError::Running(Slot::A)));
-    boot(&mut r, 2);
-    assert_eq!(r.begin_write(Slot::A), Err(VerbError::LastGood(Slot::A)));
-    assert_eq!(r.begin_write(Slot::B), Err(VerbError::Running(Slot::B)));
-    assert_eq!(r.mark_bad(Slot::A, ""), Err(VerbError::LastGood(Slot::A)));
     assert_eq!(
-        r.try_slot(Slot::A, 1),
+        r.begin_write(&[1; 16], Slot::A),
+        Err(VerbError::Running(Slot::A))
+    );
+    boot(&mut r, 2);
+    assert_eq!(
+        r.begin_write(&[2; 16], Slot::A),
+        Err(VerbError::LastGood(Slot::A))
+    );
+    assert_eq!(
+        r.begin_write(&[2; 16], Slot::B),
+        Err(VerbError::Running(Slot::B))
+    );
+    // A record of before, because the newer copy rotted, does not say what runs now.
+    assert_eq!(r.begin_write(&[1; 16], Slot::B), Err(VerbError::OtherBoot));
+    assert_eq!(
+        r.mark_bad(&[2; 16], Slot::A, ""),
+        Err(VerbError::LastGood(Slot::A))
+    );
+    assert_eq!(
+        r.try_slot(&[2; 16], Slot::A, 1),
         Err(VerbError::OtherNotGood(Slot::B))
     );
     r.commit(&[2; 16], &NEW).unwrap();
-    r.begin_write(Slot::A).unwrap();
-    assert_eq!(r.install(Slot::A, DIGEST, 3, 0), Err(VerbError::NoTries));
-    r.install(Slot::A, DIGEST, 3, 1).unwrap();
+    r.begin_write(&[2; 16], Slot::A).unwrap();
+    assert_eq!(
+        r.install(&[2; 16], Slot::A, DIGEST, 3, 0),
+        Err(VerbError::NoTries)
+    );
+    r.install(&[2; 16], Slot::A, DIGEST, 3, 1).unwrap();
     assert!(matches!(
-        r.install(Slot::A, DIGEST, 3, 1),
+        r.install(&[2; 16], Slot::A, DIGEST, 3, 1),
         Err(VerbError::State { .. })
     ));
 }
@@ -180,9 +197,12 @@ fn writing_never_touches_what_runs_or_is_gone_back_to() {
 fn rollback_is_a_trial_of_the_other_slot() {
     let mut r = upgrading(3);
     boot(&mut r, 2);
-    assert_eq!(r.rollback(2), Err(VerbError::OtherNotGood(Slot::B)));
+    assert_eq!(
+        r.rollback(&[2; 16], 2),
+        Err(VerbError::OtherNotGood(Slot::B))
+    );
     r.commit(&[2; 16], &NEW).unwrap();
-    assert_eq!(r.rollback(2), Ok(Slot::A));
+    assert_eq!(r.rollback(&[2; 16], 2), Ok(Slot::A));
     let start = boot(&mut r, 3);
     assert_eq!((start.target, start.trial), (Target::Slot(Slot::A), true));
     r.fail_trial(&[3; 16], "").unwrap();

@@ -48,6 +48,8 @@ impl Record {
         }
     }
 
+    /// Which slot runs and which may be written is known from the record of this boot only: an
+    /// older one (the newer copy rotted) names what ran before.
     fn of_this_boot(&self, boot_id: &BootId) -> Result<(), VerbError> {
         if &self.boot_id == boot_id {
             Ok(())
@@ -79,8 +81,9 @@ impl Record {
     /// the slot's header block, write the payloads, write the header last, call [`Self::install`].
     ///
     /// # Errors
-    /// [`VerbError`] when the slot runs or is needed to go back to.
-    pub fn begin_write(&mut self, slot: Slot) -> Result<(), VerbError> {
+    /// [`VerbError`] when the slot runs or is needed to go back to, or the record is another boot's.
+    pub fn begin_write(&mut self, boot_id: &BootId, slot: Slot) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
         self.replaceable(slot)?;
         *self.slot_mut(slot) = SlotInfo::EMPTY;
         self.give_reason(slot, Code::WRITING, "");
@@ -93,11 +96,13 @@ impl Record {
     /// [`VerbError`] unless [`Self::begin_write`] came before, or when there are no tries.
     pub fn install(
         &mut self,
+        boot_id: &BootId,
         slot: Slot,
         digest: [u8; 32],
         generation: u64,
         tries: u8,
     ) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
         self.replaceable(slot)?;
         let state = self.slot(slot).state;
         if state != State::Empty {
@@ -203,7 +208,8 @@ impl Record {
     ///
     /// # Errors
     /// [`VerbError`] when it is empty or runs, or the other one is not good.
-    pub fn try_slot(&mut self, slot: Slot, tries: u8) -> Result<(), VerbError> {
+    pub fn try_slot(&mut self, boot_id: &BootId, slot: Slot, tries: u8) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
         if self.last == Some(Target::Slot(slot)) {
             return Err(VerbError::Running(slot));
         }
@@ -232,17 +238,23 @@ impl Record {
     ///
     /// # Errors
     /// As [`Self::try_slot`], and when no slot runs.
-    pub fn rollback(&mut self, tries: u8) -> Result<Slot, VerbError> {
+    pub fn rollback(&mut self, boot_id: &BootId, tries: u8) -> Result<Slot, VerbError> {
         let slot = self.running_slot()?.other();
-        self.try_slot(slot, tries)?;
+        self.try_slot(boot_id, slot, tries)?;
         Ok(slot)
     }
 
     /// Never starts `slot` again until it is written anew or tried on request.
     ///
     /// # Errors
-    /// [`VerbError::LastGood`].
-    pub fn mark_bad(&mut self, slot: Slot, detail: &str) -> Result<(), VerbError> {
+    /// [`VerbError::LastGood`], [`VerbError::OtherBoot`].
+    pub fn mark_bad(
+        &mut self,
+        boot_id: &BootId,
+        slot: Slot,
+        detail: &str,
+    ) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
         let info = self.slot(slot);
         if info.is_good() && !self.slot(slot.other()).is_good() {
             return Err(VerbError::LastGood(slot));

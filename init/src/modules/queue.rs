@@ -21,19 +21,39 @@ struct State {
 pub struct Turn(pub usize);
 
 /// For each module the places of those before it that it needs: those it names, or all of them where
-/// that is not known.
-pub fn resolve(
-    modules: &[Module<'_>],
-    depends: impl Fn(&Module<'_>) -> Option<Vec<String>>,
-) -> Vec<Vec<usize>> {
-    let names: Vec<String> = modules.iter().map(Module::name).collect();
-    let needs = |(i, module): (usize, &Module<'_>)| match depends(module) {
+/// that is not known. `known` has the names that each needs.
+pub fn resolve(modules: &[&Module<'_>], known: &[Option<Vec<String>>]) -> Vec<Vec<usize>> {
+    let names: Vec<String> = modules.iter().map(|m| m.name()).collect();
+    let needs = |(i, wanted): (usize, &Option<Vec<String>>)| match wanted {
         None => (0..i).collect(),
         Some(wanted) => (0..i)
             .filter(|j| names.get(*j).is_some_and(|n| wanted.contains(n)))
             .collect(),
     };
-    modules.iter().enumerate().map(needs).collect()
+    known.iter().enumerate().map(needs).collect()
+}
+
+/// Which modules can wait: those put off by their line, and those that only such ones need. What
+/// another module needs cannot.
+pub fn put_off(modules: &[Module<'_>], known: &[Option<Vec<String>>]) -> Vec<bool> {
+    let mut off = vec![false; modules.len()];
+    for (i, module) in modules.iter().enumerate().rev() {
+        let name = module.name();
+        // What needs it comes after it: decided already.
+        let mut users = known
+            .iter()
+            .zip(&off)
+            .skip(i + 1)
+            .filter(|(wanted, _)| wanted.as_ref().is_some_and(|w| w.contains(&name)))
+            .map(|(_, off)| *off)
+            .peekable();
+        let used = users.peek().is_some();
+        let can = (module.later || used) && users.all(|off| off);
+        if let Some(place) = off.get_mut(i) {
+            *place = can;
+        }
+    }
+    off
 }
 
 impl Queue {
@@ -98,24 +118,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn module(path: &str, later: bool) -> Module<'_> {
+        Module {
+            path,
+            parameters: String::new(),
+            later,
+        }
+    }
+
     #[test]
     fn unknown_dependencies_mean_all_before() {
-        let module = |path| Module {
-            path,
-            parameters: "",
-        };
-        let modules = [
-            module("a.ko"),
-            module("b-c.ko"),
-            module("d.ko.xz"),
-            module("e.ko"),
-        ];
-        let needs = resolve(&modules, |m| match m.path {
-            "d.ko.xz" => None,
-            "e.ko" => Some(vec!["b_c".into(), "not-here".into()]),
-            _ => Some(vec![]),
-        });
+        let all = ["a.ko", "b-c.ko", "d.ko.xz", "e.ko"].map(|path| module(path, false));
+        let all: Vec<_> = all.iter().collect();
+        let named = Some(vec!["b_c".into(), "not-here".into()]);
+        let needs = resolve(&all, &[Some(vec![]), Some(vec![]), None, named]);
         assert_eq!(needs, [vec![], vec![], vec![0, 1], vec![1]]);
+    }
+
+    #[test]
+    fn what_only_late_modules_need_waits_with_them() {
+        let all = [
+            module("disk.ko", false),
+            module("scsi_mod.ko", false),
+            module("libata.ko", false),
+            module("ahci.ko", true),
+            module("mbcache.ko", true),
+            module("ext4.ko", false),
+            module("packed.ko.xz", true),
+        ];
+        let needs = |names: &[&str]| Some(names.iter().map(|n| (*n).to_owned()).collect());
+        let known = [
+            needs(&[]),
+            needs(&[]),
+            needs(&["scsi_mod"]),
+            needs(&["libata"]),
+            needs(&[]),
+            needs(&["mbcache"]),
+            None,
+        ];
+        // mbcache: its line says later, but ext4 needs it now.
+        let off = put_off(&all, &known);
+        assert_eq!(off, [false, true, true, true, false, false, true]);
     }
 
     proptest! {

@@ -170,7 +170,7 @@ impl World {
 
     fn update(&mut self, slot: Slot, tries: u8, steps: u8, torn: Option<u8>) {
         let i = slot.index();
-        if !self.verb(torn.filter(|_| steps == 0), |r, _| r.begin_write(slot)) {
+        if !self.verb(torn.filter(|_| steps == 0), |r, id| r.begin_write(id, slot)) {
             return;
         }
         // The header is cleared, then the payload is overwritten, then the header is written.
@@ -193,8 +193,8 @@ impl World {
             return self.running = None;
         }
         let generation = self.images.into();
-        self.grant(slot, tries, torn, |r, _| {
-            r.install(slot, digest, generation, tries)
+        self.grant(slot, tries, torn, |r, id| {
+            r.install(id, slot, digest, generation, tries)
         });
     }
 
@@ -254,15 +254,15 @@ impl World {
                 torn,
             } => self.update(slot, tries, steps, torn),
             Op::TrySlot { slot, tries, torn } => {
-                self.grant(slot, tries, torn, |r, _| r.try_slot(slot, tries));
+                self.grant(slot, tries, torn, |r, id| r.try_slot(id, slot, tries));
             }
             Op::Rollback { torn } => {
                 if let Some((Target::Slot(slot), _)) = self.running {
-                    self.grant(slot.other(), 2, torn, |r, _| r.rollback(2));
+                    self.grant(slot.other(), 2, torn, |r, id| r.rollback(id, 2));
                 }
             }
             Op::MarkBad { slot, torn } => {
-                self.verb(torn, |r, _| r.mark_bad(slot, "on request"));
+                self.verb(torn, |r, id| r.mark_bad(id, slot, "on request"));
             }
             Op::RequestRescue => {
                 self.verb(None, |r, _| {

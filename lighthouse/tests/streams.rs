@@ -11,8 +11,11 @@ use holdfast_core::names::Role;
 use holdfast_core::signed::Signed;
 use holdfast_core::status::{BootStatus, K3sState, NodeStatus, SlotName};
 use holdfast_tls::{ClientAuth, Identity, accept, client_config, connect, peer_key, server_config};
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 async fn with_node() -> Lab {
@@ -115,6 +118,93 @@ async fn the_lighthouse_cannot_take_the_nodes_place_in_a_stream() {
     };
     let (error, _) = tokio::join!(operator, imposter);
     assert!(holdfast_tls::pin_mismatch(&error).is_some(), "{error}");
+}
+
+/// Everything that passed through a stream, both ways.
+struct Recorded<S> {
+    stream: S,
+    seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let done = Pin::new(&mut self.stream).poll_read(cx, into);
+        self.seen.lock().unwrap().extend(&into.filled()[before..]);
+        done
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(n)) = done {
+            self.seen.lock().unwrap().extend(&bytes[..n]);
+        }
+        done
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_lighthouse_forwards_tells_it_nothing() {
+    const ASKED: &[u8] = b"what only the node may read";
+    const ANSWERED: &[u8] = b"what only the operator may read";
+    let lab = with_node().await;
+    let client = Arc::new(lab.client(Some(1)));
+    let mut standing = client.standing().await.unwrap();
+    let seen = Arc::new(Mutex::new(vec![]));
+    let node = async {
+        let StandingEvent::Open(id) = standing.next().await.unwrap();
+        // The bytes here are the bytes that the lighthouse copied.
+        let raw = Recorded {
+            stream: client.splice(&id).await.unwrap(),
+            seen: seen.clone(),
+        };
+        let identity = Identity::from_key(&key(1)).unwrap();
+        let config = server_config(&identity, &[b"x"], ClientAuth::Required).unwrap();
+        let mut tls = accept(raw, config).await.unwrap();
+        let mut asked = vec![0; ASKED.len()];
+        tls.read_exact(&mut asked).await.unwrap();
+        assert_eq!(asked, ASKED);
+        tls.write_all(ANSWERED).await.unwrap();
+        tls.flush().await.unwrap();
+        let _ = tls.read_to_end(&mut vec![]).await;
+    };
+    let operator = async {
+        let raw = lab.operator().control(&"n1".parse().unwrap()).await.unwrap();
+        let identity = Identity::from_key(&key(OPERATOR)).unwrap();
+        let config = client_config(Some(&identity), Lab::public(1), &[b"x"]).unwrap();
+        let mut tls = connect(raw, config).await.unwrap();
+        tls.write_all(ASKED).await.unwrap();
+        let mut answer = vec![0; ANSWERED.len()];
+        tls.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, ANSWERED);
+        tls.shutdown().await.unwrap();
+    };
+    tokio::join!(node, operator);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() > ASKED.len() + ANSWERED.len());
+    // Not even whose key it is: certificates are encrypted in TLS 1.3.
+    let operator = Lab::public(OPERATOR);
+    for secret in [ASKED, ANSWERED, &operator.0[..]] {
+        assert!(!seen.windows(secret.len()).any(|w| w == secret));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

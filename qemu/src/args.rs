@@ -99,18 +99,20 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             option_path(path)?
         );
         add(&["-drive", &drive]);
-        match spec.bus {
-            DiskBus::VirtioBlk => add(&["-device", "virtio-blk-pci,drive=disk0,bootindex=0"]),
-            DiskBus::VirtioScsi => {
-                add(&[
-                    "-device",
-                    "virtio-scsi-pci,id=scsi0",
-                    "-device",
-                    "scsi-hd,drive=disk0,bus=scsi0.0,bootindex=0",
-                ]);
-            }
-            DiskBus::Ahci => add(&["-device", "ide-hd,drive=disk0,bus=ide.0,bootindex=0"]),
-            DiskBus::Nvme => add(&["-device", "nvme,drive=disk0,serial=holdfast,bootindex=0"]),
+        // A kernel handed over takes the first place.
+        let place = u8::from(spec.firmware_kernel.is_some());
+        let device = |kind: &str| format!("{kind},drive=disk0,bootindex={place}");
+        let args = match spec.bus {
+            DiskBus::VirtioBlk => vec![device("virtio-blk-pci")],
+            DiskBus::VirtioScsi => vec![
+                "virtio-scsi-pci,id=scsi0".to_owned(),
+                device("scsi-hd,bus=scsi0.0"),
+            ],
+            DiskBus::Ahci => vec![device("ide-hd,bus=ide.0")],
+            DiskBus::Nvme => vec![device("nvme,serial=holdfast")],
+        };
+        for device in &args {
+            add(&["-device", device]);
         }
     }
 

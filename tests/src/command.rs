@@ -37,20 +37,27 @@ pub fn top() -> PathBuf {
 /// The command that `make build` made.
 #[must_use]
 pub fn binary() -> PathBuf {
-    std::env::var_os("HOLDFAST").map_or_else(|| top().join("target/release/holdfast"), PathBuf::from)
+    std::env::var_os("HOLDFAST")
+        .map_or_else(|| top().join("target/release/holdfast"), PathBuf::from)
 }
 
 impl Holdfast {
     /// Runs in `home`, which no other story uses.
     #[must_use]
     pub fn new(home: &Path) -> Self {
-        Self { cluster: None, home: home.to_path_buf() }
+        Self {
+            cluster: None,
+            home: home.to_path_buf(),
+        }
     }
 
     /// For the cluster in `dir`.
     #[must_use]
     pub fn cluster(&self, dir: &Path) -> Self {
-        Self { cluster: Some(dir.to_path_buf()), ..self.clone() }
+        Self {
+            cluster: Some(dir.to_path_buf()),
+            ..self.clone()
+        }
     }
 
     /// The command with `args`, not started.
@@ -74,7 +81,9 @@ impl Holdfast {
     /// It cannot be started.
     pub fn try_run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Outcome> {
         let mut command = self.command(args);
-        let output = command.output().with_context(|| format!("{}: run `make build`", binary().display()))?;
+        let output = command
+            .output()
+            .with_context(|| format!("{}: run `make build`", binary().display()))?;
         Ok(Outcome {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -88,10 +97,19 @@ impl Holdfast {
     /// Another exit code; what it printed is in the error.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let args: Vec<S> = args.into_iter().collect();
-        let shown: Vec<_> = args.iter().map(|a| a.as_ref().to_string_lossy().into_owned()).collect();
+        let shown: Vec<_> = args
+            .iter()
+            .map(|a| a.as_ref().to_string_lossy().into_owned())
+            .collect();
         let out = self.try_run(args)?;
         if out.code != 0 {
-            bail!("holdfast {}: exit {}\n{}{}", shown.join(" "), out.code, out.stdout, out.stderr);
+            bail!(
+                "holdfast {}: exit {}\n{}{}",
+                shown.join(" "),
+                out.code,
+                out.stdout,
+                out.stderr
+            );
         }
         Ok(out.stdout)
     }
@@ -102,6 +120,7 @@ impl Holdfast {
     /// As [`Holdfast::run`], or the output is no JSON.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
         let text = self.run(args.iter().copied().chain(["--output", "json"]))?;
-        serde_json::from_str(&text).with_context(|| format!("holdfast {}: no JSON: {text}", args.join(" ")))
+        serde_json::from_str(&text)
+            .with_context(|| format!("holdfast {}: no JSON: {text}", args.join(" ")))
     }
 }

@@ -48,12 +48,31 @@ impl Lab {
         let bare = Holdfast::new(&dir);
         let cluster = dir.join("cluster");
         bare.run([
-            "cluster", "new", "lab", "--dir", &cluster.to_string_lossy(),
-            "--lighthouse", "10.0.2.2", "--reach", "127.0.0.1", "--listen", "127.0.0.1",
-            "--https-port", &https.to_string(), "--udp-port", &udp.to_string(),
+            "cluster",
+            "new",
+            "lab",
+            "--dir",
+            &cluster.to_string_lossy(),
+            "--lighthouse",
+            "10.0.2.2",
+            "--reach",
+            "127.0.0.1",
+            "--listen",
+            "127.0.0.1",
+            "--https-port",
+            &https.to_string(),
+            "--udp-port",
+            &udp.to_string(),
         ])?;
         let holdfast = bare.cluster(&cluster);
-        let mut lab = Self { name: story.into(), dir, keep: false, https, holdfast, lighthouse: None };
+        let mut lab = Self {
+            name: story.into(),
+            dir,
+            keep: false,
+            https,
+            holdfast,
+            lighthouse: None,
+        };
         lab.start_lighthouse()?;
         Ok(lab)
     }
@@ -88,8 +107,12 @@ impl Lab {
     /// It does not listen.
     pub fn start_lighthouse(&mut self) -> Result<()> {
         let log = self.dir.join("lighthouse.log");
-        self.lighthouse =
-            Some(LighthouseProcess::start(&self.holdfast, &self.lighthouse_dir(), self.https, &log)?);
+        self.lighthouse = Some(LighthouseProcess::start(
+            &self.holdfast,
+            &self.lighthouse_dir(),
+            self.https,
+            &log,
+        )?);
         Ok(())
     }
 
@@ -117,13 +140,25 @@ impl Lab {
         let out = self.dir.join("images").join(version);
         let out_text = out.to_string_lossy().into_owned();
         let mut args = vec![
-            "build", "--board", "x86-64", "--recipe", recipe, "--version", version,
-            "--output-dir", &out_text, "--relock", "when-gone",
+            "build",
+            "--board",
+            "x86-64",
+            "--recipe",
+            recipe,
+            "--version",
+            version,
+            "--output-dir",
+            &out_text,
+            "--relock",
+            "when-gone",
         ];
         args.extend(more);
         let made = self.holdfast.json(&args)?;
         let path = |field: &str| -> Result<PathBuf> {
-            Ok(made[field].as_str().with_context(|| format!("no {field} in {made}"))?.into())
+            Ok(made[field]
+                .as_str()
+                .with_context(|| format!("no {field} in {made}"))?
+                .into())
         };
         Ok(Built {
             image: path("image")?,
@@ -140,7 +175,9 @@ impl Lab {
     pub fn seed(&self, name: &str, role: &str, more: &[&str]) -> Result<PathBuf> {
         let file = self.dir.join(format!("{name}.seed.toml"));
         let text = file.to_string_lossy().into_owned();
-        let mut args = vec!["seed", "new", "--role", role, "--name", name, "--out", &text];
+        let mut args = vec![
+            "seed", "new", "--role", role, "--name", name, "--out", &text,
+        ];
         args.extend(more);
         self.holdfast.run(args)?;
         Ok(file)

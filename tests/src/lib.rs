@@ -3,6 +3,7 @@
 //! conditions. When it fails, console logs stay.
 
 pub mod command;
+mod forged;
 mod lab;
 mod lighthouse;
 mod member;
@@ -11,6 +12,7 @@ pub mod seedvolume;
 mod until;
 
 pub use command::{Holdfast, Outcome};
+pub use forged::ForgedStore;
 pub use lab::{Built, Lab};
 pub use lighthouse::LighthouseProcess;
 pub use member::{Connection, ProbeMember};

@@ -31,13 +31,18 @@ impl LighthouseProcess {
             .stderr(out)
             .spawn()
             .context("start the lighthouse")?;
-        let mut this = Self { child, log: log.to_path_buf() };
+        let mut this = Self {
+            child,
+            log: log.to_path_buf(),
+        };
         until_some("the lighthouse listens", Duration::from_secs(20), || {
             if let Ok(Some(status)) = this.child.try_wait() {
                 let said = std::fs::read_to_string(log).unwrap_or_default();
                 return Err(format!("it ended: {status}\n{said}"));
             }
-            TcpStream::connect(("127.0.0.1", https)).map(drop).map_err(|e| e.to_string())
+            TcpStream::connect(("127.0.0.1", https))
+                .map(drop)
+                .map_err(|e| e.to_string())
         })?;
         Ok(this)
     }

@@ -11,7 +11,9 @@ use holdfast_core::keys::{MeshKey, PrivateKey};
 use holdfast_core::peers;
 use holdfast_core::seed::Seed;
 use holdfast_core::signed::Signed;
-use holdfast_mesh::{MTU, Mesh, MeshHandle, MeshPrivateKey, MeshSocket, MeshStream, Netstack, PeerConfig};
+use holdfast_mesh::{
+    MTU, Mesh, MeshHandle, MeshPrivateKey, MeshSocket, MeshStream, Netstack, PeerConfig,
+};
 use holdfast_tls::Identity;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -46,14 +48,25 @@ impl ProbeMember {
     pub fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Self> {
         let runtime = Runtime::new()?;
         let (mesh, stack, plan, key) = runtime.block_on(join(file, endpoints))?;
-        Ok(Self { runtime, mesh, stack, plan, key })
+        Ok(Self {
+            runtime,
+            mesh,
+            stack,
+            plan,
+            key,
+        })
     }
 
     /// A member with a key that nobody granted, which knows all public facts that `member` knows.
     ///
     /// # Errors
     /// No socket.
-    pub fn impostor(member: &Self, peer: MeshKey, allowed: IpAddr, endpoint: SocketAddr) -> Result<Self> {
+    pub fn impostor(
+        member: &Self,
+        peer: MeshKey,
+        allowed: IpAddr,
+        endpoint: SocketAddr,
+    ) -> Result<Self> {
         let runtime = Runtime::new()?;
         let plan = member.plan.clone();
         let key = MeshPrivateKey::generate()?;
@@ -70,7 +83,13 @@ impl ProbeMember {
             }])?;
             anyhow::Ok((mesh, stack))
         })?;
-        Ok(Self { runtime, mesh, stack, plan, key })
+        Ok(Self {
+            runtime,
+            mesh,
+            stack,
+            plan,
+            key,
+        })
     }
 
     /// The WireGuard key of this member.
@@ -82,7 +101,9 @@ impl ProbeMember {
     /// Whether a handshake with `peer` completes within `limit`.
     #[must_use]
     pub fn handshakes_with(&self, peer: MeshKey, limit: Duration) -> bool {
-        self.runtime.block_on(self.mesh.wait_handshake(peer, limit)).is_ok()
+        self.runtime
+            .block_on(self.mesh.wait_handshake(peer, limit))
+            .is_ok()
     }
 
     /// Opens a TCP connection to a node's mesh address.
@@ -92,8 +113,14 @@ impl ProbeMember {
     pub fn connect(&self, address: IpAddr, port: u16) -> Result<Connection<'_>> {
         let connecting = self.stack.connect(SocketAddr::new(address, port));
         let limited = async { tokio::time::timeout(Duration::from_secs(30), connecting).await };
-        let stream = self.runtime.block_on(limited).context("connecting through the mesh")??;
-        Ok(Connection { runtime: &self.runtime, stream })
+        let stream = self
+            .runtime
+            .block_on(limited)
+            .context("connecting through the mesh")??;
+        Ok(Connection {
+            runtime: &self.runtime,
+            stream,
+        })
     }
 }
 
@@ -130,15 +157,26 @@ async fn join(
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
     let signing = PrivateKey::from_bytes(random);
     let key = MeshPrivateKey::generate()?;
-    let pinned = seed.lighthouses.first().context("a lighthouse in the seed")?;
-    let port = pinned.https.first().and_then(|a| a.rsplit_once(':')).context("its port")?.1;
+    let pinned = seed
+        .lighthouses
+        .first()
+        .context("a lighthouse in the seed")?;
+    let port = pinned
+        .https
+        .first()
+        .and_then(|a| a.rsplit_once(':'))
+        .context("its port")?
+        .1;
     let client = LighthouseClient::new(
         vec![format!("{REACH}:{port}")],
         pinned.key,
         Some(&Identity::from_key(&signing)?),
     )?;
     let offer = client
-        .offer(&OfferRequest { grant: seed.grant.clone(), signing_key: signing.public() })
+        .offer(&OfferRequest {
+            grant: seed.grant.clone(),
+            signing_key: signing.public(),
+        })
         .await?;
     let record = MemberRecord {
         cluster: seed.cluster_id,
@@ -149,16 +187,29 @@ async fn join(
         signing_key: signing.public(),
         counter: 1,
     };
-    let member = Member { record: Signed::sign(&record, &seed.token)?, grant: offer.grant };
+    let member = Member {
+        record: Signed::sign(&record, &seed.token)?,
+        grant: offer.grant,
+    };
     let reply = client.join(member).await?;
     let documents = reply.documents;
     let roots = seed.roots();
     let operators = accept(&documents.operators, &roots, seed.cluster_id, None)?;
     let policy = accept(&documents.policy, &roots, seed.cluster_id, None)?;
-    let known: Vec<(Member, Option<SocketAddr>)> =
-        reply.members.members.iter().map(|e| (e.member.clone(), None)).collect();
+    let known: Vec<(Member, Option<SocketAddr>)> = reply
+        .members
+        .members
+        .iter()
+        .map(|e| (e.member.clone(), None))
+        .collect();
     let (wanted, refused) = peers::plan(
-        &signing.public(), &plan, seed.cluster_id, &operators, &policy, &[], &known,
+        &signing.public(),
+        &plan,
+        seed.cluster_id,
+        &operators,
+        &policy,
+        &[],
+        &known,
     );
     ensure!(refused.is_empty(), "members refused: {refused:?}");
     let peers: Vec<PeerConfig> = wanted
@@ -166,7 +217,10 @@ async fn join(
         .map(|p| PeerConfig {
             public_key: p.key,
             allowed_ips: p.allowed_ips,
-            endpoint: endpoints.iter().find(|(n, _)| *n == p.name).map(|(_, e)| *e),
+            endpoint: endpoints
+                .iter()
+                .find(|(n, _)| *n == p.name)
+                .map(|(_, e)| *e),
             keepalive: None,
             always_on: true,
         })

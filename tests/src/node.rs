@@ -98,7 +98,11 @@ impl Node {
     pub fn view(&self) -> Result<Option<NodeView>> {
         let nodes = self.holdfast.json(&["nodes"])?;
         let list = nodes.as_array().context("nodes: no list")?;
-        Ok(list.iter().find(|n| n["name"] == self.name.as_str()).cloned().map(NodeView))
+        Ok(list
+            .iter()
+            .find(|n| n["name"] == self.name.as_str())
+            .cloned()
+            .map(NodeView))
     }
 
     /// Waits until the operator's view fulfils `condition`.
@@ -111,10 +115,12 @@ impl Node {
         limit: Duration,
         condition: impl Fn(&NodeView) -> bool,
     ) -> Result<NodeView> {
-        until_some(&format!("{}: {what}", self.name), limit, || match self.view() {
-            Ok(Some(view)) if condition(&view) => Ok(view),
-            Ok(other) => Err(format!("{:?}", other.map(|v| v.0.to_string()))),
-            Err(e) => Err(format!("{e:#}")),
+        until_some(&format!("{}: {what}", self.name), limit, || {
+            match self.view() {
+                Ok(Some(view)) if condition(&view) => Ok(view),
+                Ok(other) => Err(format!("{:?}", other.map(|v| v.0.to_string()))),
+                Err(e) => Err(format!("{e:#}")),
+            }
         })
     }
 
@@ -124,7 +130,9 @@ impl Node {
     /// It does not.
     pub fn wait_online(&self) -> Result<NodeView> {
         until_some(&format!("{} answers", self.name), BOOT, || {
-            self.holdfast.json(&["status", &self.name]).map_err(|e| format!("{e:#}"))
+            self.holdfast
+                .json(&["status", &self.name])
+                .map_err(|e| format!("{e:#}"))
         })?;
         self.wait_view("listed", BOOT, |v| !v.text("slot").is_empty())
     }
@@ -160,8 +168,12 @@ impl Node {
     /// The command cannot be run.
     pub fn upgrade_with(&mut self, bundle: &Built, more: &[&str]) -> Result<crate::Outcome> {
         let file = bundle.bundle.to_string_lossy();
-        self.holdfast
-            .try_run(["upgrade", &self.name, &file, "--wait"].iter().chain(more).copied())
+        self.holdfast.try_run(
+            ["upgrade", &self.name, &file, "--wait"]
+                .iter()
+                .chain(more)
+                .copied(),
+        )
     }
 
     /// Pulls the plug.

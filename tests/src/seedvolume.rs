@@ -11,7 +11,10 @@ use std::io::{Cursor, Read as _};
 /// The disk cannot be read.
 pub fn partition(disk: &Disk, role: Role) -> Result<Vec<u8>> {
     let (extents, _) = layout::plan(layout::VAR_MIN);
-    let extent = extents.iter().find(|e| e.role == role).context("no such partition")?;
+    let extent = extents
+        .iter()
+        .find(|e| e.role == role)
+        .context("no such partition")?;
     Ok(disk.read_at(extent.offset, usize::try_from(extent.len)?)?)
 }
 
@@ -25,7 +28,11 @@ pub fn file(disk: &Disk, name: &str) -> Result<Option<String>> {
         fatfs::FsOptions::new(),
     )?;
     let root = volume.root_dir();
-    if !root.iter().filter_map(Result::ok).any(|e| e.file_name().eq_ignore_ascii_case(name)) {
+    if !root
+        .iter()
+        .filter_map(Result::ok)
+        .any(|e| e.file_name().eq_ignore_ascii_case(name))
+    {
         return Ok(None);
     }
     let mut text = String::new();
@@ -40,7 +47,10 @@ pub fn file(disk: &Disk, name: &str) -> Result<Option<String>> {
 pub fn put(disk: &Disk, name: &str, content: &[u8]) -> Result<()> {
     use std::io::Write as _;
     let (extents, _) = layout::plan(layout::VAR_MIN);
-    let extent = extents.iter().find(|e| e.role == Role::Seed).context("no hf-seed")?;
+    let extent = extents
+        .iter()
+        .find(|e| e.role == Role::Seed)
+        .context("no hf-seed")?;
     let mut bytes = partition(disk, Role::Seed)?;
     {
         let volume = fatfs::FileSystem::new(Cursor::new(&mut bytes), fatfs::FsOptions::new())?;

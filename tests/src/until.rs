@@ -19,7 +19,10 @@ pub fn until_some<T>(
             Err(reason) => reason,
         };
         if start.elapsed() > limit {
-            bail!("{what}: not within {} s; last seen: {last}", limit.as_secs());
+            bail!(
+                "{what}: not within {} s; last seen: {last}",
+                limit.as_secs()
+            );
         }
         // the pace of asking, not a wait for an event
         std::thread::park_timeout(Duration::from_millis(300));
@@ -31,5 +34,11 @@ pub fn until_some<T>(
 /// # Errors
 /// As [`until_some`].
 pub fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
-    until_some(what, limit, || if condition() { Ok(()) } else { Err("not yet".into()) })
+    until_some(what, limit, || {
+        if condition() {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
+    })
 }

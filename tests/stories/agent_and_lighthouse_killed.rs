@@ -15,8 +15,9 @@ fn a_connection_outlives_the_agent_and_the_lighthouse() -> Story {
     let image = lab.build("test-echo", "1.0.0")?;
     let seed = lab.seed("n1", "bare", &[])?;
     let port = free_tcp_port()?;
-    let mut node =
-        Node::with(&lab, "n1", &image, Some(&seed), |spec| spec.forward_udp(port, MESH_PORT))?;
+    let mut node = Node::with(&lab, "n1", &image, Some(&seed), |spec| {
+        spec.forward_udp(port, MESH_PORT)
+    })?;
     let view = node.boot()?;
     let address: IpAddr = view.text("mesh_address").parse().context("mesh address")?;
 

@@ -10,16 +10,38 @@ use std::process::Command;
 fn build(lab: &Lab, cache: &Path, out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)?;
     let line = [
-        "build", "--board", "x86-64", "--recipe", "base", "--version", "1.0.0", "--generation", "1",
-        "--formats", "raw,qcow2,bundle", "--output-dir",
+        "build",
+        "--board",
+        "x86-64",
+        "--recipe",
+        "base",
+        "--version",
+        "1.0.0",
+        "--generation",
+        "1",
+        "--formats",
+        "raw,qcow2,bundle",
+        "--output-dir",
     ];
     let mut build = lab.holdfast.command(line);
-    build.arg(out).env("XDG_CACHE_HOME", cache).env("HOME", out).env_remove("SOURCE_DATE_EPOCH");
+    build
+        .arg(out)
+        .env("XDG_CACHE_HOME", cache)
+        .env("HOME", out)
+        .env_remove("SOURCE_DATE_EPOCH");
     let is_root = String::from_utf8(Command::new("id").arg("-u").output()?.stdout)?.trim() == "0";
     let output = if is_root {
         let mut run = Command::new("setpriv");
-        run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"]);
-        run.arg(build.get_program()).args(build.get_args()).current_dir(command::top());
+        run.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+            "--",
+        ]);
+        run.arg(build.get_program())
+            .args(build.get_args())
+            .current_dir(command::top());
         for (key, value) in build.get_envs() {
             match value {
                 Some(value) => run.env(key, value),
@@ -30,13 +52,20 @@ fn build(lab: &Lab, cache: &Path, out: &Path) -> anyhow::Result<()> {
     } else {
         build.output()?
     };
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
 /// Gives the tree to everyone, as `chmod -R a+rwX` does.
 fn open_to_all(tree: &Path) -> Story {
-    let done = Command::new("chmod").args(["-R", "a+rwX"]).arg(tree).status()?;
+    let done = Command::new("chmod")
+        .args(["-R", "a+rwX"])
+        .arg(tree)
+        .status()?;
     ensure!(done.success(), "chmod {}", tree.display());
     Ok(())
 }

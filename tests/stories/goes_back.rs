@@ -17,9 +17,10 @@ fn goes_back_from_an_image_that_cannot_join() -> Story {
     assert!(view.text("reason").contains("mesh"), "no reason: {view:?}");
 
     let history = lab.holdfast.json(&["history", "n1"])?;
-    let went_back = history
-        .as_array()
-        .is_some_and(|h| h.iter().any(|e| e["event"] == "went-back" && e["version"] == "1.1.0"));
+    let went_back = history.as_array().is_some_and(|h| {
+        h.iter()
+            .any(|e| e["event"] == "went-back" && e["version"] == "1.1.0")
+    });
     assert!(went_back, "{history}");
     Ok(())
 }

@@ -19,18 +19,37 @@ fn no_secret_of_the_seed_is_left_on_the_disk() -> Story {
 
     // this machine gets its seed as a file on the card, as a person would put it there
     let mut node = Node::new(&lab, "n1", &image, None)?;
-    seedvolume::put(node.machine.disk().context("no disk")?, "seed.toml", text.as_bytes())?;
-    let found = node.machine.disk().context("no disk")?.search(&[token.as_bytes()])?;
-    ensure!(!found.is_empty(), "the search itself does not find the token before the join");
+    seedvolume::put(
+        node.machine.disk().context("no disk")?,
+        "seed.toml",
+        text.as_bytes(),
+    )?;
+    let found = node
+        .machine
+        .disk()
+        .context("no disk")?
+        .search(&[token.as_bytes()])?;
+    ensure!(
+        !found.is_empty(),
+        "the search itself does not find the token before the join"
+    );
 
     node.boot()?;
-    node.wait_for("holdfast: join: seed scrubbed").or_else(|e| {
-        if node.console().contains("holdfast: join: seed scrubbed") { Ok(()) } else { Err(e) }
-    })?;
+    node.wait_for("holdfast: join: seed scrubbed")
+        .or_else(|e| {
+            if node.console().contains("holdfast: join: seed scrubbed") {
+                Ok(())
+            } else {
+                Err(e)
+            }
+        })?;
     node.power_cut()?;
     let disk = node.machine.disk().context("no disk")?;
     let found = disk.search(&[token.as_bytes(), raw.as_bytes()])?;
     ensure!(found.is_empty(), "the token is at {found:?}");
-    ensure!(seedvolume::file(disk, "seed.toml")?.is_none(), "seed.toml is still there");
+    ensure!(
+        seedvolume::file(disk, "seed.toml")?.is_none(),
+        "seed.toml is still there"
+    );
     Ok(())
 }

@@ -23,7 +23,9 @@ fn power_cut_at_every_step_of_the_join() -> Story {
         node.machine.power_on()?;
         node.wait_for(step)?;
         node.power_cut()?;
-        let view = node.boot().with_context(|| format!("after a power cut at {step:?}"))?;
+        let view = node
+            .boot()
+            .with_context(|| format!("after a power cut at {step:?}"))?;
         ensure!(view.text("name") == name, "{view:?}");
         node.power_cut()?;
     }

@@ -30,11 +30,15 @@ fn power_cut_during_an_upgrade() -> Story {
         asked.wait()?;
         seen?;
         let view = node.boot()?;
-        ensure!(allowed.contains(&view.text("version")), "cut at {marker:?}: {view:?}");
+        ensure!(
+            allowed.contains(&view.text("version")),
+            "cut at {marker:?}: {view:?}"
+        );
     }
     // the trial that began after the last cut ends in a commit
     until("committed", Duration::from_secs(120), || {
-        node.view().is_ok_and(|v| v.is_some_and(|v| v.0["on_trial"] == false && v.text("slot") == "b"))
+        node.view()
+            .is_ok_and(|v| v.is_some_and(|v| v.0["on_trial"] == false && v.text("slot") == "b"))
     })?;
     Ok(())
 }

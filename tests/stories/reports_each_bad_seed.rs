@@ -11,7 +11,8 @@ fn says(lab: &Lab, image: &Built, name: &str, seed: Option<PathBuf>, words: &[&s
     let mut node = Node::new(lab, name, image, seed.as_deref())?;
     node.machine.power_on()?;
     for word in words {
-        node.wait_for(word).with_context(|| format!("{name}: {word:?} on the console"))?;
+        node.wait_for(word)
+            .with_context(|| format!("{name}: {word:?} on the console"))?;
     }
     node.wait_for("holdfast: report written")?;
     node.power_cut()?;
@@ -20,7 +21,10 @@ fn says(lab: &Lab, image: &Built, name: &str, seed: Option<PathBuf>, words: &[&s
     let json = seedvolume::file(disk, "report.json")?.context("no report.json on hf-seed")?;
     serde_json::from_str::<serde_json::Value>(&json)?;
     for word in words {
-        ensure!(report.contains(word), "{name}: the report does not say {word:?}:\n{report}");
+        ensure!(
+            report.contains(word),
+            "{name}: the report does not say {word:?}:\n{report}"
+        );
     }
     Ok(())
 }
@@ -41,7 +45,11 @@ fn reports_each_bad_seed() -> Story {
     let garbage = lab.dir().join("garbage.toml");
     std::fs::write(&garbage, "this is not a seed")?;
     says(&lab, &image, "not-toml", Some(garbage), &["line 1"])?;
-    let seed = changed("unknown-field", "version = 1", "version = 1\ncolour = \"red\"")?;
+    let seed = changed(
+        "unknown-field",
+        "version = 1",
+        "version = 1\ncolour = \"red\"",
+    )?;
     says(&lab, &image, "unknown-field", seed, &["line 2", "colour"])?;
     let seed = changed("wrong-type", "issued = ", "issued = \"today\" #")?;
     says(&lab, &image, "wrong-type", seed, &["line"])?;
@@ -49,7 +57,11 @@ fn reports_each_bad_seed() -> Story {
     says(&lab, &image, "unreachable", seed, &["unreachable"])?;
 
     let text = std::fs::read_to_string(lab.seed("other", "bare", &[])?)?;
-    let root = text.lines().find(|l| l.starts_with("roots")).context("roots")?.to_string();
+    let root = text
+        .lines()
+        .find(|l| l.starts_with("roots"))
+        .context("roots")?
+        .to_string();
     let key = root.split('"').nth(1).context("a root key")?.to_string();
     let pin = lab.seed("wrong-pin", "bare", &[])?;
     let text = std::fs::read_to_string(&pin)?;
@@ -57,7 +69,13 @@ fn reports_each_bad_seed() -> Story {
     let (head, tail) = text.split_at(at);
     let tail: Vec<String> = tail
         .lines()
-        .map(|l| if l.starts_with("key") { format!("key = \"{key}\"") } else { l.to_string() })
+        .map(|l| {
+            if l.starts_with("key") {
+                format!("key = \"{key}\"")
+            } else {
+                l.to_string()
+            }
+        })
         .collect();
     std::fs::write(&pin, format!("{head}{}\n", tail.join("\n")))?;
     says(&lab, &image, "wrong-pin", Some(pin), &["another key"])?;
@@ -81,7 +99,9 @@ fn joins_with_a_clock_at_1970() -> Story {
     let lab = Lab::new("joins_with_a_clock_at_1970")?;
     let image = lab.build("base", "1.0.0")?;
     let seed = lab.seed("old", "bare", &[])?;
-    let mut node = Node::with(&lab, "old", &image, Some(&seed), |spec| spec.rtc(Rtc::Epoch))?;
+    let mut node = Node::with(&lab, "old", &image, Some(&seed), |spec| {
+        spec.rtc(Rtc::Epoch)
+    })?;
     node.boot()?;
     Ok(())
 }

@@ -30,7 +30,12 @@ fn runs_k3s_to_ready_and_a_pod_and_survives_a_reboot() -> Story {
     let manifest = lab.dir().join("pod.yaml");
     std::fs::write(&manifest, POD)?;
     let kubectl = |args: &[&str]| {
-        lab.holdfast.run(["kubectl", "--kubectl", &kube, "--"].iter().chain(args).copied())
+        lab.holdfast.run(
+            ["kubectl", "--kubectl", &kube, "--"]
+                .iter()
+                .chain(args)
+                .copied(),
+        )
     };
     // Ready comes before the default service account is there
     until("the pod is taken", Duration::from_secs(120), || {

@@ -71,7 +71,11 @@ fn our_boot(node: &mut Node) -> Result<Boot> {
     passed(machine, &["holdfast-init: verity root mounted"], BOOT)?;
     let running = passed(machine, &["holdfast: agent "], BOOT)?;
     let network = passed(machine, &["holdfast: mesh up"], BOOT)?;
-    Ok(Boot { loader, running, network })
+    Ok(Boot {
+        loader,
+        running,
+        network,
+    })
 }
 
 /// A first boot with a fresh seed, what the node says of its memory, and a second boot.
@@ -82,9 +86,14 @@ fn ours(lab: &Lab, name: &str, image: &Built) -> Result<(Boot, Boot, f64)> {
     })?;
     let first = our_boot(&mut node)?;
     let memory = until_some("the node tells its memory", BOOT, || {
-        let status = lab.holdfast.json(&["status", name]).map_err(|e| format!("{e:#}"))?;
+        let status = lab
+            .holdfast
+            .json(&["status", name])
+            .map_err(|e| format!("{e:#}"))?;
         let kib = |who: &str| status["memory"][who].as_f64();
-        kib("init_kib").zip(kib("agent_kib")).ok_or_else(|| status.to_string())
+        kib("init_kib")
+            .zip(kib("agent_kib"))
+            .ok_or_else(|| status.to_string())
     })?;
     node.power_cut()?;
     let second = our_boot(&mut node)?;
@@ -102,18 +111,32 @@ fn debian(lab: &Lab, name: &str, image: &Path) -> Result<Boot> {
         .dir(&lab.dir().join("vm").join(name));
     let mut machine = Machine::start(spec)?;
     let loader = passed(&mut machine, &[LOADER], BOOT)?;
-    passed(&mut machine, &["initrd-switch-root.service", "Switching root"], BOOT)?;
-    let running = passed(&mut machine, &["running in system mode", "Welcome to Debian"], BOOT)?;
+    passed(
+        &mut machine,
+        &["initrd-switch-root.service", "Switching root"],
+        BOOT,
+    )?;
+    let running = passed(
+        &mut machine,
+        &["running in system mode", "Welcome to Debian"],
+        BOOT,
+    )?;
     let network = passed(&mut machine, &["Reached target network.target"], BOOT)?;
     machine.power_cut()?;
-    Ok(Boot { loader, running, network })
+    Ok(Boot {
+        loader,
+        running,
+        network,
+    })
 }
 
 /// Our first boot to node Ready: a server of its own.
 fn our_ready(lab: &Lab, name: &str, image: &Built) -> Result<f64> {
     let seed = lab.seed(name, "server", &[])?;
     let mut node = Node::with(lab, name, image, Some(&seed), |spec| {
-        spec.accel(Accel::Tcg).memory_mib(KUBE_MEMORY).disk_bytes(DISK)
+        spec.accel(Accel::Tcg)
+            .memory_mib(KUBE_MEMORY)
+            .disk_bytes(DISK)
     })?;
     node.machine.power_on()?;
     let ready = passed(&mut node.machine, &["holdfast: k3s ready"], READY)?;
@@ -124,7 +147,8 @@ fn our_ready(lab: &Lab, name: &str, image: &Built) -> Result<f64> {
 /// The bare machine's boot to node Ready: the same firmware starts its kernel, as a loader would.
 fn bare_ready(lab: &Lab, name: &str, bare: &Path) -> Result<f64> {
     // Its kernel has NVMe built in, and no initramfs.
-    let line = "root=/dev/nvme0n1 rw init=/usr/sbin/init console=ttyS0 quiet panic=10 bare.mode=server";
+    let line =
+        "root=/dev/nvme0n1 rw init=/usr/sbin/init console=ttyS0 quiet panic=10 bare.mode=server";
     let spec = MachineSpec::new(name)
         .accel(Accel::Tcg)
         .memory_mib(KUBE_MEMORY)
@@ -159,7 +183,12 @@ struct Figure {
 
 impl Figure {
     fn seconds(name: &'static str, value: f64, peer: &'static str, peer_value: f64) -> Self {
-        Self { name, value, unit: "s", peer: Some((peer, peer_value)) }
+        Self {
+            name,
+            value,
+            unit: "s",
+            peer: Some((peer, peer_value)),
+        }
     }
 
     /// How many times better ours is.
@@ -170,9 +199,10 @@ impl Figure {
     fn line(&self) -> String {
         let ours = format!("{:.2} {}", self.value, self.unit);
         let (peer, ratio) = match (self.peer, self.ratio()) {
-            (Some((name, value)), Some(ratio)) => {
-                (format!("{name}: {value:.2} {}", self.unit), format!("{ratio:.2}"))
-            }
+            (Some((name, value)), Some(ratio)) => (
+                format!("{name}: {value:.2} {}", self.unit),
+                format!("{ratio:.2}"),
+            ),
             _ => ("-".into(), "-".into()),
         };
         format!("{:<66} {ours:>10}  {peer:<48} {ratio:>6}", self.name)
@@ -204,11 +234,15 @@ fn boot_figures(args: &Arguments) -> Result<Vec<Figure>> {
     let (mut first, mut second, mut theirs, mut memory) = (vec![], vec![], vec![], vec![]);
     for run in 1..=args.runs {
         let ours = ours(&lab, &format!("n{run}"), &image).context("a boot of ours")?;
-        eprintln!("run {run}: ours {:?}, again {:?}, {:.1} MB", ours.0, ours.1, ours.2);
+        eprintln!(
+            "run {run}: ours {:?}, again {:?}, {:.1} MB",
+            ours.0, ours.1, ours.2
+        );
         first.push(ours.0);
         second.push(ours.1);
         memory.push(ours.2);
-        let peer = debian(&lab, &format!("debian{run}"), &args.peer).context("a boot of mkosi's")?;
+        let peer =
+            debian(&lab, &format!("debian{run}"), &args.peer).context("a boot of mkosi's")?;
         eprintln!("run {run}: mkosi's {peer:?}");
         theirs.push(peer);
     }
@@ -216,10 +250,22 @@ fn boot_figures(args: &Arguments) -> Result<Vec<Figure>> {
         Figure::seconds(name, middle(ours, what), peer, middle(&theirs, what))
     };
     Ok(vec![
-        figure("power-on to agent running with verity root, TCG", &first, PID1, |b| b.running),
-        figure("loader start to the same", &first, PID1, |b| b.running - b.loader),
+        figure(
+            "power-on to agent running with verity root, TCG",
+            &first,
+            PID1,
+            |b| b.running,
+        ),
+        figure("loader start to the same", &first, PID1, |b| {
+            b.running - b.loader
+        }),
         figure("power-on to mesh up, TCG", &first, TARGET, |b| b.network),
-        figure("power-on to mesh up, TCG, a joined node's next boot", &second, TARGET, |b| b.network),
+        figure(
+            "power-on to mesh up, TCG, a joined node's next boot",
+            &second,
+            TARGET,
+            |b| b.network,
+        ),
         Figure {
             name: "RSS of init and agent on a joined node, MB",
             value: median(memory),
@@ -235,13 +281,23 @@ fn ready_figures(args: &Arguments) -> Result<Vec<Figure>> {
     let image = lab.build_with("kube", "1.0.0", &["--k3s", &stand_in])?;
     let (mut ours, mut theirs) = (vec![], vec![]);
     for run in 1..=args.kube_runs {
-        theirs.push(bare_ready(&lab, &format!("bare{run}"), &args.bare).context("the bare machine")?);
+        theirs
+            .push(bare_ready(&lab, &format!("bare{run}"), &args.bare).context("the bare machine")?);
         ours.push(our_ready(&lab, &format!("s{run}"), &image).context("our server")?);
-        eprintln!("run {run}: Ready after {:?} s, bare {:?} s", ours.last(), theirs.last());
+        eprintln!(
+            "run {run}: Ready after {:?} s, bare {:?} s",
+            ours.last(),
+            theirs.last()
+        );
     }
     let (ours, theirs) = (median(ours), median(theirs));
     Ok(vec![
-        Figure::seconds("power-on to node Ready", ours, "a bare machine running the same `kube/`", theirs),
+        Figure::seconds(
+            "power-on to node Ready",
+            ours,
+            "a bare machine running the same `kube/`",
+            theirs,
+        ),
         Figure {
             name: "power-on to node Ready, over a bare machine running the same `kube/`",
             value: ours / theirs,
@@ -260,7 +316,10 @@ fn main() -> Result<()> {
     if args.kube_runs > 0 {
         figures.extend(ready_figures(&args)?);
     }
-    println!("{:<66} {:>10}  {:<48} {:>6}", "figure (medians)", "ours", "peer", "ratio");
+    println!(
+        "{:<66} {:>10}  {:<48} {:>6}",
+        "figure (medians)", "ours", "peer", "ratio"
+    );
     for figure in &figures {
         println!("{}", figure.line());
     }

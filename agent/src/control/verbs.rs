@@ -170,6 +170,8 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
             .await?);
     };
     let asked = async {
+        // Asked before k3s is stopped for its copy.
+        update::going_back(&node.init.boot().await?.boot)?;
         // The other slot's k3s is not known here: any is another one.
         update::prepare_trial(node, None).await?;
         node.init.ask(InitRequest::Rollback).await

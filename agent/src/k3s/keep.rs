@@ -13,6 +13,9 @@ pub const DATASTORE: &str = "/var/lib/rancher/k3s/server/db";
 /// Where the copy is kept.
 pub const KEPT: &str = "/var/lib/holdfast/k3s-kept";
 
+/// Says what the copy is of; without it there is none.
+const NOTE: &str = "of.json";
+
 /// What the copy is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -33,11 +36,12 @@ pub enum Act {
     Drop,
 }
 
-/// Decides.
-pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, on_trial: bool) -> Act {
+/// Decides. `armed`: the other slot is on trial at the next start, or is being prepared for it.
+pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, on_trial: bool, armed: bool) -> Act {
     if kept.boot_id == boot_id {
-        // Made in this boot: the trial is still to come.
-        Act::Leave
+        // Made in this boot. Once no trial comes of it, k3s runs on and the copy only ages: put
+        // back at a later start it would undo what was written since.
+        if armed { Act::Leave } else { Act::Drop }
     } else if kept.k3s.sha256 == running.sha256 {
         Act::Restore
     } else if on_trial {
@@ -64,14 +68,28 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
             fs::File::open(&target)?.sync_all()?;
         }
     }
-    fs::File::open(to)?.sync_all()
+    flush(to)
 }
 
-fn remove(path: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(path) {
+fn absent_is_fine(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    absent_is_fine(fs::remove_dir_all(path))
+}
+
+/// Returns when the disk has the names in `folder`.
+fn flush(folder: &Path) -> std::io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Returns when the disk has the name of `path` itself.
+fn flush_name(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), flush)
 }
 
 /// Copies `datastore` into `kept`; whole or not at all. k3s must not run.
@@ -85,15 +103,17 @@ pub fn keep(datastore: &Path, kept: &Path, note: &Kept) -> anyhow::Result<()> {
     let fresh = kept.with_extension("new");
     remove(&fresh)?;
     copy_tree(datastore, &fresh.join("db"))?;
-    fs::write(fresh.join("of.json"), serde_json::to_vec(note)?)?;
-    fs::File::open(fresh.join("of.json"))?.sync_all()?;
-    remove(kept)?;
-    fs::rename(&fresh, kept).context("the copy of the datastore cannot be kept")
+    fs::write(fresh.join(NOTE), serde_json::to_vec(note)?)?;
+    fs::File::open(fresh.join(NOTE))?.sync_all()?;
+    flush(&fresh)?;
+    forget(kept)?;
+    fs::rename(&fresh, kept).context("the copy of the datastore cannot be kept")?;
+    Ok(flush_name(kept)?)
 }
 
 /// What the copy is of, if there is one.
 pub fn read(kept: &Path) -> Option<Kept> {
-    serde_json::from_slice(&fs::read(kept.join("of.json")).ok()?).ok()
+    serde_json::from_slice(&fs::read(kept.join(NOTE)).ok()?).ok()
 }
 
 /// Puts the copy in the datastore's place; what was there stays beside it. May be repeated.
@@ -112,15 +132,32 @@ pub fn restore(datastore: &Path, kept: &Path) -> anyhow::Result<()> {
         fs::rename(datastore, &aside)?;
     }
     fs::rename(&fresh, datastore)?;
+    // Before the copy goes: a power cut must leave the one or the other.
+    flush_name(datastore)?;
     forget(kept)
 }
 
-/// Removes the copy.
+/// Removes the copy; after a power cut it is there whole or does not count.
 ///
 /// # Errors
 /// As the file system says.
 pub fn forget(kept: &Path) -> anyhow::Result<()> {
+    if kept.is_dir() {
+        absent_is_fine(fs::remove_file(kept.join(NOTE)))?;
+        flush(kept)?;
+    }
     Ok(remove(kept)?)
+}
+
+/// Removes a copy that was made in boot `boot_id`; one of before belongs to the trial that runs.
+///
+/// # Errors
+/// As the file system says.
+pub fn forget_made_in(kept: &Path, boot_id: &str) -> anyhow::Result<()> {
+    match read(kept) {
+        Some(note) if note.boot_id == boot_id => forget(kept),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -141,10 +178,12 @@ mod tests {
             k3s: k3s("old"),
             boot_id: "b1".into(),
         };
-        assert_eq!(act(&kept, &k3s("old"), "b1", false), Act::Leave);
-        assert_eq!(act(&kept, &k3s("new"), "b2", true), Act::Leave);
-        assert_eq!(act(&kept, &k3s("old"), "b3", false), Act::Restore);
-        assert_eq!(act(&kept, &k3s("new"), "b3", false), Act::Drop);
+        assert_eq!(act(&kept, &k3s("old"), "b1", false, true), Act::Leave);
+        assert_eq!(act(&kept, &k3s("new"), "b2", true, false), Act::Leave);
+        assert_eq!(act(&kept, &k3s("old"), "b3", false, false), Act::Restore);
+        assert_eq!(act(&kept, &k3s("new"), "b3", false, false), Act::Drop);
+        // The trial was refused, and k3s goes on writing.
+        assert_eq!(act(&kept, &k3s("old"), "b1", false, false), Act::Drop);
         assert!(needed(Some(&k3s("a")), Some(&k3s("b"))) && needed(Some(&k3s("a")), None));
         assert!(!needed(Some(&k3s("a")), Some(&k3s("a"))) && !needed(None, Some(&k3s("a"))));
     }
@@ -160,11 +199,29 @@ mod tests {
             boot_id: "b1".into(),
         };
         keep(&db, &kept, &note).unwrap();
+        forget_made_in(&kept, "b0").unwrap();
         assert_eq!(read(&kept), Some(note));
         fs::write(db.join("etcd/wal"), "new").unwrap();
         fs::write(db.join("more"), "new").unwrap();
         restore(&db, &kept).unwrap();
         assert_eq!(fs::read_to_string(db.join("etcd/wal")).unwrap(), "old");
-        assert!(!db.join("more").exists() && read(&kept).is_none());
+        assert!(!db.join("more").exists() && read(&kept).is_none() && !kept.exists());
+        // A removal that was cut off.
+        fs::create_dir_all(kept.join("db")).unwrap();
+        assert!(read(&kept).is_none());
+        forget(&kept).unwrap();
+        assert!(!kept.exists());
+        forget(&kept).unwrap();
+        keep(
+            &db,
+            &kept,
+            &Kept {
+                k3s: k3s("old"),
+                boot_id: "b1".into(),
+            },
+        )
+        .unwrap();
+        forget_made_in(&kept, "b1").unwrap();
+        assert!(!kept.exists());
     }
 }

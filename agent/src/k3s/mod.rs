@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use holdfast_core::image::{K3sInfo, ServiceSpec};
 use holdfast_core::ipc::{InitRequest, ServiceState};
 use holdfast_core::names::Role;
-use holdfast_core::status::K3sState;
+use holdfast_core::status::{BootStatus, K3sState};
 use keep::{Act, DATASTORE, KEPT, Kept};
 use ready::Asker;
 use std::path::Path;
@@ -106,11 +106,12 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
     let identity = doc.identity.clone().context("this node has no keys")?;
     let running = node.image.k3s.clone().context("the image holds no k3s")?;
     let (boot_id, on_trial) = (node.boot.boot.boot_id.clone(), node.boot.boot.on_trial);
+    let armed = armed(node).await?;
     let already = service(node).await?.is_some_and(|s| s.pid.is_some());
     disk::blocking(move || {
         files::write(&admission, &identity)?;
         if !already {
-            tend_copy(&running, &boot_id, on_trial)?;
+            tend_copy(&running, &boot_id, on_trial, armed)?;
         }
         Ok(())
     })
@@ -118,13 +119,24 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
     node.init.start(spec()).await
 }
 
+/// Whether the other slot is on trial at the next start, or is being prepared for it now.
+async fn armed(node: &Node) -> anyhow::Result<bool> {
+    Ok(node.writing.try_lock().is_err() || trial_ahead(&node.init.boot().await?.boot))
+}
+
+fn trial_ahead(now: &BootStatus) -> bool {
+    now.slots
+        .iter()
+        .any(|s| s.slot != now.slot && s.state == "trial")
+}
+
 /// The datastore's copy: put back after going back, dropped once it is of no use.
-fn tend_copy(running: &K3sInfo, boot_id: &str, on_trial: bool) -> anyhow::Result<()> {
+fn tend_copy(running: &K3sInfo, boot_id: &str, on_trial: bool, armed: bool) -> anyhow::Result<()> {
     let (datastore, kept) = (Path::new(DATASTORE), Path::new(KEPT));
     let Some(note) = keep::read(kept) else {
         return Ok(());
     };
-    match keep::act(&note, running, boot_id, on_trial) {
+    match keep::act(&note, running, boot_id, on_trial, armed) {
         Act::Leave => Ok(()),
         Act::Restore => {
             tracing::warn!(
@@ -208,6 +220,9 @@ fn running_for(pid: u32) -> Option<Duration> {
 
 /// Stops k3s and waits until it has.
 async fn stop(node: &Node) -> anyhow::Result<()> {
+    if service(node).await?.is_none() {
+        return Ok(());
+    }
     node.init
         .ask(InitRequest::StopService {
             name: SERVICE.into(),
@@ -250,11 +265,26 @@ pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result
     disk::blocking(move || keep::keep(Path::new(DATASTORE), Path::new(KEPT), &note)).await
 }
 
-/// No trial begins after all: a k3s that was stopped for its copy runs again.
+/// No trial begins after all: the copy that was made for it goes, and a k3s that was stopped for
+/// it runs again. Called by who holds [`Node::writing`].
 pub async fn no_trial(node: &Node) {
-    let stopped = matches!(service(node).await, Ok(Some(s)) if s.pid.is_none());
-    if stopped && let Err(e) = node.init.start(spec()).await {
-        tracing::warn!("k3s: {e:#}");
+    let asked = async {
+        let now = node.init.boot().await?.boot;
+        // One of an earlier trial, which still stands, keeps its copy.
+        if !trial_ahead(&now) {
+            disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &now.boot_id)).await?;
+        }
+        if service(node).await?.is_some_and(|s| s.pid.is_none()) {
+            node.init.start(spec()).await?;
+        }
+        anyhow::Ok(())
+    };
+    if let Err(e) = asked.await {
+        // Not with the copy in place: what k3s writes now a later start would undo.
+        node.notes.set(
+            "k3s",
+            format!("k3s is not started again after a refused trial: {e:#}; reboot the node"),
+        );
     }
 }
 

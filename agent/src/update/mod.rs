@@ -20,7 +20,7 @@ use holdfast_core::keys::Digest;
 use holdfast_core::layout::{HEADER_OFFSET, PAYLOAD_OFFSET};
 use holdfast_core::manifest::{BundleError, PREFIX_LEN, manifest_len};
 use holdfast_core::names::OperatorName;
-use holdfast_core::status::{K3sState, SlotName};
+use holdfast_core::status::{BootStatus, K3sState, SlotName};
 use source::{Place, Source};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -102,6 +102,18 @@ pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
         SlotName::A => Ok(SlotName::B),
         SlotName::B => Ok(SlotName::A),
         SlotName::Rescue => bail!("the rescue system runs; reboot into a slot first"),
+    }
+}
+
+/// Whether there is a system to roll back to.
+///
+/// # Errors
+/// When there is none: the rescue system runs, or the other slot is empty.
+pub fn going_back(now: &BootStatus) -> anyhow::Result<()> {
+    let target = free_slot(now.slot)?;
+    match now.slots.iter().find(|s| s.slot == target) {
+        Some(s) if s.state != "empty" => Ok(()),
+        _ => bail!("slot {target} is empty: there is nothing to roll back to"),
     }
 }
 
@@ -317,4 +329,33 @@ pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result
         .ask(InitRequest::Reboot { reason, rescue })
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::status::SlotStatus;
+
+    #[test]
+    fn only_to_a_slot_that_holds_something() {
+        let boot = |slot, state: &str| BootStatus {
+            boot_id: "b".into(),
+            slot,
+            version: "1".into(),
+            generation: 1,
+            on_trial: false,
+            reason: String::new(),
+            slots: vec![SlotStatus {
+                slot: SlotName::B,
+                state: state.into(),
+                generation: 1,
+                tries_left: 0,
+                reason: String::new(),
+            }],
+        };
+        assert!(going_back(&boot(SlotName::A, "bad")).is_ok());
+        let refused = going_back(&boot(SlotName::A, "empty")).unwrap_err();
+        assert!(refused.to_string().contains("slot b is empty"));
+        assert!(going_back(&boot(SlotName::Rescue, "good")).is_err());
+    }
 }

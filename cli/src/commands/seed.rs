@@ -2,9 +2,13 @@
 
 use super::token::{GrantArgs, Minted, mint};
 use crate::app::{App, print_line};
+use crate::cluster_dir::{ClusterDir, Documents};
 use crate::exit::Exit;
+use crate::secrets::new_key;
 use crate::{files, words};
 use anyhow::{Context as _, Result};
+use holdfast_core::keys::PrivateKey;
+use holdfast_core::names::GrantId;
 use holdfast_core::seed::{Seed, SeedK3s, SeedLighthouse, SeedNetwork, VERSION};
 use ipnet::IpNet;
 use serde::Serialize;
@@ -24,6 +28,7 @@ pub enum Verb {
 Examples:
   holdfast seed new --role server --name n1 --out n1.seed.toml
   holdfast seed new --role agent --uses 5 --expires 7d --out shelf.seed.toml
+      agents join the mesh; in this version they do not run k3s yet
   holdfast seed new --role bare --name gate --address 192.168.1.9/24 --gateway 192.168.1.1 \\
       --dns 192.168.1.1 --out gate.seed.toml
 
@@ -125,6 +130,52 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
     new(app, *args).await
 }
 
+/// The seed's text, of which a node takes every word.
+fn text_of(
+    args: &Args,
+    cluster: &ClusterDir,
+    documents: &Documents,
+    (grant, token): (GrantId, PrivateKey),
+) -> Result<String> {
+    let seed = Seed {
+        version: VERSION,
+        cluster: cluster.config.name.clone(),
+        cluster_id: cluster.config.id,
+        dual_stack: cluster.config.dual_stack,
+        name: args.grant.name.clone(),
+        role: args.grant.role,
+        issued: words::now(),
+        grant,
+        token,
+        roots: cluster.config.roots.clone(),
+        lighthouses: documents
+            .lighthouses
+            .lighthouses
+            .iter()
+            .map(|l| SeedLighthouse {
+                https: l.https.clone(),
+                key: l.key,
+            })
+            .collect(),
+        network: SeedNetwork {
+            interface: args.interface.clone(),
+            addresses: args.addresses.clone(),
+            gateways: args.gateway.clone(),
+            dns: args.dns.clone(),
+            ntp: args.ntp.clone(),
+        },
+        k3s: SeedK3s {
+            labels: args.labels.clone(),
+            taints: args.taints.clone(),
+        },
+        rejoin: args.rejoin,
+    };
+    let text = seed.to_toml().context("writing the seed")?;
+    // What a node would refuse must not leave this machine.
+    Seed::from_bytes(text.as_bytes()).context("the seed would be refused by the node")?;
+    Ok(text)
+}
+
 async fn new(app: &App, args: Args) -> Result<()> {
     let to_stdout = args.out.as_os_str() == "-";
     if to_stdout && app.json() {
@@ -138,6 +189,13 @@ async fn new(app: &App, args: Args) -> Result<()> {
             args.out.display()
         )));
     }
+    // Whatever can be wrong is found before a grant is handed over: it could not be taken back.
+    let cluster = app.cluster()?;
+    let stand_in = (GrantId::new("grant")?, new_key()?);
+    text_of(&args, &cluster, &cluster.documents()?, stand_in)?;
+    if !to_stdout {
+        files::can_write(&args.out)?;
+    }
     let Minted {
         cluster,
         documents,
@@ -145,44 +203,9 @@ async fn new(app: &App, args: Args) -> Result<()> {
         grant,
         pushed,
     } = mint(app, &args.grant, args.offline).await?;
-    let seed = Seed {
-        version: VERSION,
-        cluster: cluster.config.name.clone(),
-        cluster_id: cluster.config.id,
-        dual_stack: cluster.config.dual_stack,
-        name: grant.name.clone(),
-        role: grant.role,
-        issued: words::now(),
-        grant: grant.id.clone(),
-        token,
-        roots: cluster.config.roots.clone(),
-        lighthouses: documents
-            .lighthouses
-            .lighthouses
-            .iter()
-            .map(|l| SeedLighthouse {
-                https: l.https.clone(),
-                key: l.key,
-            })
-            .collect(),
-        network: SeedNetwork {
-            interface: args.interface,
-            addresses: args.addresses,
-            gateways: args.gateway,
-            dns: args.dns,
-            ntp: args.ntp,
-        },
-        k3s: SeedK3s {
-            labels: args.labels,
-            taints: args.taints,
-        },
-        rejoin: args.rejoin,
-    };
-    let text = seed.to_toml().context("writing the seed")?;
-    // What a node would refuse must not leave this machine.
-    Seed::parse(&text).context("the seed would be refused by the node")?;
+    let text = text_of(&args, &cluster, &documents, (grant.id.clone(), token))?;
     if to_stdout {
-        return print_line(text.trim_end());
+        return print_line(text.trim_end()).map(|_| ());
     }
     files::write_secret(&args.out, text.as_bytes())?;
     let made = Made {

@@ -58,12 +58,13 @@ pub struct RevokeArgs {
 /// What a grant allows.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GrantArgs {
-    /// What the node is to be: server, agent (k3s), bare (mesh and control only)
+    /// What the node is to be: server (k3s), agent (k3s in a later version; in this one mesh and
+    /// control only), bare (mesh and control only)
     #[arg(long)]
-    role: Role,
+    pub role: Role,
     /// The one name that it may take [default: any free one, made from its key]
     #[arg(long, conflicts_with = "uses")]
-    name: Option<NodeName>,
+    pub name: Option<NodeName>,
     /// How many nodes may use it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4079))]
     uses: u32,

@@ -5,6 +5,9 @@ mod common;
 use common::{Operator, mode};
 use std::process::Stdio;
 
+/// As [`Operator::command`] gives it.
+const OWN: &str = "correct horse";
+
 #[test]
 fn from_nothing_to_a_seed_and_back() {
     let me = Operator::new();
@@ -38,6 +41,13 @@ fn from_nothing_to_a_seed_and_back() {
     assert_eq!(parsed.lighthouses[0].https, [format!("10.0.2.2:{https}")]);
     let (code, said) = me.fails("seed new --role bare --name n1 --out n1.toml");
     assert!(code == 2 && said.contains("--force"), "{code} {said}");
+
+    // What cannot be written costs no grant.
+    let (code, said) = me.fails("seed new --role bare --name n2 --out nowhere/n2.toml");
+    assert!(
+        code == 1 && said.contains("nowhere/n2.toml"),
+        "{code} {said}"
+    );
 
     assert_eq!(me.json("token push").as_array().unwrap().len(), 1);
     let tokens = me.json("token list");
@@ -109,9 +119,10 @@ fn the_printed_root_is_as_good_as_the_kept_one() {
         .map(|g| g.as_str().unwrap())
         .collect();
     std::fs::remove_file(me.cluster.join("keys/root.age")).unwrap();
-    let restore = |typed: &str| {
+    let restore = |typed: &str, passphrase: &str| {
         let mut child = me
             .command("cluster restore-root")
+            .env("HOLDFAST_PASSPHRASE", passphrase)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -126,13 +137,22 @@ fn the_printed_root_is_as_good_as_the_kept_one() {
     };
     let mut wrong = groups.clone();
     wrong.swap(2, 3);
-    let out = restore(&wrong.join(" "));
+    let out = restore(&wrong.join(" "), OWN);
     assert_eq!(out.status.code(), Some(2));
     assert!(
         String::from_utf8_lossy(&out.stderr).contains("group 3"),
         "{out:?}"
     );
-    assert!(restore(&groups.join("\n").to_lowercase()).status.success());
+    // A passphrase that opens none of the other keys: the root must not get one of its own.
+    let out = restore(&groups.join(" "), "another horse");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        out.status.code() == Some(4) && said.contains("other keys"),
+        "{said}"
+    );
+    assert!(!me.cluster.join("keys/root.age").exists());
+    let typed = groups.join("\n").to_lowercase();
+    assert!(restore(&typed, OWN).status.success());
 
     let _lighthouse = me.lighthouse(https);
     me.ok("seed new --role bare --name n1 --out n1.toml");

@@ -173,6 +173,7 @@ fn restore_root(app: &App, cluster: &ClusterDir) -> Result<()> {
             cluster.config.name, cluster.config.id
         )));
     }
+    settle_passphrase(app, cluster)?;
     let path = cluster.key(KeyFile::Root);
     if path.exists() {
         let kept = path.with_extension(format!("age.{}", words::now()));
@@ -183,11 +184,26 @@ fn restore_root(app: &App, cluster: &ClusterDir) -> Result<()> {
             kept.display()
         ));
     }
-    app.passphrase.choose()?;
     app.passphrase.seal(&path, &key)?;
     app.say(&format!(
         "{} holds the root key now, encrypted with the passphrase just given.",
         path.display()
     ));
     Ok(())
+}
+
+/// The passphrase of the cluster's other keys, so that one opens them all; a new one where there
+/// are none.
+fn settle_passphrase(app: &App, cluster: &ClusterDir) -> Result<()> {
+    let operator = cluster.key(KeyFile::Operator);
+    if !operator.exists() {
+        return app.passphrase.choose();
+    }
+    app.passphrase.open(&operator).map(drop).with_context(|| {
+        format!(
+            "nothing was changed: give the passphrase of the cluster's other keys. If that one is lost, \
+             so are they: move {} away, then choose a new one here",
+            operator.display()
+        )
+    })
 }

@@ -316,8 +316,10 @@ kept nowhere else (the fifth character of each group checks the other four):
 What is lost with what:
   - {dir}/keys and this page both lost: nobody can ever again add operators, release keys or
     lighthouses, revoke or evict; nodes run on as they are.
-  - {dir}/keys or its passphrase lost: `holdfast cluster restore-root` takes this page; operator and
-    release keys then have to be replaced.
+  - {dir}/keys or its passphrase lost: `holdfast cluster restore-root` brings the root key back from
+    this page. The operator and release keys do not come back, and no command of this version puts
+    new ones in their place: nodes run on, but nobody can ask them anything or build for them. So
+    keep a copy of {dir} and of its passphrase.
   - this page in a stranger's hands: they can take the cluster over.
 
 Next:

@@ -109,7 +109,7 @@ fn kubectl_goes_through_the_splice_and_its_exit_code_comes_back() {
     let script = "#!/bin/bash
 port=$(sed -n 's/.*server: https:..127.0.0.1:\\([0-9]*\\)$/\\1/p' \"$KUBECONFIG\")
 exec 3<>\"/dev/tcp/127.0.0.1/$port\"
-echo \"asked: $*\" >&3
+echo \"asked: $* ${HOLDFAST_PASSPHRASE-without}\" >&3
 read -r line <&3
 echo \"$line\"
 exit 7
@@ -129,10 +129,34 @@ exit 7
         assert_eq!(out.status.code(), Some(7), "{out:?}");
         assert_eq!(
             String::from_utf8_lossy(&out.stdout),
-            "asked: get nodes -o wide\n",
+            "asked: get nodes -o wide without\n",
             "{out:?}"
         );
     }
+
+    // Asked to end, it leaves no configuration behind.
+    let told = me.dir.path().join("told");
+    let script = format!(
+        "#!/bin/bash\necho \"$KUBECONFIG\" > {0}.new\nmv {0}.new {0}\nexec sleep 600\n",
+        told.display()
+    );
+    std::fs::write(&kubectl, script).unwrap();
+    let mut running = me
+        .command("kubectl get nodes -w")
+        .env("HOLDFAST_KUBECTL", &kubectl)
+        .spawn()
+        .unwrap();
+    while !told.exists() {
+        assert!(running.try_wait().unwrap().is_none());
+        std::thread::yield_now();
+    }
+    let config = std::fs::read_to_string(&told).unwrap();
+    assert!(std::path::Path::new(config.trim()).exists());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(running.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    running.wait().unwrap();
+    assert!(!std::path::Path::new(config.trim()).exists(), "{config}");
+
     assert!(me.ok("kubeconfig").contains("https://127.0.0.1:6443"));
     let (code, said) = me.fails("kubectl --kubectl /nowhere/kubectl get nodes");
     assert!(

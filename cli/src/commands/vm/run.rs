@@ -4,6 +4,7 @@ use super::tail::Tail;
 use super::{Place, follow, hold, within};
 use crate::app::App;
 use crate::exit::Exit;
+use crate::secrets::VARIABLE;
 use crate::vms::{Stamp, VmRecord, Vms};
 use crate::words::parse_size;
 use anyhow::{Context as _, Result};
@@ -197,8 +198,10 @@ fn spawn_holder(vms: &Vms, record: &VmRecord, args: &Args) -> Result<VmRecord> {
     if args.no_kvm {
         command.arg("--no-kvm");
     }
-    // A group of its own: this terminal's Ctrl-C would end QEMU at once.
+    // A group of its own: this terminal's Ctrl-C would end QEMU at once. Holder and QEMU live long,
+    // and need no passphrase.
     command
+        .env_remove(VARIABLE)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(out)

@@ -4,6 +4,7 @@ use crate::args::{Cli, Global, Output, Verb};
 use crate::cluster_dir::{ClusterDir, KeyFile};
 use crate::commands as c;
 use crate::secrets::Passphrase;
+use crate::words::plain_lines;
 use anyhow::{Context as _, Result};
 use holdfast_core::keys::PrivateKey;
 use serde::Serialize;
@@ -37,9 +38,9 @@ impl App {
         let text = if self.json() {
             serde_json::to_string_pretty(value).context("writing JSON")?
         } else {
-            text()
+            plain_lines(&text())
         };
-        print_line(text.trim_end())
+        print_line(text.trim_end()).map(|_| ())
     }
 
     /// Says something to people, on standard error.
@@ -48,14 +49,16 @@ impl App {
     }
 }
 
-/// Writes a line; a reader that went away is no error.
-pub fn print_line(text: &str) -> Result<()> {
-    use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(e).context("writing to standard output")
-        }
-        _ => Ok(()),
+/// Writes a line; false when nobody reads any more, which is no error.
+pub fn print_line(text: &str) -> Result<bool> {
+    print_to(&mut std::io::stdout(), text)
+}
+
+fn print_to(out: &mut impl std::io::Write, text: &str) -> Result<bool> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(e).context("writing to standard output"),
     }
 }
 
@@ -95,5 +98,18 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Kubeconfig(a) => block_on(c::kubeconfig::run(&app, a)).map(done),
         Verb::Kubectl(a) => block_on(c::kubectl::run(&app, a)),
         Verb::Completions(a) => c::completions::run(&a).map(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_told() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        assert!(print_to(&mut writer, "x").unwrap());
+        drop(reader);
+        assert!(!print_to(&mut writer, "x").unwrap());
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::exit::Exit;
 use crate::lighthouse::{Connection, explain};
+use crate::words::plain;
 use anyhow::{Context as _, Result};
 use holdfast_client::Stream;
 use holdfast_core::control::{ALPN, MAX_FRAME, Reply, Request};
@@ -81,7 +82,7 @@ fn refusal(name: &NodeName, kind: &str, message: &str) -> anyhow::Error {
         "denied" | "bad-bundle" => Exit::Refused,
         _ => Exit::Failed,
     };
-    exit.error(format!("{name} said: {message}"))
+    exit.error(format!("{name} said: {}", plain(message)))
 }
 
 impl Target<'_> {

@@ -1,5 +1,6 @@
 //! How a command ends: exit codes, and errors that carry one.
 
+use crate::words::plain_lines;
 use std::fmt;
 
 /// Exit codes, as `holdfast --help` documents them.
@@ -54,7 +55,8 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         .map_or(Exit::Failed, |f| f.exit) as u8
 }
 
-/// The error as people read it: what, then why, each said once.
+/// The error as people read it: what, then why, each said once; much of it may be a node's or the
+/// lighthouse's own words.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -65,7 +67,7 @@ pub fn describe(error: &anyhow::Error) -> String {
             text += &format!("\n  because: {words}");
         }
     }
-    text
+    plain_lines(&text)
 }
 
 #[cfg(test)]
@@ -87,5 +89,9 @@ mod tests {
             "holdfast: lighthouse h:1\n  because: connection refused"
         );
         assert_eq!(code_of(&anyhow::anyhow!("x")), 1);
+        assert_eq!(
+            describe(&anyhow::anyhow!("a\x1b[2J\nb")),
+            "holdfast: a\u{fffd}[2J\nb"
+        );
     }
 }

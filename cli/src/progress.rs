@@ -1,5 +1,6 @@
 //! Progress on standard error: bars on a terminal, plain lines elsewhere.
 
+use crate::words::{plain, plain_lines};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
@@ -52,7 +53,7 @@ impl Steps {
             Some(total) => ProgressBar::new(total).with_style(bytes_style()),
             None => ProgressBar::new_spinner().with_style(spinner_style()),
         };
-        let bar = bars.add(bar.with_prefix(step.to_string()));
+        let bar = bars.add(bar.with_prefix(plain(step)));
         if total.is_none() {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
@@ -81,7 +82,7 @@ impl Steps {
     pub fn message(&self, step: &str, message: &str) {
         self.with(|running| {
             if let Some(bar) = running.get(step) {
-                bar.set_message(message.to_string());
+                bar.set_message(plain(message));
             }
         });
     }
@@ -96,9 +97,10 @@ impl Steps {
 
     /// A line for people, above the bars.
     pub fn line(&self, text: &str) {
+        let text = plain_lines(text.trim_end());
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{}", text.trim_end())),
-            None => eprintln!("{}", text.trim_end()),
+            Some(bars) => bars.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Plain tables: columns, two spaces between them, no lines.
 
+use crate::words::plain;
 use comfy_table::{Table, presets::NOTHING};
 
 /// A table with `header`; each row has as many cells.
@@ -16,7 +17,7 @@ pub fn table<const N: usize>(
             if cell.is_empty() {
                 "-".to_string()
             } else {
-                cell
+                plain(&cell)
             }
         }));
     }
@@ -35,7 +36,7 @@ pub fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name:<width$}  {value}"))
+        .map(|(name, value)| format!("{name:<width$}  {}", plain(value)))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -58,5 +59,8 @@ mod tests {
             fields(&[("a", "1".into()), ("bcd", "2".into()), ("e", String::new())]),
             "a    1\nbcd  2"
         );
+        let steering = "x\n\x1b[A".to_string();
+        assert_eq!(table(["a"], [[steering.clone()]]), "A\nx\u{fffd}\u{fffd}[A");
+        assert_eq!(fields(&[("a", steering)]), "a  x\u{fffd}\u{fffd}[A");
     }
 }

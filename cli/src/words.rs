@@ -1,4 +1,4 @@
-//! Times, durations and sizes as people write and read them.
+//! Times, durations and sizes as people write and read them; foreign words made harmless.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -83,9 +83,35 @@ pub fn size(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / MIB)
 }
 
+/// `text` as one line without control characters: what comes from a node or the lighthouse must not
+/// steer the operator's terminal, nor pass for another line.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// As [`plain`], of a text whose lines are meant.
+pub fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_words_do_not_steer_the_terminal() {
+        assert_eq!(
+            plain("a\x1b[2J\r\nb\u{9b}c\tö"),
+            "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}c ö"
+        );
+        assert_eq!(plain_lines("a\n\x07b\n"), "a\n\u{fffd}b\n");
+    }
 
     #[test]
     fn reads_and_refuses() {

@@ -145,14 +145,20 @@ fn pin(recipe: &Recipe, arch: Arch) -> Result<Wanted> {
 }
 
 /// Brings the official binary into the cache.
-fn fetch_official(recipe: &Recipe, arch: Arch, cache: &Cache, steps: Arc<Steps>) -> Result<()> {
+fn fetch_official(
+    recipe: &Recipe,
+    arch: Arch,
+    cache: &Cache,
+    steps: Arc<Steps>,
+) -> Result<PathBuf> {
     let wanted = pin(recipe, arch)?;
-    if cache.object(&wanted.sha256).exists() {
-        return Ok(());
+    let object = cache.object(&wanted.sha256);
+    if !object.exists() {
+        Fetcher::new("", steps)
+            .objects(cache, &[wanted], &recipe.name)
+            .context("the official k3s cannot be had here")?;
     }
-    Fetcher::new("", steps)
-        .objects(cache, &[wanted], &recipe.name)
-        .context("the official k3s cannot be had here")
+    Ok(object)
 }
 
 /// Takes a binary that someone downloaded, if it is the pinned one.
@@ -246,10 +252,11 @@ pub fn run(app: &App, args: Args) -> Result<()> {
     if args.check_k3s {
         let had = fetch_official(&recipe, board.arch, &cache, steps.clone());
         steps.clear();
-        had?;
-        return app.print(&serde_json::json!({ "k3s": "official" }), || {
-            "The official k3s can be had.".into()
-        });
+        let path = had?;
+        return app.print(
+            &serde_json::json!({ "k3s": "official", "path": path }),
+            || "The official k3s can be had.".into(),
+        );
     }
     let cluster = app.cluster()?;
     let folder = arch_folder(board.arch);

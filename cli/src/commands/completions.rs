@@ -25,5 +25,5 @@ pub fn run(args: &Args) -> Result<()> {
         "holdfast",
         &mut script,
     );
-    crate::app::print_line(String::from_utf8_lossy(&script).trim_end())
+    crate::app::print_line(String::from_utf8_lossy(&script).trim_end()).map(|_| ())
 }

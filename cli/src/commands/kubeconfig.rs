@@ -32,7 +32,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         return if app.json() {
             app.print(&serde_json::json!({ "kubeconfig": config }), String::new)
         } else {
-            print_line(config.trim_end())
+            print_line(config.trim_end()).map(|_| ())
         };
     };
     let tunnel = kube::Tunnel::listen(port).await?;

@@ -2,7 +2,7 @@
 
 use crate::app::{App, print_line};
 use crate::lighthouse::connect;
-use crate::words::utc;
+use crate::words::{plain, utc};
 use anyhow::Result;
 use holdfast_core::control::{LogLine, Reply, Request};
 use holdfast_core::names::NodeName;
@@ -28,8 +28,7 @@ pub struct Args {
     unit: Option<String>,
 }
 
-/// A line for people. What a node logs may hold anything: control characters are not passed on to
-/// the terminal.
+/// A line for people. What a node logs may hold anything.
 fn text(line: &LogLine) -> String {
     const LEVELS: [&str; 8] = [
         "EMERG", "ALERT", "CRIT", "ERROR", "WARN", "NOTE", "info", "debug",
@@ -38,22 +37,11 @@ fn text(line: &LogLine) -> String {
         .get(usize::from(line.priority))
         .copied()
         .unwrap_or("?");
-    let message: String = line
-        .message
-        .trim_end()
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect();
     format!(
-        "{} {level:<5} {}: {message}",
+        "{} {level:<5} {}: {}",
         utc(line.at / 1_000_000),
-        line.unit
+        plain(&line.unit),
+        plain(line.message.trim_end())
     )
 }
 
@@ -73,11 +61,15 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         } else {
             stream.next().await?
         };
-        match reply {
-            Some(Reply::Line(line)) if app.json() => print_line(&serde_json::to_string(&line)?)?,
-            Some(Reply::Line(line)) => print_line(&text(&line))?,
+        let text = match reply {
+            Some(Reply::Line(line)) if app.json() => serde_json::to_string(&line)?,
+            Some(Reply::Line(line)) => text(&line),
             None => return Ok(()),
             other => return Err(stream.odd(other.as_ref())),
+        };
+        // `logs -f | head`: the pipe's end is the end.
+        if !print_line(&text)? {
+            return Ok(());
         }
     }
 }
@@ -90,10 +82,13 @@ mod tests {
     fn nothing_of_a_log_reaches_the_terminal_as_a_command() {
         let line = LogLine {
             at: 0,
-            unit: "k3s".into(),
+            unit: "k3s\x1b".into(),
             priority: 3,
             message: "a\x1b[2Jb\n".into(),
         };
-        assert_eq!(text(&line), "1970-01-01 00:00:00Z ERROR k3s: a\u{fffd}[2Jb");
+        assert_eq!(
+            text(&line),
+            "1970-01-01 00:00:00Z ERROR k3s\u{fffd}: a\u{fffd}[2Jb"
+        );
     }
 }

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::lighthouse::connect;
 use crate::nodes::NodeView;
 use crate::table::table;
-use crate::words::roughly;
+use crate::words::{plain, roughly};
 use anyhow::Result;
 
 /// Options.
@@ -50,7 +50,7 @@ fn text(views: &[NodeView]) -> String {
     );
     for view in views {
         for note in view.notes.iter().chain(&view.problem) {
-            text += &format!("\n{}: {note}", view.name);
+            text += &format!("\n{}: {}", view.name, plain(note));
         }
     }
     text

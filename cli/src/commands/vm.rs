@@ -5,7 +5,7 @@ mod hold;
 mod run;
 mod tail;
 
-use crate::app::{App, print_line};
+use crate::app::App;
 use crate::exit::Exit;
 use crate::table::table;
 use crate::vms::Vms;
@@ -200,9 +200,5 @@ fn remove(app: &App, args: &Named) -> Result<()> {
     }
     let dir = vms.dir(&args.name);
     std::fs::remove_dir_all(&dir).with_context(|| format!("cannot delete {}", dir.display()))?;
-    if app.json() {
-        print_line("{}")
-    } else {
-        print_line(&format!("{} is gone.", args.name))
-    }
+    app.print(&serde_json::json!({}), || format!("{} is gone.", args.name))
 }

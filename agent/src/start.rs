@@ -15,7 +15,7 @@ use crate::{control, gate, hosts, join, k3s, lighthouse, meshed, watch};
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
-use holdfast_core::state::{StateDoc, StateError};
+use holdfast_core::state::StateDoc;
 use holdfast_core::status::K3sState;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,20 +77,10 @@ async fn open_store(path: Option<PathBuf>, notes: &Notes) -> Arc<Store> {
         };
         match opened {
             Ok((store, lost)) => {
-                match lost {
-                    Some(
-                        [
-                            StateError::Magic([0, 0, 0, 0, 0, 0, 0, 0]),
-                            StateError::Magic(_),
-                        ],
-                    )
-                    | None => {}
-                    Some([a, b]) => {
-                        notes.set(
-                            "state",
-                            format!("hf-state was lost and begins anew: {a}; {b}"),
-                        );
-                    }
+                if let Some(why) = lost {
+                    let text = format!("hf-state was lost and begins anew: {why}");
+                    say(&text);
+                    notes.set("state", text);
                 }
                 return Arc::new(store);
             }

@@ -1,7 +1,7 @@
 //! `hf-state` on disk: read once, changed by [`Store::update`] only, the older copy overwritten.
 
 use crate::disk;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use holdfast_core::state::{self, COPY_OFFSET, HEADER_LEN, StateDoc, StateError};
 use std::fs::File;
 use std::path::Path;
@@ -21,39 +21,82 @@ struct Place {
     next: usize,
 }
 
-/// Why both copies do not count, for the console.
-pub type Lost = Option<[StateError; 2]>;
+/// Why a state that was here once is lost, in words.
+pub type Lost = Option<String>;
 
-fn read_copy(file: &File, copy: u64) -> Result<(StateDoc, u64), StateError> {
-    let at = copy * COPY_OFFSET;
-    let io = |e: std::io::Error| StateError::Content(format!("copy {copy}: {e}"));
-    let header = disk::read_at(file, at, HEADER_LEN).map_err(io)?;
-    let (len, _) = state::peek(&header)?;
-    state::decode(&disk::read_at(file, at, HEADER_LEN + len).map_err(io)?)
+/// Why a copy does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fault {
+    /// The disk gave an error: what stands there is not known.
+    Disk(String),
+    /// What stands there is no state that can be read.
+    Content(StateError),
 }
 
-fn load(file: &File) -> (StateDoc, u64, usize, Lost) {
-    let (first, second) = (read_copy(file, 0), read_copy(file, 1));
-    let lost = match (&first, &second) {
-        (Err(a), Err(b)) => Some([a.clone(), b.clone()]),
-        _ => None,
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk(why) => f.write_str(why),
+            Self::Content(why) => why.fmt(f),
+        }
+    }
+}
+
+fn read_copy(file: &File, copy: u64) -> Result<(StateDoc, u64), Fault> {
+    let read = |len| {
+        disk::read_at(file, copy * COPY_OFFSET, len)
+            .map_err(|e| Fault::Disk(format!("copy {copy}: {e}")))
     };
+    let (len, _) = state::peek(&read(HEADER_LEN)?).map_err(Fault::Content)?;
+    state::decode(&read(HEADER_LEN + len)?).map_err(Fault::Content)
+}
+
+/// What a disk begins with on which neither copy counts, and what was lost with them.
+///
+/// # Errors
+/// When the state may still be there: overwriting it would take the node's identity.
+fn anew(faults: [Fault; 2]) -> anyhow::Result<(StateDoc, Lost)> {
+    let [a, b] = &faults;
+    let blank = |f: &Fault| *f == Fault::Content(StateError::Magic([0; 8]));
+    if blank(a) && blank(b) {
+        return Ok((StateDoc::default(), None));
+    }
+    let may_mend = |f: &Fault| matches!(f, Fault::Disk(_) | Fault::Content(StateError::Version(_)));
+    if may_mend(a) || may_mend(b) {
+        bail!("hf-state cannot be read and is not overwritten: {a}; {b}");
+    }
+    let doc = StateDoc {
+        // Something was here once, so /var may hold data: never to be formatted by itself.
+        var_formatted: true,
+        ..StateDoc::default()
+    };
+    Ok((doc, Some(format!("{a}; {b}"))))
+}
+
+fn load(file: &File) -> anyhow::Result<(StateDoc, u64, usize, Lost)> {
+    let copies = [read_copy(file, 0), read_copy(file, 1)];
+    if let [Err(a), Err(b)] = copies {
+        let (doc, lost) = anew([a, b])?;
+        return Ok((doc, 0, 0, lost));
+    }
+    // One counts: of the other it does not matter why it does not.
+    let [first, second] = copies.map(|c| c.map_err(|_| StateError::Damaged("unreadable")));
     let (kept, next) = state::choose(first, second);
-    let (doc, seq) = kept.unwrap_or_default();
-    (doc, seq, next, lost)
+    let (doc, seq) = kept.context("hf-state: neither copy counts")?;
+    Ok((doc, seq, next, None))
 }
 
 impl Store {
     /// Reads the state. A disk that holds none begins with an empty one; the second value says
-    /// what was wrong with its copies.
+    /// what was lost.
     ///
     /// # Errors
-    /// When the partition cannot be opened.
+    /// When the partition cannot be opened, or its state not be read but may still be there.
     pub async fn open(path: &Path) -> anyhow::Result<(Self, Lost)> {
         let path = path.to_path_buf();
         disk::blocking(move || {
             let file = disk::open_write(&path).context("hf-state cannot be opened")?;
-            let (doc, seq, next, lost) = load(&file);
+            let (doc, seq, next, lost) = load(&file)?;
             let disk = Mutex::new(Place {
                 file: Arc::new(file),
                 seq,
@@ -117,7 +160,7 @@ mod tests {
     async fn what_was_stored_is_there_after_a_restart() {
         let disk = partition();
         let (store, lost) = Store::open(disk.path()).await.unwrap();
-        assert!(matches!(lost, Some([StateError::Magic(_), _])));
+        assert!(lost.is_none() && !store.get().var_formatted);
         for floor in 1..=5 {
             store.update(|d| d.clock_floor = floor).await.unwrap();
         }
@@ -143,5 +186,37 @@ mod tests {
         again.update(|d| d.clock_floor = 4).await.unwrap();
         let (last, _) = Store::open(disk.path()).await.unwrap();
         assert_eq!(last.get().clock_floor, 4);
+    }
+
+    #[tokio::test]
+    async fn a_lost_state_leaves_var_alone() {
+        let disk = partition();
+        disk.as_file().write_all_at(&[0xee; 64], 0).unwrap();
+        let (store, lost) = Store::open(disk.path()).await.unwrap();
+        assert!(store.get().var_formatted && lost.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_may_still_be_there_is_not_overwritten() {
+        let disk = partition();
+        // A later format in the one copy, damage in the other.
+        let mut later = state::encode(&StateDoc::default(), 7).unwrap();
+        later[8..12].copy_from_slice(&(state::VERSION + 1).to_le_bytes());
+        let crc = crc32(&later[..56]);
+        later[56..60].copy_from_slice(&crc.to_le_bytes());
+        disk.as_file().write_all_at(&later, COPY_OFFSET).unwrap();
+        let refused = Store::open(disk.path()).await.err().unwrap();
+        assert!(refused.to_string().contains("not overwritten"), "{refused}");
+        let blank = Fault::Content(StateError::Magic([0; 8]));
+        assert!(anew([Fault::Disk("copy 0: EIO".into()), blank]).is_err());
+    }
+
+    /// CRC-32 (IEEE), bit by bit.
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+                (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())
+            })
+        })
     }
 }

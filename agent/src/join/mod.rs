@@ -24,6 +24,7 @@ use holdfast_core::api::OfferRequest;
 use holdfast_core::seed::{Seed, SeedLighthouse};
 use holdfast_core::state::{Admission, Identity, StateDoc};
 use record::Ready;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use trouble::Trouble;
@@ -34,8 +35,9 @@ const NETWORK_PATIENCE: Duration = Duration::from_secs(20);
 /// there is none.
 const QUIET_LOOKS: u32 = 3;
 
-/// Returns once the node has joined and its seed is gone.
-pub async fn settle(node: &Node, mut uplinks: watch::Receiver<network::Uplinks>) {
+/// Returns once the node has joined; its seed is gone then, or is tried to be made so again and
+/// again.
+pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Uplinks>) {
     let mut pauses = Backoff::secs(1, 60);
     let mut looks = 0;
     loop {
@@ -46,9 +48,11 @@ pub async fn settle(node: &Node, mut uplinks: watch::Receiver<network::Uplinks>)
             if rejoins(node).await && !try_once(node, &mut uplinks, looks).await {
                 return;
             }
-            if scrub(node).await {
-                return;
+            // No more must a volume that takes no writes.
+            if !scrub(node).await {
+                tokio::spawn(scrub_later(node.clone()));
             }
+            return;
         } else if try_once(node, &mut uplinks, looks).await {
             pauses.reset();
             continue;
@@ -274,6 +278,17 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
     }
 }
 
+/// Goes on until it is done.
+async fn scrub_later(node: Arc<Node>) {
+    let mut pauses = Backoff::secs(10, 3600);
+    loop {
+        tokio::time::sleep(pauses.pause()).await;
+        if scrub(&node).await {
+            return;
+        }
+    }
+}
+
 /// Makes `hf-seed` anew, once after each join; true when that is done.
 async fn scrub(node: &Node) -> bool {
     let doc = node.store.get();
@@ -300,10 +315,10 @@ async fn scrub(node: &Node) -> bool {
         Err(e) => Err(e),
     };
     if let Err(e) = stored {
-        node.notes.set(
-            "scrub",
-            format!("the seed may still be readable on hf-seed: {e:#}"),
-        );
+        let text = format!("the seed may still be readable on hf-seed: {e:#}; tried again");
+        if node.notes.set("scrub", text.clone()) {
+            say(&format!("join: {text}"));
+        }
         return false;
     }
     node.notes.clear("scrub");

@@ -66,8 +66,7 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
                 "reboot"
             };
             note(node, operator, "reboot", what).await;
-            frames.write(&Reply::Done).await?;
-            frames.end().await?;
+            farewell(frames).await;
             update::reboot(
                 node,
                 format!("{what}, asked for by {}", operator.name),
@@ -77,8 +76,7 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
         }
         Request::RestartAgent => {
             note(node, operator, "restart-agent", "the agent is started anew").await;
-            frames.write(&Reply::Done).await?;
-            frames.end().await?;
+            farewell(frames).await;
             node.init.ask(InitRequest::RestartAgent).await.map(drop)
         }
         Request::Rollback => rollback(node, operator, frames).await,
@@ -125,6 +123,18 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         frames.write(&Reply::Done).await?;
     }
     Ok(())
+}
+
+/// Tells the operator that it is done, before what ends this very stream; who has gone is not
+/// waited for.
+async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(frames: &mut Frames<S>) {
+    let told = async {
+        frames.write(&Reply::Done).await?;
+        frames.end().await
+    };
+    if !matches!(tokio::time::timeout(FAREWELL, told).await, Ok(Ok(()))) {
+        tracing::debug!("the operator's stream broke before the end");
+    }
 }
 
 async fn note(node: &Node, operator: &Operator, what: &str, detail: &str) {
@@ -186,8 +196,7 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     entry.operator = Some(operator.name.to_string());
     entry.slot = update::free_slot(node.boot.boot.slot).ok();
     node.remember(entry).await;
-    frames.write(&Reply::Done).await?;
-    frames.end().await?;
+    farewell(frames).await;
     update::reboot(
         node,
         format!("rollback, asked for by {}", operator.name),

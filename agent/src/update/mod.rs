@@ -32,6 +32,9 @@ const TRIES: u8 = 2;
 /// Progress is told this often.
 const TELL: Duration = Duration::from_millis(500);
 
+/// k3s that is not ready is looked at for so long (every 2 s) before that is believed.
+const NOT_READY: Duration = Duration::from_secs(10);
+
 /// What an operator asks for.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -171,13 +174,28 @@ pub async fn upgrade(
     Ok(slot)
 }
 
+/// Whether a trial must bring k3s to Ready: `now`, before the trial, and as it was stored.
+fn was_ready(now: K3sState, stored: bool) -> bool {
+    match now {
+        K3sState::Ready => true,
+        // Not there yet says nothing of this system.
+        K3sState::Starting => stored,
+        K3sState::NotReady | K3sState::Failed | K3sState::None => false,
+    }
+}
+
 /// What the trial is measured against, and what must come back should it fail.
 ///
 /// # Errors
 /// When the datastore of k3s cannot be copied or the state not be stored.
 pub async fn prepare_trial(node: &Node, k3s: Option<&K3sInfo>) -> anyhow::Result<()> {
-    let ready = *node.k3s.borrow() == K3sState::Ready;
-    node.store.update(|d| d.k3s_was_ready = ready).await?;
+    let mut k3s_state = node.k3s.subscribe();
+    // One look may fall into a moment of the API's.
+    let _ = tokio::time::timeout(NOT_READY, k3s_state.wait_for(|s| *s != K3sState::NotReady)).await;
+    let now = *k3s_state.borrow();
+    node.store
+        .update(|d| d.k3s_was_ready = was_ready(now, d.k3s_was_ready))
+        .await?;
     crate::k3s::before_trial(node, k3s).await
 }
 
@@ -335,6 +353,18 @@ pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result
 mod tests {
     use super::*;
     use holdfast_core::status::SlotStatus;
+
+    #[test]
+    fn a_k3s_that_is_merely_starting_is_still_asked_for() {
+        use K3sState::*;
+        assert!(was_ready(Ready, false) && was_ready(Starting, true));
+        assert!(!was_ready(Starting, false));
+        assert!(
+            [NotReady, Failed, None]
+                .iter()
+                .all(|s| !was_ready(*s, true))
+        );
+    }
 
     #[test]
     fn only_to_a_slot_that_holds_something() {

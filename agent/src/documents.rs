@@ -85,8 +85,11 @@ fn newer<T: Document + Clone>(
     }
 }
 
+/// Longest release list that is carried along, as base64: a block of 4096 bytes needs 5464.
+const RELEASES_MAX: usize = 8 * 1024;
+
 /// Takes of `offered` what is sound and not older than what is held. The release list is carried
-/// along unopened: whoever stores it checks it.
+/// along unopened, if it can be one by its length: whoever stores it checks it.
 ///
 /// # Errors
 /// [`DocumentError`] when a document is refused and none is held in its place.
@@ -112,13 +115,18 @@ pub fn merge(
         cluster,
         r,
     )?;
+    let releases = if offered.releases.len() <= RELEASES_MAX {
+        offered.releases.clone()
+    } else {
+        held.map(|h| h.releases.clone()).unwrap_or_default()
+    };
     let (policy, p) = newer(held.map(|h| &h.policy), &offered.policy, roots, cluster, r)?;
     Ok(Merged {
         set: DocumentSet {
             operators,
             lighthouses,
             policy,
-            releases: offered.releases.clone(),
+            releases,
         },
         trusted: Trusted {
             operators: o,
@@ -134,6 +142,7 @@ pub mod tests {
     use super::*;
     use holdfast_core::documents::{Operator, Right};
     use holdfast_core::keys::PrivateKey;
+    use holdfast_core::releases::{ReleaseList, add_signature};
 
     /// The cluster of this crate's tests.
     pub const CLUSTER: ClusterId = ClusterId([9; 16]);
@@ -171,8 +180,19 @@ pub mod tests {
             operators: Signed::sign(&operators, &key(signer)).unwrap(),
             lighthouses: Signed::sign(&lighthouses, &key(signer)).unwrap(),
             policy: Signed::sign(&policy, &key(signer)).unwrap(),
-            releases: String::new(),
+            releases: releases(generation, signer),
         }
+    }
+
+    /// A release list, signed by `signer`, as documents carry it.
+    pub fn releases(generation: u64, signer: u8) -> String {
+        use base64::Engine as _;
+        let root = key(signer);
+        let mut block = ReleaseList::new(CLUSTER.0, generation, &[[1; 32]])
+            .unwrap()
+            .encode();
+        add_signature(&mut block, &root.public().0, |m| root.sign(m).0).unwrap();
+        base64::engine::general_purpose::STANDARD.encode(block)
     }
 
     #[test]
@@ -204,5 +224,19 @@ pub mod tests {
         };
         let merged = merge(Some(&mixed), &fork, &roots, CLUSTER).unwrap();
         assert_eq!(merged.set.policy, mixed.policy);
+        // What cannot be a release list is not stored.
+        let long = DocumentSet {
+            releases: "A".repeat(RELEASES_MAX + 1),
+            ..set(6, 7)
+        };
+        let merged = merge(Some(&held), &long, &roots, CLUSTER).unwrap();
+        assert_eq!(merged.set.releases, held.releases);
+        assert!(
+            merge(None, &long, &roots, CLUSTER)
+                .unwrap()
+                .set
+                .releases
+                .is_empty()
+        );
     }
 }

@@ -37,16 +37,24 @@ pub fn read(hf_slots: &Path, trusted: &LoaderKeys) -> anyhow::Result<ReleaseList
     ReleaseList::newest([&a, &b], trusted).context("hf-slots holds no release list that counts")
 }
 
+/// Reads the list that documents carry (base64).
+///
+/// # Errors
+/// When it is no list, or no root signed it.
+pub fn open(trusted: &LoaderKeys, offered: &str) -> anyhow::Result<(ReleaseList, Vec<u8>)> {
+    let block = B64
+        .decode(offered)
+        .context("the release list is no base64")?;
+    Ok((ReleaseList::verify(&block, trusted)?, block))
+}
+
 /// Stores the list that documents carry (base64) when it is newer than what the disk has; true
 /// when it was stored. The older copy is replaced.
 ///
 /// # Errors
 /// When it does not verify, or the disk refuses.
 pub fn bring_forward(hf_slots: &Path, trusted: &LoaderKeys, offered: &str) -> anyhow::Result<bool> {
-    let block = B64
-        .decode(offered)
-        .context("the release list is no base64")?;
-    let list = ReleaseList::verify(&block, trusted)?;
+    let (list, block) = open(trusted, offered)?;
     let file = disk::open_write(hf_slots)?;
     let [a, b] = copies(&file)?;
     if ReleaseList::newest([&a, &b], trusted).is_ok_and(|held| held.generation >= list.generation) {

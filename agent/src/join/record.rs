@@ -2,7 +2,7 @@
 
 use super::trouble::Trouble;
 use crate::documents::{Merged, merge};
-use crate::identity;
+use crate::{identity, releases};
 use holdfast_core::api::Offer;
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::grant::{Grant, Member, MemberRecord, verify};
@@ -37,6 +37,12 @@ pub fn prepare(
 ) -> Result<Ready, Trouble> {
     let documents = merge(held, &offer.documents, &seed.roots(), seed.cluster_id)
         .map_err(|e| Trouble::untrusted(format!("the lighthouse's documents do not hold: {e}")))?;
+    let keys = releases::trusted(seed.cluster_id, &seed.roots()).map_err(|e| Trouble::local(&e))?;
+    releases::open(&keys, &documents.set.releases).map_err(|e| {
+        Trouble::untrusted(format!(
+            "the lighthouse's release list does not hold: {e:#}"
+        ))
+    })?;
     let (grant, _) = offer
         .grant
         .open_self()
@@ -195,6 +201,11 @@ mod tests {
             ..offer(1, 7, |_| {})
         };
         assert_eq!(state(outside), "untrusted-lighthouse");
+        let mut forged = offer(1, 7, |_| {});
+        forged.documents.releases = crate::documents::tests::releases(1, 8);
+        assert_eq!(state(forged.clone()), "untrusted-lighthouse");
+        forged.documents.releases = "A".repeat(1 << 20);
+        assert_eq!(state(forged), "untrusted-lighthouse");
     }
 
     #[test]

@@ -45,23 +45,28 @@ pub async fn bring_forward(
         return Ok(());
     }
     let set = client.documents().await?;
-    let merged = merge(doc.documents.as_ref(), &set, &roots, admission.cluster_id)?;
+    let mut merged = merge(doc.documents.as_ref(), &set, &roots, admission.cluster_id)?;
     for why in &merged.refused {
         tracing::warn!("a document of the lighthouse is refused: {why}");
     }
-    if let Some(partition) = partition {
-        let offered = merged.set.releases.clone();
-        let stored =
-            disk::blocking(move || releases::bring_forward(&partition, &keys, &offered)).await?;
-        if stored {
-            tracing::info!("a newer release list is stored");
-        }
-    }
+    let list = std::mem::take(&mut merged.set.releases);
+    let sound = releases::open(&keys, &list);
+    merged.set.releases = match (&sound, &doc.documents) {
+        (Err(_), Some(held)) => held.releases.clone(),
+        _ => list.clone(),
+    };
+    // First what evicts: a bad list must not stand in its way.
     if doc.documents.as_ref() != Some(&merged.set) {
         tracing::info!(generations = ?merged.trusted.generations(), "newer documents");
         node.store
             .update(|d| d.documents = Some(merged.set))
             .await?;
+    }
+    sound?;
+    if let Some(partition) = partition
+        && disk::blocking(move || releases::bring_forward(&partition, &keys, &list)).await?
+    {
+        tracing::info!("a newer release list is stored");
     }
     Ok(())
 }

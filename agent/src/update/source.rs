@@ -7,11 +7,14 @@ use holdfast_core::keys::Digest;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Attempts without a single byte before giving up.
+/// Attempts without [`LEAST`] bytes before giving up.
 const ATTEMPTS: u32 = 8;
 const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+/// So many bytes must come in so much time of waiting: a server that drips must not hold the
+/// slots for ever.
+const LEAST: (u64, Duration) = (64 * 1024, Duration::from_secs(60));
 
 /// A bundle's place.
 pub enum Place {
@@ -67,7 +70,10 @@ impl Place {
                     .get(url)
                     .header(RANGE, format!("bytes={from}-"))
                     .send();
-                let response = asked.await.map_err(|e| Failure::Passing(e.to_string()))?;
+                let response = match tokio::time::timeout(CHUNK_PATIENCE, asked).await {
+                    Ok(response) => response.map_err(|e| Failure::Passing(e.to_string()))?,
+                    Err(_) => return Err(Failure::Passing(format!("{url}: no answer"))),
+                };
                 let starts = response.headers().get(CONTENT_RANGE).and_then(|v| {
                     v.to_str()
                         .ok()?
@@ -121,6 +127,41 @@ impl Body {
     }
 }
 
+/// How much comes while we wait for it.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+/// What a piece of the bundle means for its pace.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Too early to say.
+    Open,
+    /// Enough came: counting begins anew.
+    Good,
+    /// Too little came.
+    Slow,
+}
+
+impl Pace {
+    /// `came` bytes after waiting for `waited`.
+    fn step(&mut self, waited: Duration, came: u64) -> Step {
+        self.waited += waited;
+        self.came += came;
+        if self.came >= LEAST.0 {
+            *self = Self::default();
+            Step::Good
+        } else if self.waited >= LEAST.1 {
+            *self = Self::default();
+            Step::Slow
+        } else {
+            Step::Open
+        }
+    }
+}
+
 /// A bundle's bytes.
 pub struct Source {
     place: Place,
@@ -129,6 +170,7 @@ pub struct Source {
     body: Option<Body>,
     failures: u32,
     pauses: Backoff,
+    pace: Pace,
 }
 
 impl Source {
@@ -141,6 +183,7 @@ impl Source {
             body: None,
             failures: 0,
             pauses: Backoff::secs(1, 30),
+            pace: Pace::default(),
         }
     }
 
@@ -172,14 +215,71 @@ impl Source {
             Some(body) => body,
             None => self.body.insert(self.place.open(self.at).await?),
         };
+        let since = Instant::now();
         let Some(mut chunk) = body.chunk().await.map_err(Failure::Passing)? else {
             return Ok(None);
         };
         let room = self.len - self.at;
         chunk.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         self.at += chunk.len() as u64;
-        self.failures = 0;
-        self.pauses.reset();
+        match self.pace.step(since.elapsed(), chunk.len() as u64) {
+            Step::Open => {}
+            Step::Good => {
+                self.failures = 0;
+                self.pauses.reset();
+            }
+            Step::Slow => self.too_slow()?,
+        }
         Ok(Some(chunk))
+    }
+
+    /// What came counts; the connection does not.
+    fn too_slow(&mut self) -> Result<(), Failure> {
+        self.body = None;
+        self.failures += 1;
+        if self.failures >= ATTEMPTS {
+            return Err(Failure::Final(format!(
+                "the bundle comes too slowly: less than {} bytes in {} s, {ATTEMPTS} times",
+                LEAST.0,
+                LEAST.1.as_secs()
+            )));
+        }
+        tracing::info!(at = self.at, "fetching is too slow, taken up again");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dripping_is_slow_and_a_thin_line_is_not() {
+        let mut pace = Pace::default();
+        let drip = Duration::from_secs(29);
+        assert_eq!(pace.step(drip, 1), Step::Open);
+        assert_eq!(pace.step(drip, 1), Step::Open);
+        assert_eq!(pace.step(drip, 1), Step::Slow);
+        for _ in 0..7 {
+            assert_eq!(pace.step(Duration::from_secs(4), 8 * 1024), Step::Open);
+        }
+        assert_eq!(pace.step(Duration::from_secs(4), 8 * 1024), Step::Good);
+        assert_eq!(pace.step(LEAST.1, LEAST.0), Step::Good);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_drips_is_given_up() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut source = Source::new(
+            Place::Web(Client::new(), "https://a.invalid/".into()),
+            1 << 30,
+        );
+        for n in 1..=ATTEMPTS {
+            assert_eq!(source.failures, n - 1);
+            source.too_slow().map_or_else(
+                |e| assert!(n == ATTEMPTS && matches!(e, Failure::Final(_))),
+                |()| assert!(n < ATTEMPTS),
+            );
+        }
     }
 }

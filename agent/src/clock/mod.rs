@@ -74,6 +74,7 @@ pub struct Clock {
     built: u64,
     stamped: AtomicBool,
     vouched: AtomicBool,
+    /// The agent ends: nothing is reserved any more.
     closing: AtomicBool,
 }
 
@@ -211,6 +212,7 @@ impl Clock {
     /// The agent ends in order: what was reserved beyond the last stamp is given back, so that
     /// reboots do not add up to a clock in the future.
     pub async fn stop(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         let last = Self::now().saturating_add(5);
         if let Err(e) = self
             .store

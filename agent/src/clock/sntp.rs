@@ -30,7 +30,8 @@ fn answer(packet: &[u8], nonce: [u8; 8]) -> Option<u64> {
     ]));
     // Era 1 begins in 2036 (RFC 4330, section 3).
     let era = if seconds < 1 << 31 { 1 << 32 } else { 0 };
-    Some(seconds + era - NTP_TO_UNIX)
+    // What lies before 1970 is a liar's.
+    (seconds + era).checked_sub(NTP_TO_UNIX)
 }
 
 async fn one(server: SocketAddr) -> Option<u64> {
@@ -95,6 +96,10 @@ mod tests {
             Some(915_148_800)
         );
         assert_eq!(answer(&reply([1; 8], 0), [1; 8]), Some(2_085_978_496));
+        for seconds in [1 << 31, (1 << 31) - 1, 2_208_988_799, u32::MAX] {
+            let _ = answer(&reply([1; 8], seconds), [1; 8]);
+        }
+        assert_eq!(answer(&reply([1; 8], 1 << 31), [1; 8]), None);
     }
 
     #[test]

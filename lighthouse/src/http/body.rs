@@ -11,18 +11,20 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Longest JSON body, in bytes: documents of a large cluster take some hundred kB.
-const MAX: usize = 4 << 20;
+const LONGEST: usize = 4 << 20;
+/// Longest JSON body of those whom nobody let in yet: a record and its grant take some kB.
+pub const SHORT: usize = 64 << 10;
 /// A body must have come by then.
 const TIME: Duration = Duration::from_secs(30);
 
-/// A JSON body.
-pub struct JsonBody<T>(pub T);
+/// A JSON body of at most `MAX` bytes.
+pub struct JsonBody<T, const MAX: usize = LONGEST>(pub T);
 
 fn malformed(text: String) -> Refusal {
     Refusal::new(ApiErrorKind::Malformed, text)
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const MAX: usize> FromRequest<S> for JsonBody<T, MAX> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Refusal> {
@@ -55,5 +57,21 @@ where
         text.parse()
             .map(Self)
             .map_err(|e: T::Err| malformed(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_bounded_by_its_call() {
+        let read = async |bytes: &'static str| {
+            JsonBody::<String, 8>::from_request(Request::new(Body::from(bytes)), &()).await
+        };
+        assert_eq!(read("\"123456\"").await.ok().unwrap().0, "123456");
+        let refusal = read("\"1234567\"").await.err().unwrap();
+        assert_eq!(refusal.error.kind, ApiErrorKind::Malformed);
+        assert!(refusal.error.message.contains("at most 8 bytes"));
     }
 }

@@ -4,12 +4,14 @@ use super::App;
 use crate::refusal::Refusal;
 use crate::registry::Who;
 use axum::extract::FromRequestParts;
+use holdfast_core::api::ApiErrorKind;
 use holdfast_core::documents::Right;
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::{NodeName, OperatorName};
 use http::request::Parts;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,26 @@ impl FromRequestParts<Arc<App>> for Keyed {
             Refusal::denied("this call needs a key: none was shown in the TLS handshake")
         })?;
         Ok(Self { key, source })
+    }
+}
+
+/// Anyone with a key, in moderation. Decided before the body is read: whoever asks too often does
+/// not get so far.
+pub struct Moderate {
+    pub key: PublicKey,
+    pub source: SocketAddr,
+}
+
+impl FromRequestParts<Arc<App>> for Moderate {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        let Keyed { key, source } = Keyed::from_request_parts(parts, app).await?;
+        if app.joins.allow(source.ip(), Instant::now()) {
+            return Ok(Self { key, source });
+        }
+        let text = "too many joins from this address; try again in some seconds";
+        Err(Refusal::new(ApiErrorKind::Busy, text))
     }
 }
 

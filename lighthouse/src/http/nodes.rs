@@ -1,21 +1,20 @@
 //! What nodes call.
 
 use super::App;
-use super::body::JsonBody;
-use super::caller::{Insider, Keyed, Member};
+use super::body::{JsonBody, SHORT};
+use super::caller::{Insider, Keyed, Member, Moderate};
 use crate::refusal::Refusal;
 use crate::registry::unix_now;
 use axum::Json;
 use axum::extract::{Query, State};
-use holdfast_core::api::{ApiErrorKind, JoinReply, JoinRequest, MemberList, Offer, OfferRequest};
+use holdfast_core::api::{JoinReply, JoinRequest, MemberList, Offer, OfferRequest};
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::signed::Signed;
 use holdfast_core::status::NodeStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest long poll.
 const MAX_WAIT: u64 = 60;
@@ -33,31 +32,21 @@ pub async fn documents(State(app): Shared, _: Keyed) -> Json<DocumentSet> {
     Json(app.registry.held().set.clone())
 }
 
-fn in_moderation(app: &App, source: SocketAddr) -> Result<(), Refusal> {
-    if app.joins.allow(source.ip(), Instant::now()) {
-        return Ok(());
-    }
-    let text = "too many joins from this address; try again in some seconds";
-    Err(Refusal::new(ApiErrorKind::Busy, text))
-}
-
 /// `POST /v1/offer`
 pub async fn offer(
     State(app): Shared,
-    caller: Keyed,
-    JsonBody(request): JsonBody<OfferRequest>,
+    caller: Moderate,
+    JsonBody(request): JsonBody<OfferRequest, SHORT>,
 ) -> Answer<Offer> {
-    in_moderation(&app, caller.source)?;
     app.registry.offer(&request, caller.key).await.map(Json)
 }
 
 /// `POST /v1/join`
 pub async fn join(
     State(app): Shared,
-    caller: Keyed,
-    JsonBody(request): JsonBody<JoinRequest>,
+    caller: Moderate,
+    JsonBody(request): JsonBody<JoinRequest, SHORT>,
 ) -> Answer<JoinReply> {
-    in_moderation(&app, caller.source)?;
     app.registry
         .join(&request.member, caller.key)
         .await

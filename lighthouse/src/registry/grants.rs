@@ -123,7 +123,7 @@ pub(super) fn unknown(id: &GrantId) -> Refusal {
     Refusal::new(
         ApiErrorKind::GrantUnknown,
         format!(
-            "grant {id} never reached this lighthouse: `holdfast token list` on the operator's machine hands over what waits"
+            "grant {id} never reached this lighthouse: `holdfast token push` on the operator's machine hands over what waits"
         ),
     )
 }

@@ -19,7 +19,9 @@ Environment:
   HOLDFAST_CLUSTER        the cluster's directory, instead of --cluster
   HOLDFAST_PASSPHRASE     the passphrase of its keys, instead of being asked
   HOLDFAST_MIRROR         the Debian mirror that images are built from
-  HOLDFAST_NODE_BINARIES  where init, agent and loader for nodes are
+  HOLDFAST_SHARE          where boards/ and recipes/ are, if not in the current directory
+  HOLDFAST_NODE_BINARIES  where init, agent and loader for nodes are, if not in node/ARCH/ beside
+                          this program
   HOLDFAST_KUBECTL        the kubectl that `holdfast kubectl` runs
 
 Examples:
@@ -27,7 +29,7 @@ Examples:
   holdfast build --board x86-64 --recipe k3s --output-dir images
   holdfast seed new --role server --name n1 --out n1.seed.toml
   holdfast nodes
-  holdfast upgrade n1 images/bundle.hfb --wait";
+  holdfast upgrade n1 images/holdfast-x86-64-k3s-2.bundle --wait";
 
 /// Appliance nodes of one k3s cluster, built, seeded and kept from afar.
 #[derive(Debug, Parser)]

@@ -4,10 +4,23 @@ use crate::exit::Exit;
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
-/// Folders that may hold `recipes/` and `boards/`: the current one, those above the program (a
-/// checkout), and where a package would put them.
-fn roots() -> Vec<PathBuf> {
+/// Where `recipes/` and `boards/` are, for a program that is used away from its checkout.
+const SHARE: &str = "HOLDFAST_SHARE";
+/// Where the programs for nodes are.
+const NODE_BINARIES: &str = "HOLDFAST_NODE_BINARIES";
+
+/// A folder that the environment names.
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
+}
+
+/// Folders that may hold `recipes/` and `boards/`: the current one, `share`, those above the
+/// program (a checkout), and where a package would put them.
+fn roots(share: Option<PathBuf>) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from(".")];
+    roots.extend(share);
     if let Ok(exe) = std::env::current_exe() {
         roots.extend(
             exe.ancestors()
@@ -31,7 +44,7 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
         };
     }
     let file = format!("{what}.toml");
-    let folders: Vec<PathBuf> = roots()
+    let folders: Vec<PathBuf> = roots(named(SHARE))
         .into_iter()
         .map(|r| r.join(kind))
         .filter(|d| d.is_dir())
@@ -43,7 +56,9 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
     known.sort();
     known.dedup();
     let known = if known.is_empty() {
-        format!("no folder {kind}/ is here: run this in a checkout, or give the file's path")
+        format!(
+            "no folder {kind}/ is here: run this in a checkout, set {SHARE}, or give the file's path"
+        )
     } else {
         format!("there are {}", known.join(", "))
     };
@@ -64,18 +79,29 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Every board that is known, by its file.
 pub fn all_boards() -> Result<Vec<PathBuf>> {
-    let dir = roots()
+    let dir = roots(named(SHARE))
         .into_iter()
         .map(|r| r.join("boards"))
         .find(|d| d.is_dir());
     let dir =
-        dir.context("no folder boards/ is here: run this in a checkout, or give --board PATH")?;
+        dir.context("no folder boards/ is here: run this in a checkout, set HOLDFAST_SHARE, or give --board PATH")?;
     let mut all: Vec<PathBuf> = names(&dir)
         .into_iter()
         .map(|n| dir.join(format!("{n}.toml")))
         .collect();
     all.sort();
     Ok(all)
+}
+
+/// Where programs for nodes may be, the last one winning: beside this program, then where the
+/// environment says, so that it can stand in for some of them.
+fn node_folders(arch: &str, beside: Option<&Path>, named: Option<&Path>) -> Vec<PathBuf> {
+    let mut folders = vec![];
+    folders.extend(beside.map(|dir| dir.join("node").join(arch)));
+    if let Some(dir) = named {
+        folders.extend([dir.to_path_buf(), dir.join(arch)]);
+    }
+    folders
 }
 
 /// A program for nodes: as given, else in `HOLDFAST_NODE_BINARIES`, else in `node/ARCH` beside
@@ -88,25 +114,24 @@ pub fn node_binary(given: Option<&Path>, arch: &str, file: &str) -> Result<PathB
             Err(Exit::Usage.error(format!("there is no file {}", path.display())))
         };
     }
-    let mut folders = vec![];
-    if let Some(dir) = std::env::var_os("HOLDFAST_NODE_BINARIES") {
-        folders.extend([PathBuf::from(&dir), Path::new(&dir).join(arch)]);
-    } else if let Ok(exe) = std::env::current_exe()
-        && let Some(dir) = exe.parent()
-    {
-        folders.push(dir.join("node").join(arch));
-    }
-    folders
-        .iter()
-        .map(|d| d.join(file))
-        .find(|p| p.is_file())
-        .ok_or_else(|| {
-            let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
-            Exit::Failed.error(format!(
-            "{file} for {arch} is not in {}: `make node` builds it (or set HOLDFAST_NODE_BINARIES)",
+    let exe = std::env::current_exe().ok();
+    let beside = exe.as_deref().and_then(Path::parent);
+    let folders = node_folders(arch, beside, named(NODE_BINARIES).as_deref());
+    last_with(&folders, file).ok_or_else(|| {
+        let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
+        Exit::Failed.error(format!(
+            "{file} for {arch} is not in {}: `make node` builds it (or set {NODE_BINARIES})",
             tried.join(", ")
         ))
-        })
+    })
+}
+
+fn last_with(folders: &[PathBuf], file: &str) -> Option<PathBuf> {
+    folders
+        .iter()
+        .rev()
+        .map(|d| d.join(file))
+        .find(|p| p.is_file())
 }
 
 #[cfg(test)]
@@ -121,5 +146,27 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no file"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_comes_between_here_and_the_program() {
+        let roots = roots(Some("/share".into()));
+        assert_eq!(roots[..2], [PathBuf::from("."), "/share".into()]);
+        assert!(roots.len() > 3);
+    }
+
+    #[test]
+    fn a_program_that_is_named_wins_over_the_one_beside() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (beside, named) = (tmp.path().join("bin"), tmp.path().join("named"));
+        let own = beside.join("node/x86_64");
+        for (dir, file) in [(&own, "init"), (&own, "agent"), (&named, "agent")] {
+            std::fs::create_dir_all(dir).unwrap();
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        let folders = node_folders("x86_64", Some(&beside), Some(&named));
+        assert_eq!(last_with(&folders, "agent"), Some(named.join("agent")));
+        assert_eq!(last_with(&folders, "init"), Some(own.join("init")));
+        assert_eq!(last_with(&folders, "loader"), None);
     }
 }

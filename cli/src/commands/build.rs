@@ -26,6 +26,7 @@ Examples:
   holdfast build --recipe base --version 1.4.0 --formats raw,qcow2,bundle
   holdfast build --recipe kube --k3s stand-in=target/kube/k3s      test equipment
 
+Files are called holdfast-BOARD-RECIPE-VERSION, with .img, .qcow2 or .bundle behind it.
 Needs no root, no loop devices and no containers. The same inputs give the same bytes. The release
 key signs: image and bundle are for this cluster alone.")]
 pub struct Args {
@@ -62,7 +63,7 @@ pub struct Args {
     /// Build nothing: tell by the exit code whether the official k3s can be had
     #[arg(long)]
     check_k3s: bool,
-    /// holdfast-init [default: node/ARCH/ beside this program]
+    /// holdfast-init [default: in HOLDFAST_NODE_BINARIES, else node/ARCH/ beside this program]
     #[arg(long, value_name = "PATH", help_heading = "Programs for nodes")]
     init: Option<PathBuf>,
     /// holdfast-agent
@@ -215,7 +216,7 @@ fn choose_k3s(
             fetch_official(recipe, arch, cache, steps.clone()),
             &args.k3s_fallback,
         ) {
-            (Ok(()), _) => Ok(None),
+            (Ok(_), _) => Ok(None),
             (Err(error), Some(K3s::StandIn(path))) => {
                 steps.line(&format!(
                     "k3s: {error:#}; --k3s-fallback takes the stand-in."

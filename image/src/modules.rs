@@ -35,13 +35,23 @@ pub(crate) struct Module {
 
 impl Module {
     fn name(&self) -> &str {
-        self.path.rsplit('/').next().and_then(|f| f.strip_suffix(".ko")).unwrap_or(&self.path)
+        self.path
+            .rsplit('/')
+            .next()
+            .and_then(|f| f.strip_suffix(".ko"))
+            .unwrap_or(&self.path)
     }
 
     /// Its line in a list of modules that lies beside `dir`.
     pub(crate) fn line(&self, dir: &str) -> String {
-        let Self { path, parameters, .. } = self;
-        if parameters.is_empty() { format!("{dir}{path}\n") } else { format!("{dir}{path} {parameters}\n") }
+        let Self {
+            path, parameters, ..
+        } = self;
+        if parameters.is_empty() {
+            format!("{dir}{path}\n")
+        } else {
+            format!("{dir}{path} {parameters}\n")
+        }
     }
 }
 

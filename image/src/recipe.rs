@@ -389,7 +389,10 @@ mod tests {
                    [[service]]\nname = \"echo\"\nexec = [\"/usr/bin/socat\"]\n\
                    [k3s]\nversion = \"v1\"\n[k3s.amd64]\nurl = \"u\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
         let recipe = read(&[("base.toml", BASE), ("top.toml", top)], "top.toml").unwrap();
-        assert_eq!((recipe.name.as_str(), recipe.trial_seconds), ("top", Some(90)));
+        assert_eq!(
+            (recipe.name.as_str(), recipe.trial_seconds),
+            ("top", Some(90))
+        );
         assert_eq!(
             recipe.packages.iter().collect::<Vec<_>>(),
             ["e2fsprogs", "socat"]

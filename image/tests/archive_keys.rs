@@ -90,10 +90,7 @@ fn a_revoked_key_is_refused() {
     let message = key.sign(INDEX);
     assert!(verdict(&key, &message, SystemTime::now()).is_ok());
     key.revoke();
-    refused(
-        verdict(&key, &message, SystemTime::now()),
-        "it was revoked",
-    );
+    refused(verdict(&key, &message, SystemTime::now()), "it was revoked");
 }
 
 #[test]

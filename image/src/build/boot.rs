@@ -48,7 +48,12 @@ impl Builder<'_> {
         Ok(keys)
     }
 
-    pub(super) fn initramfs(&self, frames: Vec<Vec<u8>>, date: u32, info: &ImageInfo) -> Result<Vec<u8>> {
+    pub(super) fn initramfs(
+        &self,
+        frames: Vec<Vec<u8>>,
+        date: u32,
+        info: &ImageInfo,
+    ) -> Result<Vec<u8>> {
         let json = serde_json::to_vec_pretty(info).map_err(|e| Error::build("image.json", e))?;
         let small = [
             (

@@ -8,15 +8,13 @@ use super::Builder;
 use crate::{
     bundle,
     cache::write_whole,
-    digest,
-    disk,
+    digest, disk,
     error::{Error, IoContext, Result},
     lock::{self, Lock},
     progress::step,
     root::content::K3sBinary,
     sbom,
 };
-
 
 /// Paths of what was written.
 pub(super) struct Files {
@@ -93,7 +91,12 @@ impl Builder<'_> {
         Ok(files)
     }
 
-    pub(super) fn bill(&self, name: &str, lock: &Lock, k3s: Option<&K3sBinary>) -> Result<serde_json::Value> {
+    pub(super) fn bill(
+        &self,
+        name: &str,
+        lock: &Lock,
+        k3s: Option<&K3sBinary>,
+    ) -> Result<serde_json::Value> {
         let (request, binaries) = (self.request, &self.request.binaries);
         let own = env!("CARGO_PKG_VERSION");
         let mut extras = Vec::new();

@@ -52,7 +52,12 @@ fn host_file(path: &Path) -> Result<Data> {
 }
 
 fn slice(path: &Path, digest: &Digest, len: u64) -> Data {
-    Data::Slice(Slice { file: path.to_owned().into(), key: digest.to_string().into(), offset: 0, len })
+    Data::Slice(Slice {
+        file: path.to_owned().into(),
+        key: digest.to_string().into(),
+        offset: 0,
+        len,
+    })
 }
 
 /// Adds the folder `from` of the host at `to`; modes become 755 and 644.
@@ -61,7 +66,10 @@ fn add_folder(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
         let entry = entry.at("read", from)?;
         let (path, kind) = (entry.path(), entry.file_type().at("read", from)?);
         let name = entry.file_name().into_string().map_err(|name| {
-            Error::build(from.display().to_string(), format!("holds a name that is not UTF-8: {name:?}"))
+            Error::build(
+                from.display().to_string(),
+                format!("holds a name that is not UTF-8: {name:?}"),
+            )
         })?;
         let to = format!("{to}/{name}");
         if kind.is_dir() {
@@ -73,7 +81,13 @@ fn add_folder(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
         } else {
             let mode = entry.metadata().at("read", &path)?.permissions().mode();
             let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
-            tree.insert(&to, Node::File { mode, data: host_file(&path)? });
+            tree.insert(
+                &to,
+                Node::File {
+                    mode,
+                    data: host_file(&path)?,
+                },
+            );
         }
     }
     Ok(())

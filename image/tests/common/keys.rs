@@ -50,8 +50,7 @@ impl ArchiveKey {
     /// `text`, clear-signed with a signature that ends after `seconds`.
     pub fn sign_for(&self, text: &str, seconds: u32) -> String {
         let key = &self.secret.secret_subkeys[0].key;
-        let mut config =
-            SignatureConfig::from_key(thread_rng(), key, SignatureType::Text).unwrap();
+        let mut config = SignatureConfig::from_key(thread_rng(), key, SignatureType::Text).unwrap();
         config.hashed_subpackets = packets([
             SubpacketData::SignatureCreationTime(Timestamp::now()),
             SubpacketData::SignatureExpirationTime(pgp::types::Duration::from_secs(seconds)),

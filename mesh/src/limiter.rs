@@ -32,11 +32,9 @@ impl SourceLimiter {
     /// Takes a token of `source`; false when it has none left.
     pub(crate) fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
         let key = group(source);
-        if !self.buckets.contains_key(&key) && self.buckets.len() >= TABLE {
-            self.sweep(now);
-            if self.buckets.len() >= TABLE {
-                return true;
-            }
+        // Not swept here: a flood from many sources would pay for it with each datagram.
+        if self.buckets.len() >= TABLE && !self.buckets.contains_key(&key) {
+            return true;
         }
         let bucket = self.buckets.entry(key).or_insert(Bucket {
             tokens: BURST,
@@ -48,7 +46,7 @@ impl SourceLimiter {
         allowed
     }
 
-    /// Forgets sources that have been quiet long enough to have a full bucket again.
+    /// Called on each tick: forgets sources that have been quiet long enough to have a full bucket again.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.buckets.retain(|_, bucket| {
             refill(bucket, now);

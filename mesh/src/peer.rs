@@ -21,9 +21,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(index: u32, config: &PeerConfig, tunn: Tunn, second: bool) -> Self {
+        let places = Places {
+            configured: config.endpoint.filter(|e| answerable(*e)),
+            learned: None,
+        };
         let state = PeerState {
             tunn,
-            endpoint: config.endpoint.filter(|e| answerable(*e)),
+            endpoint: places.configured,
+            places,
             keepalive: interval(config),
             always_on: config.always_on,
             second,
@@ -52,6 +57,7 @@ impl Peer {
 pub(crate) struct PeerState {
     tunn: Tunn,
     pub endpoint: Option<SocketAddr>,
+    places: Places,
     keepalive: Option<Duration>,
     always_on: bool,
     second: bool,
@@ -63,6 +69,27 @@ pub(crate) struct PeerState {
     failures: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+}
+
+/// Where a peer may be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Places {
+    /// As it was configured.
+    configured: Option<SocketAddr>,
+    /// Where something authentic last came from.
+    learned: Option<SocketAddr>,
+}
+
+impl Places {
+    /// Where a silent peer is sought after so many failures: in turn as configured and as learned,
+    /// for an address that was learned on the way (or replayed from elsewhere) may be a dead end.
+    fn after(&self, failures: u32) -> Option<SocketAddr> {
+        if failures % 2 == 1 {
+            self.configured.or(self.learned)
+        } else {
+            self.learned.or(self.configured)
+        }
+    }
 }
 
 /// What a datagram turned out to be.
@@ -87,8 +114,9 @@ impl PeerState {
     pub(crate) fn configure(&mut self, config: &PeerConfig, take_endpoint: bool) {
         self.keepalive = interval(config);
         self.always_on = config.always_on;
+        self.places.configured = config.endpoint.filter(|e| answerable(*e));
         if take_endpoint || self.endpoint.is_none() {
-            self.endpoint = config.endpoint.filter(|e| answerable(*e)).or(self.endpoint);
+            self.endpoint = self.places.configured.or(self.endpoint);
         }
     }
 
@@ -155,6 +183,7 @@ impl PeerState {
             TunnResult::Err(WireGuardError::ConnectionExpired) if self.gave_up_at.is_none() => {
                 self.gave_up_at = Some(now);
                 self.failures = self.failures.saturating_add(1);
+                self.endpoint = self.places.after(self.failures).or(self.endpoint);
             }
             _ => {}
         }
@@ -197,9 +226,12 @@ impl PeerState {
             }
         };
         self.rx_bytes += datagram.len() as u64;
-        if roam && self.endpoint != Some(from) {
-            tracing::debug!("a peer is at {from} now");
-            self.endpoint = Some(from);
+        if roam {
+            self.places.learned = Some(from);
+            if self.endpoint != Some(from) {
+                tracing::debug!("a peer is at {from} now");
+                self.endpoint = Some(from);
+            }
         }
         received
     }
@@ -250,5 +282,31 @@ impl PeerState {
 
     fn sent_bytes(&mut self, len: usize) {
         self.tx_bytes += len as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_peer_is_sought_in_turn_where_it_was_configured_and_where_it_was_seen() {
+        let [home, seen]: [SocketAddr; 2] =
+            ["192.0.2.1:1", "198.51.100.1:2"].map(|a| a.parse().unwrap());
+        let both = Places {
+            configured: Some(home),
+            learned: Some(seen),
+        };
+        let sought: Vec<_> = (1..5).filter_map(|n| both.after(n)).collect();
+        assert_eq!(sought, [home, seen, home, seen]);
+        let learned = Places {
+            configured: None,
+            ..both
+        };
+        assert_eq!(
+            (learned.after(1), learned.after(2)),
+            (Some(seen), Some(seen))
+        );
+        assert_eq!(Places::default().after(1), None);
     }
 }

@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is held in memory, in bytes: 4094 members take about 5 MB.
 const MAX_ANSWER: usize = 32 << 20;
+/// Longest explanation of a refusal that is kept, in characters.
+const MAX_MESSAGE: usize = 500;
 
 /// One lighthouse, and who we are to it.
 #[derive(Debug)]
@@ -176,12 +178,22 @@ pub(crate) async fn accepted(address: &str, response: Response) -> Result<Respon
 
 async fn refusal(address: &str, response: Response) -> ClientError {
     let status = response.status().as_u16();
-    let bytes = match read_all(address, response).await {
+    // The request itself may have no timeout.
+    let late = || ClientError::Broken {
+        address: address.into(),
+        reason: format!("no explanation within {} s", CALL_TIMEOUT.as_secs()),
+    };
+    let read = tokio::time::timeout(CALL_TIMEOUT, read_all(address, response)).await;
+    let bytes = match read.unwrap_or_else(|_| Err(late())) {
         Ok(bytes) => bytes,
         Err(error) => return error,
     };
     match serde_json::from_slice::<ApiError>(&bytes) {
-        Ok(error) => ClientError::Api(error),
+        Ok(mut error) => {
+            // Shown, noted and reported: a foreign text of megabytes is none of a person's use.
+            error.message = error.message.chars().take(MAX_MESSAGE).collect();
+            ClientError::Api(error)
+        }
         Err(_) => ClientError::Unexpected {
             address: address.into(),
             status,

@@ -91,6 +91,23 @@ async fn refusals_and_strangers_are_told_apart() {
     assert!(matches!(&error, ClientError::Unexpected { status: 502, body, .. } if body == "proxy"));
 }
 
+#[tokio::test]
+async fn a_long_explanation_is_cut() {
+    let body = format!(
+        "{{\"kind\":\"denied\",\"message\":\"{}\"}}",
+        "x".repeat(100_000)
+    );
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (address, _) = server(answer.leak()).await;
+    match client(&[&address], 1).health().await.unwrap_err() {
+        ClientError::Api(error) => assert_eq!(error.message, "x".repeat(500)),
+        other => panic!("{other}"),
+    }
+}
+
 const UPGRADED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: holdfast-splice/1\r\n\r\n";
 

@@ -206,7 +206,7 @@ impl Lab {
         std::fs::create_dir_all(&to)?;
         let done = std::process::Command::new("cp")
             .args(["-r", "--reflink=auto"])
-            .arg(own.join("holdfast/downloads"))
+            .arg(own.join("holdfast/objects"))
             .arg(&to)
             .status()?;
         anyhow::ensure!(done.success(), "copy the downloads to {}", to.display());

@@ -130,14 +130,8 @@ fn arch_folder(arch: Arch) -> &'static str {
 /// The recipe's pin of the official binary.
 fn pin(recipe: &Recipe, arch: Arch) -> Result<Wanted> {
     let k3s = recipe.k3s.as_ref().filter(|k| !k.stand_in);
-    let asset = k3s.and_then(|k| k.assets.get(arch.debian()));
-    let (url, sha256) = asset.with_context(|| {
-        format!(
-            "recipe {} pins no official k3s for {}",
-            recipe.name,
-            arch.debian()
-        )
-    })?;
+    let k3s = k3s.with_context(|| format!("recipe {} holds no official k3s", recipe.name))?;
+    let (url, sha256) = k3s.asset(arch.debian())?;
     Ok(Wanted {
         location: url.clone(),
         sha256: *sha256,

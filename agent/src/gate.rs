@@ -10,6 +10,7 @@
 //! need be awake, the node's own: over its mesh address, through TLS and the control protocol
 //! ([`crate::control::probe`]).
 
+use crate::forever::forever;
 use crate::node::{Node, remember, slot_event};
 use crate::{chapters, control, k3s};
 use holdfast_core::ipc::InitRequest;
@@ -98,7 +99,7 @@ pub fn verdict(f: &Facts) -> Verdict {
 /// Watches the gate for as long as the agent runs.
 pub async fn run(node: Arc<Node>, uplinks: tokio::sync::watch::Receiver<crate::network::Uplinks>) {
     chapters::begin(&node).await;
-    tokio::spawn(ask_oneself(node.clone()));
+    forever("probe", ask_oneself(node.clone()));
     let mut said = None;
     loop {
         let doc = node.store.get();

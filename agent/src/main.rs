@@ -9,6 +9,7 @@ mod console;
 mod control;
 mod disk;
 mod documents;
+mod forever;
 mod gate;
 mod hosts;
 mod identity;

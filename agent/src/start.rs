@@ -3,6 +3,7 @@
 use crate::backoff::Backoff;
 use crate::clock::{Clock, sntp};
 use crate::console::say;
+use crate::forever::forever;
 use crate::init::Init;
 use crate::network::netlink::Netlink;
 use crate::network::{Network, Uplinks, Wanted};
@@ -34,7 +35,7 @@ const IMAGE_COPY: &str = "/run/holdfast/image.json";
 pub async fn run(mesh: Handle) -> anyhow::Result<()> {
     let mut stop = signal(SignalKind::terminate()).context("signals cannot be had")?;
     let init = Init::default();
-    tokio::spawn(watch::run(init.clone(), mesh.clone()));
+    forever("heartbeat", watch::run(init.clone(), mesh.clone()));
     let node = tokio::select! {
         node = begin(init) => node?,
         _ = stop.recv() => return Ok(()),
@@ -160,10 +161,10 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
 async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     let network = Network::new(netlink.clone(), node.notes.clone(), node.wanted.subscribe());
     let uplinks = network.uplinks();
-    tokio::spawn(network.run());
-    tokio::spawn(time_servers(node.clone(), uplinks.clone()));
-    tokio::spawn(hosts::keep(node.clone()));
-    tokio::spawn(gate::run(node.clone(), uplinks.clone()));
+    forever("network", network.run());
+    forever("time", time_servers(node.clone(), uplinks.clone()));
+    forever("hosts", hosts::keep(node.clone()));
+    forever("gate", gate::run(node.clone(), uplinks.clone()));
 
     join::settle(&node, uplinks).await;
     let joined = wanted(&node.store.get());
@@ -172,7 +173,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
         *w = joined;
         changed
     });
-    tokio::spawn(node.clock.clone().keep());
+    forever("clock", node.clock.clone().keep());
     tokio::join!(
         meshed::run(node.clone(), netlink, mesh),
         control::listen(node.clone()),

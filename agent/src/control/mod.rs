@@ -8,6 +8,7 @@ mod verbs;
 pub use probe::probe;
 
 use crate::backoff::Backoff;
+use crate::forever::forever;
 use crate::meshed;
 use crate::node::{self, Node};
 use frames::{FrameError, Frames};
@@ -45,7 +46,7 @@ pub async fn listen(node: Arc<Node>) {
     let slots = Slots::default();
     let all = places.into_iter().map(|ip| {
         let at = SocketAddr::new(ip, CONTROL_PORT);
-        tokio::spawn(listen_at(node.clone(), at, slots.clone()))
+        forever("control", listen_at(node.clone(), at, slots.clone()))
     });
     futures_util::future::join_all(all).await;
 }

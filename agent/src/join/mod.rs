@@ -13,6 +13,7 @@ mod trouble;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::console::say;
+use crate::forever::forever;
 use crate::lighthouse::listed;
 use crate::node::{Node, event, remember};
 use crate::seed::choose::{Finding, Source};
@@ -50,7 +51,7 @@ pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Upli
             }
             // No more must a volume that takes no writes.
             if !scrub(node).await {
-                tokio::spawn(scrub_later(node.clone()));
+                forever("scrub", scrub_later(node.clone()));
             }
             return;
         } else if try_once(node, &mut uplinks, looks).await {
@@ -118,7 +119,8 @@ async fn try_once(
                     None,
                     format!("no seed: {places}"),
                     "Put the file of holdfast seed new on the volume HOLDFAST as seed.toml; the node goes on looking",
-                );
+                )
+                .await;
             }
             false
         }
@@ -129,7 +131,8 @@ async fn try_once(
                 Some(source),
                 why,
                 "Mend the seed, or make a new one with holdfast seed new; the node goes on looking",
-            );
+            )
+            .await;
             false
         }
         Finding::Good {
@@ -160,7 +163,7 @@ async fn try_once(
                 Ok(()) => true,
                 Err(t) => {
                     tracing::info!(mends = t.may_mend_itself(), "join: {}", t.message);
-                    tell(node, t.state, Some(source), t.message, t.advice);
+                    tell(node, t.state, Some(source), t.message, t.advice).await;
                     false
                 }
             }
@@ -169,15 +172,22 @@ async fn try_once(
 }
 
 /// On the console and, as far as the volume allows, on `hf-seed`.
-fn tell(node: &Node, state: &'static str, source: Option<Source>, message: String, advice: &str) {
-    node.reporter.tell(Report {
+async fn tell(
+    node: &Node,
+    state: &'static str,
+    source: Option<Source>,
+    message: String,
+    advice: &str,
+) {
+    let report = Report {
         state,
         source: source.map(|s| s.to_string()),
         message,
         advice: format!("{advice}."),
         version: node.image.version.clone(),
         at: Clock::now(),
-    });
+    };
+    node.reporter.tell(report).await;
 }
 
 /// Tries every lighthouse of the seed; the most telling trouble of all counts.
@@ -323,7 +333,7 @@ async fn scrub(node: &Node) -> bool {
     }
     node.notes.clear("scrub");
     say("join: seed scrubbed");
-    node.reporter.forget();
+    node.reporter.forget().await;
     let message = format!("joined {} as {}", admission.cluster, admission.name);
     tell(
         node,
@@ -331,7 +341,8 @@ async fn scrub(node: &Node) -> bool {
         None,
         message,
         "Nothing: the seed was removed from this disk",
-    );
+    )
+    .await;
     true
 }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// `resolv.conf`, to which the root's `/etc/resolv.conf` points.
 pub const RESOLV_CONF: &str = "/run/holdfast/resolv.conf";
@@ -44,10 +45,29 @@ enum Event {
     Dhcp(String, u32, dhcp::News),
 }
 
+/// What addresses an interface.
 struct Task {
     index: u32,
     mode: Mode,
-    _stop: mpsc::Sender<()>,
+    /// DHCP, where it is used.
+    running: Option<JoinHandle<()>>,
+}
+
+impl Task {
+    /// Whether it goes on. Without a carrier it does not: once the link is back, which may be to
+    /// another network, DHCP asks anew; the address stays until then. One that died is replaced.
+    fn holds(&self, link: Option<&Link>) -> bool {
+        let alive = self.running.as_ref().is_none_or(|r| !r.is_finished());
+        alive && link.is_some_and(|l| l.index == self.index && l.carrier)
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.abort();
+        }
+    }
 }
 
 impl Network {
@@ -72,7 +92,6 @@ impl Network {
         let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
         let mut changes = self.netlink.changes();
         let mut before = self.wanted.borrow().seed.clone();
-        self.loopback().await;
         loop {
             changes.mark_unchanged();
             let wanted = self.wanted.borrow_and_update().clone();
@@ -104,20 +123,6 @@ impl Network {
         }
     }
 
-    /// Nobody else brings it up, and what runs on the node binds to it; the node's own mesh
-    /// address is reached over it too.
-    async fn loopback(&self) {
-        let up = async {
-            match self.netlink.index_of("lo").await? {
-                Some(index) => self.netlink.up(index, None).await,
-                None => Ok(()),
-            }
-        };
-        if let Err(e) = up.await {
-            tracing::warn!("loopback: {e:#}");
-        }
-    }
-
     /// Sets interfaces up and starts what addresses them.
     async fn survey(
         &self,
@@ -127,11 +132,7 @@ impl Network {
     ) -> anyhow::Result<()> {
         self.raise_loopback().await;
         let links = self.netlink.links().await?;
-        tasks.retain(|name, task| {
-            links
-                .iter()
-                .any(|l| l.name == *name && l.index == task.index)
-        });
+        tasks.retain(|name, task| task.holds(links.iter().find(|l| l.name == *name)));
         for link in links {
             let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else {
                 continue;
@@ -147,13 +148,13 @@ impl Network {
                 continue;
             }
             tracing::info!(interface = link.name, ?mode, "uplink");
-            let stop = self.start(&link, &mode, wanted, events).await;
+            let running = self.start(&link, &mode, wanted, events).await;
             tasks.insert(
                 link.name.clone(),
                 Task {
                     index: link.index,
                     mode,
-                    _stop: stop,
+                    running,
                 },
             );
         }
@@ -177,33 +178,30 @@ impl Network {
         mode: &Mode,
         wanted: &Wanted,
         events: &mpsc::Sender<Event>,
-    ) -> mpsc::Sender<()> {
-        let (stop, mut stopped) = mpsc::channel(1);
+    ) -> Option<JoinHandle<()>> {
         match mode {
             Mode::Static => {
                 self.apply(&link.name, link.index, plan::from_seed(&wanted.seed))
-                    .await
+                    .await;
+                None
             }
             Mode::Automatic => {
                 let (send, mut news) = mpsc::channel(4);
                 let (name, index, events) = (link.name.clone(), link.index, events.clone());
-                tokio::spawn(dhcp::run(link.clone(), wanted.host_name.clone(), send));
-                tokio::spawn(async move {
-                    loop {
-                        tokio::select! {
-                            _ = stopped.recv() => return,
-                            Some(n) = news.recv() => {
-                                if events.send(Event::Dhcp(name.clone(), index, n)).await.is_err() {
-                                    return;
-                                }
-                            }
-                            else => return,
+                let dhcp = dhcp::run(link.clone(), wanted.host_name.clone(), send);
+                let forward = async move {
+                    while let Some(n) = news.recv().await {
+                        let event = Event::Dhcp(name.clone(), index, n);
+                        if events.send(event).await.is_err() {
+                            return;
                         }
                     }
-                });
+                };
+                Some(tokio::spawn(async move {
+                    tokio::join!(dhcp, forward);
+                }))
             }
         }
-        stop
     }
 
     async fn dhcp(&self, name: &str, index: u32, news: dhcp::News, wanted: &Wanted) {
@@ -291,4 +289,35 @@ fn write_resolv_conf(text: &str) -> std::io::Result<()> {
         let _ = std::os::unix::fs::symlink(RESOLV_CONF, link);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_died_or_lost_its_carrier_begins_anew() {
+        let link = |index, carrier| Link {
+            index,
+            name: "eth0".into(),
+            mac: vec![],
+            physical: true,
+            up: true,
+            carrier,
+        };
+        let task = |running| Task {
+            index: 2,
+            mode: Mode::Automatic,
+            running,
+        };
+        let settled = task(None);
+        assert!(settled.holds(Some(&link(2, true))));
+        assert!(!settled.holds(Some(&link(2, false))));
+        assert!(!settled.holds(Some(&link(3, true))) && !settled.holds(None));
+        let dead = task(Some(tokio::spawn(async {})));
+        tokio::task::yield_now().await;
+        assert!(!dead.holds(Some(&link(2, true))));
+        let alive = task(Some(tokio::spawn(std::future::pending())));
+        assert!(alive.holds(Some(&link(2, true))));
+    }
 }

@@ -2,9 +2,15 @@
 //! programs, `report.json`, on the volume HOLDFAST.
 
 use super::volume;
+use crate::disk;
+use anyhow::Context as _;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// A damaged volume must not hold up the join.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the join stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,8 +70,8 @@ impl Reporter {
     }
 
     /// Says it on the console and leaves it on the volume, unless it was said last.
-    pub fn tell(&self, report: Report) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn tell(&self, report: Report) {
+        let mut last = self.last.lock().await;
         if last.as_ref().is_some_and(|l| l.same(&report)) {
             return;
         }
@@ -77,20 +83,26 @@ impl Reporter {
             "{}: {}{from}. {}",
             report.state, report.message, report.advice
         ));
-        match self.volume.as_ref().map(|v| write(v, &report)) {
-            Some(Ok(())) => crate::console::say("report written"),
-            Some(Err(e)) => {
-                crate::console::say(&format!("no report could be left on hf-seed: {e:#}"))
-            }
-            None => {}
+        if let Some(volume) = self.volume.clone() {
+            crate::console::say(&match leave(volume, report.clone()).await {
+                Ok(()) => "report written".into(),
+                Err(e) => format!("no report could be left on hf-seed: {e:#}"),
+            });
         }
         *last = Some(report);
     }
 
     /// Forgets what was said, so that it is said again on a fresh volume.
-    pub fn forget(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub async fn forget(&self) {
+        *self.last.lock().await = None;
     }
+}
+
+/// Off the event loop, where a panic over a damaged volume is an error as any other.
+async fn leave(volume: PathBuf, report: Report) -> anyhow::Result<()> {
+    tokio::time::timeout(PATIENCE, disk::blocking(move || write(&volume, &report)))
+        .await
+        .context("the volume does not answer")?
 }
 
 fn write(partition: &Path, report: &Report) -> anyhow::Result<()> {
@@ -107,6 +119,23 @@ fn write(partition: &Path, report: &Report) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_volume_that_cannot_be_written_holds_up_nobody() {
+        let report = Report {
+            state: "no-seed",
+            source: None,
+            message: "no seed".into(),
+            advice: "none".into(),
+            version: "1".into(),
+            at: 5,
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(leave(file.path().into(), report.clone()).await.is_err());
+        let reporter = Reporter::new(Some(file.path().into()));
+        reporter.tell(report).await;
+        reporter.forget().await;
+    }
 
     #[test]
     fn the_same_news_at_another_time_is_no_news() {

@@ -21,6 +21,9 @@ use crate::{
 const PARALLEL: usize = 6;
 /// Attempts for each file; each goes on where the last one ended.
 const ATTEMPTS: u32 = 4;
+/// Longest text that is read: nothing is known of it before its signature is checked. Debian's
+/// `InRelease` takes 0.2 MB.
+const LONGEST_TEXT: usize = 4 << 20;
 /// Silence on a connection after which an attempt is given up.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -71,7 +74,7 @@ impl Fetcher {
     /// Downloads a small text file.
     ///
     /// # Errors
-    /// When all attempts failed, or it is not UTF-8.
+    /// When all attempts failed, or it is too long or not UTF-8.
     pub fn text(&self, location: &str) -> Result<String> {
         let url = self.url(location);
         let failed = |reason: String| Error::Fetch {
@@ -83,24 +86,20 @@ impl Fetcher {
             let mut last = String::new();
             for attempt in 0..ATTEMPTS {
                 pause(attempt).await;
-                let got = async {
-                    client
-                        .get(&url)
-                        .send()
-                        .await?
-                        .error_for_status()?
-                        .bytes()
-                        .await
-                };
-                match got.await {
-                    Ok(bytes) => return Ok(bytes),
+                match short(&client, &url).await {
+                    Ok(Some(bytes)) => return Ok(bytes),
+                    Ok(None) => {
+                        return Err(format!(
+                            "it is longer than {LONGEST_TEXT} bytes, which no archive's index is"
+                        ));
+                    }
                     Err(e) => last = chain(&e),
                 }
             }
             Err(last)
         });
         let bytes = bytes.map_err(failed)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| failed("not a text file".into()))
+        String::from_utf8(bytes).map_err(|_| failed("not a text file".into()))
     }
 
     /// Downloads one file into the cache.
@@ -177,6 +176,19 @@ impl Fetcher {
     }
 }
 
+/// A text of at most [`LONGEST_TEXT`]; none when it is longer.
+async fn short(client: &Client, url: &str) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut response = client.get(url).send().await?.error_for_status()?;
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if text.len() + chunk.len() > LONGEST_TEXT {
+            return Ok(None);
+        }
+        text.extend_from_slice(&chunk);
+    }
+    Ok(Some(text))
+}
+
 async fn one(
     client: &Client,
     cache: &Cache,
@@ -206,6 +218,13 @@ async fn one(
                     });
                 }
                 last = format!("its SHA-256 was {got}");
+            }
+            // Pinned by the recipe itself: no lock holds it, locking anew would change nothing.
+            Err(Attempt::Missing) if wanted.location.contains("://") => {
+                return Err(Error::Fetch {
+                    url: url.to_owned(),
+                    reason: format!("the server does not have it: see [k3s] in recipe {recipe}"),
+                });
             }
             Err(Attempt::Missing) => {
                 return Err(Error::Gone {
@@ -349,3 +368,6 @@ fn on_own_runtime<T: Send>(
         worker.join().unwrap_or_else(|_| Err(died()))
     })
 }
+
+#[cfg(test)]
+mod tests;

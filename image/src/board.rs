@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::{
-    definition::Source,
+    definition::{Origins, Source},
     error::{IoContext, Result},
 };
 
@@ -51,7 +51,7 @@ struct Raw {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawKernel {
-    package: String,
+    package: Spanned<String>,
     #[serde(default)]
     args: Vec<Spanned<String>>,
 }
@@ -59,7 +59,7 @@ struct RawKernel {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawBoot {
-    stub_package: String,
+    stub_package: Spanned<String>,
     stub: Spanned<String>,
     loader: Spanned<String>,
 }
@@ -67,9 +67,9 @@ struct RawBoot {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawModules {
-    boot: Vec<String>,
+    boot: Vec<Spanned<String>>,
     #[serde(default)]
-    late: Vec<String>,
+    late: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,6 +110,7 @@ pub struct Board {
     pub trial_seconds: Option<u32>,
     /// The file as it is, for the node.
     pub text: String,
+    pub(crate) origins: Origins,
 }
 
 impl Board {
@@ -175,6 +176,24 @@ impl Board {
             }
         };
         let trial_seconds = source.trial_seconds(raw.trial_seconds.as_ref())?;
+        let mut origins = Origins::default();
+        for (field, value) in [
+            ("kernel.package", &raw.kernel.package),
+            ("boot.stub_package", &raw.boot.stub_package),
+            ("boot.stub", &raw.boot.stub),
+        ] {
+            origins.note(field, value, &source);
+        }
+        for (field, list) in [
+            ("modules.boot", &raw.modules.boot),
+            ("modules.late", &raw.modules.late),
+        ] {
+            for module in list {
+                origins.note(field, module, &source);
+            }
+        }
+        let names =
+            |list: Vec<Spanned<String>>| list.into_iter().map(Spanned::into_inner).collect();
         let mut kernel_args: Vec<String> =
             raw.console.iter().map(|c| format!("console={c}")).collect();
         kernel_args.extend(raw.kernel.args.into_iter().map(Spanned::into_inner));
@@ -182,17 +201,18 @@ impl Board {
             name: name.to_owned(),
             description: raw.description,
             arch: raw.arch,
-            kernel_package: raw.kernel.package,
+            kernel_package: raw.kernel.package.into_inner(),
             kernel_args,
-            stub_package: raw.boot.stub_package,
+            stub_package: raw.boot.stub_package.into_inner(),
             stub: raw.boot.stub.into_inner(),
             loader: raw.boot.loader.into_inner(),
-            boot_modules: raw.modules.boot,
-            late_modules: raw.modules.late,
+            boot_modules: names(raw.modules.boot),
+            late_modules: names(raw.modules.late),
             watchdog,
             watchdog_seconds,
             trial_seconds,
             text: text.to_owned(),
+            origins,
         })
     }
 
@@ -206,6 +226,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     const GOOD: &str = r#"description = "d"
 arch = "amd64"
@@ -240,6 +261,17 @@ seconds = 60
             (board.watchdog, board.watchdog_seconds),
             (Watchdog::I6300esb, 60)
         );
+        for (field, value, line) in [
+            ("kernel.package", "linux-image-cloud-amd64", 5),
+            ("boot.stub", "usr/lib/stub", 9),
+            ("modules.boot", "dm_verity", 12),
+        ] {
+            let e = board
+                .origins
+                .blame(field, value, Error::build("x", "is not there"));
+            let place = format!("boards/x.toml:{line}: {field}: x: ");
+            assert!(e.to_string().starts_with(&place), "{e}");
+        }
     }
 
     #[test]

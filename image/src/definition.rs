@@ -1,11 +1,13 @@
 //! Errors of recipe, board and lock files: where they are and what would be right.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
 
 use toml::Spanned;
 
+use crate::error::Error;
+
 /// A definition file says something that cannot be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DefinitionError {
     file: String,
     line: Option<usize>,
@@ -23,6 +25,44 @@ impl fmt::Display for DefinitionError {
     }
 }
 
+/// File, line and field of a value.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    at: DefinitionError,
+    field: &'static str,
+}
+
+impl Origin {
+    /// That the value is wrong, and what would be right.
+    pub(crate) fn error(&self, message: impl fmt::Display) -> Error {
+        DefinitionError {
+            message: format!("{}: {message}", self.field),
+            ..self.at.clone()
+        }
+        .into()
+    }
+}
+
+/// Where a definition's values stand, for what only the archive or the kernel can tell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origins(BTreeMap<(&'static str, String), Origin>);
+
+impl Origins {
+    /// Remembers where `value` stands.
+    pub(crate) fn note(&mut self, field: &'static str, value: &Spanned<String>, of: &Source<'_>) {
+        let key = (field, value.get_ref().clone());
+        self.0.insert(key, of.origin(field, value.span()));
+    }
+
+    /// `error`, with the place of the value it is about where that is known.
+    pub(crate) fn blame(&self, field: &'static str, value: &str, error: Error) -> Error {
+        match self.0.get(&(field, value.to_owned())) {
+            Some(origin) => origin.error(error),
+            None => error,
+        }
+    }
+}
+
 /// How long a trial may take, in seconds; init reads the same bounds (`init/src/cmdline.rs`) and
 /// ignores what lies outside, so that a slip here would silently become its default.
 pub(crate) const TRIAL_SECONDS: std::ops::RangeInclusive<u32> = 20..=7200;
@@ -34,27 +74,66 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Parses the TOML; an unknown field or a wrong type is an error with its line and the
-    /// fields that there are.
+    /// Parses the TOML; an unknown field or a wrong type is an error with its line and field, and
+    /// the fields or the type that would be right.
     pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, DefinitionError> {
         toml::from_str(self.text).map_err(|e| {
             let message = e.message().replace('\n', " ");
-            let field = e.span().map(|s| {
-                self.text
-                    .get(s)
-                    .unwrap_or("")
-                    .lines()
-                    .next()
-                    .unwrap_or("")
-                    .trim()
-            });
-            let message =
-                match field.filter(|f| !f.is_empty() && f.len() < 60 && !message.contains(f)) {
-                    Some(field) => format!("at `{field}`: {message}"),
-                    None => message,
-                };
+            // The parser's own words name these.
+            let named = ["unknown field", "missing field", "duplicate"]
+                .iter()
+                .any(|start| message.starts_with(start));
+            let place = match e.span() {
+                Some(span) if named => self.table(span.start).map(|t| format!("in [{t}]")),
+                Some(span) => self.field(span.start),
+                None => None,
+            };
+            let message = match place {
+                Some(place) => format!("{place}: {message}"),
+                None => message,
+            };
             self.error(e.span(), message)
         })
+    }
+
+    /// The lines up to the one with the byte `at`, backwards.
+    fn lines_up(&self, at: usize) -> impl Iterator<Item = &str> {
+        let end = self.text.len().min(at);
+        let end = self.text[end..]
+            .find('\n')
+            .map_or(self.text.len(), |n| end + n);
+        self.text[..end].lines().rev().map(str::trim)
+    }
+
+    /// The table that the byte `at` is in; none at the top of the file.
+    fn table(&self, at: usize) -> Option<String> {
+        let header = self.lines_up(at).find(|line| line.starts_with('['))?;
+        let name = header.split('#').next().unwrap_or(header).trim();
+        Some(name.trim_matches(['[', ']', ' ']).to_owned())
+    }
+
+    /// The field whose value the byte `at` is in: its line's, or that of a line above where a list
+    /// goes over several.
+    fn field(&self, at: usize) -> Option<String> {
+        let key = |line: &str| {
+            let (key, _) = line.split_once('=')?;
+            let bare = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+            let key = key.trim();
+            (!key.is_empty() && key.chars().all(bare)).then(|| key.to_owned())
+        };
+        let key = self.lines_up(at).find_map(key)?;
+        Some(match self.table(at) {
+            Some(table) => format!("{table}.{key}"),
+            None => key,
+        })
+    }
+
+    /// Where a value stands that may turn out wrong later.
+    pub(crate) fn origin(&self, field: &'static str, span: Range<usize>) -> Origin {
+        Origin {
+            at: self.error(Some(span), ""),
+            field,
+        }
     }
 
     pub(crate) fn error(
@@ -98,6 +177,66 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Sample {
+        list: Vec<String>,
+        part: Part,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Part {
+        seconds: u16,
+        args: Vec<String>,
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_field() {
+        let told = |list: &str, part: &str| {
+            let text = format!("list = {list}\n# a note\n[part] # one\n{part}\n");
+            let source = Source {
+                file: Path::new("s.toml"),
+                text: &text,
+            };
+            source.parse::<Sample>().unwrap_err().to_string()
+        };
+        let good = "seconds = 1\nargs = []";
+        let e = told("\"x\"", good);
+        assert!(
+            e.starts_with("s.toml:1: list: ") && e.contains("sequence"),
+            "{e}"
+        );
+        let e = told("[\n  \"a=b\",\n  7,\n]", good);
+        assert!(
+            e.starts_with("s.toml:3: list: ") && e.contains("string"),
+            "{e}"
+        );
+        let e = told("[]", "seconds = \"1\"\nargs = []");
+        assert!(
+            e.starts_with("s.toml:4: part.seconds: ") && e.contains("u16"),
+            "{e}"
+        );
+        let e = told("[]", "seconds = 99999\nargs = []");
+        assert!(e.starts_with("s.toml:4: part.seconds: "), "{e}");
+        let e = told("[]", "seconds = 1\nargs = [\"a=b\", 7]");
+        assert!(e.starts_with("s.toml:5: part.args: "), "{e}");
+        let e = told("[]", "seconds = 1\nargs = [\"x\"");
+        assert!(e.contains(": part.args: "), "{e}");
+        let e = told("[]", "seconds = 1");
+        assert!(
+            e.starts_with("s.toml:3: in [part]: missing field `args`"),
+            "{e}"
+        );
+        let e = told("[]", "seconds = 1\nargs = []\nmore = 1");
+        assert!(
+            e.starts_with("s.toml:6: in [part]: unknown field `more`") && e.contains("`seconds`"),
+            "{e}"
+        );
+    }
 
     /// The builder does not link init; its source still has to say the same.
     #[test]

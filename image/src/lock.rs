@@ -125,7 +125,7 @@ pub fn lock(
         date = date.max(release.date);
         for (need, of) in &needs {
             if *of == arch {
-                add(&mut packages, &release.index, need)?;
+                add(&mut packages, &release.index, need).map_err(|e| blame(e, recipe, boards))?;
             }
         }
     }
@@ -165,6 +165,26 @@ fn add(
             .insert(need.by.clone());
     }
     Ok(())
+}
+
+/// Adds where the package that an error is about was asked for.
+fn blame(error: Error, recipe: &Recipe, boards: &[Board]) -> Error {
+    let Error::Package { package, .. } = &error else {
+        return error;
+    };
+    let package = package.clone();
+    boards
+        .iter()
+        .flat_map(|b| {
+            let of = &b.origins;
+            [(of, "kernel.package"), (of, "boot.stub_package")]
+        })
+        .chain([(&recipe.origins, "packages")])
+        .fold(error, |e, (origins, field)| match e {
+            // Blamed already.
+            Error::Definition(_) => e,
+            e => origins.blame(field, &package, e),
+        })
 }
 
 fn arches(boards: &[Board]) -> Vec<Arch> {

@@ -108,16 +108,18 @@ impl<'a> KernelPackage<'a> {
 
     /// `wanted` (names, each with parameters after it where it has any) and what they need, each
     /// after what it needs; those in `have` are left out and the new ones added to it. Modules
-    /// that are built in count as present.
+    /// that are built in count as present. `blame` adds to an error where its wish stands.
     pub(crate) fn closure(
         &self,
         wanted: &[String],
         have: &mut BTreeSet<String>,
+        blame: impl Fn(&str, Error) -> Error,
     ) -> Result<Vec<Module>> {
         let mut out = Vec::new();
         for wish in wanted {
             let (name, parameters) = wish.split_once(' ').unwrap_or((wish, ""));
-            self.visit(&plain(name), name, have, &mut out)?;
+            self.visit(&plain(name), name, have, &mut out)
+                .map_err(|e| blame(wish, e))?;
             if let Some(module) = out.last_mut().filter(|m| plain(m.name()) == plain(name)) {
                 module.parameters = parameters.trim().to_owned();
             }

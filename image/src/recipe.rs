@@ -1,103 +1,21 @@
 //! Recipes: what goes into an image (`recipes/NAME.toml`).
 
+mod raw;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use holdfast_core::image::ServiceSpec;
-use serde::Deserialize;
 use toml::Spanned;
 
+use self::raw::{Raw, RawService};
 use crate::{
-    definition::Source,
+    definition::{Origin, Origins, Source},
     digest::Digest,
-    error::{IoContext, Result},
+    error::{Error, IoContext, Result},
 };
-
-/// A recipe file as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    description: String,
-    #[serde(default)]
-    extends: Option<Spanned<String>>,
-    #[serde(default)]
-    suite: Option<String>,
-    #[serde(default)]
-    packages: Vec<Spanned<String>>,
-    #[serde(default)]
-    exclude: Vec<String>,
-    #[serde(default)]
-    remove: Vec<Spanned<String>>,
-    #[serde(default)]
-    modules: Vec<String>,
-    #[serde(default)]
-    kernel_args: Vec<Spanned<String>>,
-    #[serde(default)]
-    trial_seconds: Option<Spanned<u32>>,
-    #[serde(default)]
-    file: Vec<RawFile>,
-    #[serde(default)]
-    link: Vec<RawLink>,
-    #[serde(default)]
-    dir: Vec<Spanned<String>>,
-    #[serde(default)]
-    service: Vec<RawService>,
-    #[serde(default)]
-    k3s: Option<RawK3s>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    path: Spanned<String>,
-    #[serde(default)]
-    content: Option<String>,
-    #[serde(default)]
-    source: Option<String>,
-    #[serde(default)]
-    executable: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLink {
-    path: Spanned<String>,
-    target: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawService {
-    name: Spanned<String>,
-    exec: Spanned<Vec<String>>,
-    #[serde(default)]
-    env: Vec<String>,
-    #[serde(default)]
-    keep_children: bool,
-    #[serde(default)]
-    delegate: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawK3s {
-    version: String,
-    #[serde(default)]
-    stand_in: bool,
-    #[serde(default)]
-    amd64: Option<RawAsset>,
-    #[serde(default)]
-    arm64: Option<RawAsset>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAsset {
-    url: String,
-    sha256: Digest,
-}
 
 /// A file that the recipe adds to the root.
 #[derive(Clone, Debug)]
@@ -128,6 +46,29 @@ pub struct K3s {
     pub stand_in: bool,
     /// Debian architecture name to URL and digest.
     pub assets: BTreeMap<String, (String, Digest)>,
+    origin: Origin,
+}
+
+impl K3s {
+    /// URL and digest of the official binary for a Debian architecture.
+    ///
+    /// # Errors
+    /// When the recipe pins none.
+    pub fn asset(&self, arch: &str) -> Result<&(String, Digest)> {
+        self.assets.get(arch).ok_or_else(|| {
+            self.origin.error(format!(
+                "{} for {arch} is not pinned: a [k3s.{arch}] with url and sha256 is needed",
+                self.version
+            ))
+        })
+    }
+
+    /// That a build needs its stand-in.
+    pub(crate) fn needs_stand_in(&self) -> Error {
+        self.origin.error(
+            "this is a stand-in, test equipment: give it with --k3s stand-in=PATH (kube/build.sh builds it)",
+        )
+    }
 }
 
 /// A recipe with everything it extends, checked.
@@ -163,6 +104,7 @@ pub struct Recipe {
     pub services: Vec<ServiceSpec>,
     /// The k3s, if any.
     pub k3s: Option<K3s>,
+    pub(crate) origins: Origins,
 }
 
 impl Recipe {
@@ -229,6 +171,7 @@ impl Recipe {
             dirs: Vec::new(),
             services: Vec::new(),
             k3s: None,
+            origins: Origins::default(),
         }
     }
 
@@ -268,10 +211,17 @@ impl Recipe {
             self.remove
                 .insert(inside("remove", path.get_ref(), path.span(), source)?);
         }
+        for package in &raw.packages {
+            self.origins.note("packages", package, source);
+        }
+        for module in &raw.modules {
+            self.origins.note("modules", module, source);
+        }
         self.packages
             .extend(raw.packages.into_iter().map(Spanned::into_inner));
         self.exclude.extend(raw.exclude);
-        self.modules.extend(raw.modules);
+        self.modules
+            .extend(raw.modules.into_iter().map(Spanned::into_inner));
         self.kernel_args
             .extend(raw.kernel_args.into_iter().map(Spanned::into_inner));
         for file in raw.file {
@@ -279,7 +229,17 @@ impl Recipe {
             let path = inside("file.path", path, span.clone(), source)?;
             let content = match (file.content, file.source) {
                 (Some(text), None) => Content::Text(text),
-                (None, Some(beside)) => Content::Path(source.file.with_file_name(beside)),
+                (None, Some(beside)) => {
+                    let file = source.file.with_file_name(beside.get_ref());
+                    if !file.is_file() {
+                        let message = format!(
+                            "file.source: there is no {}; it is looked for from the recipe's folder",
+                            file.display()
+                        );
+                        return Err(source.error(Some(beside.span()), message).into());
+                    }
+                    Content::Path(file)
+                }
                 _ => {
                     let message = format!("file {path:?} needs either `content` or `source`");
                     return Err(source.error(Some(span), message).into());
@@ -306,7 +266,8 @@ impl Recipe {
         }
         if let Some(k3s) = raw.k3s {
             self.k3s = Some(K3s {
-                version: k3s.version,
+                origin: source.origin("k3s.version", k3s.version.span()),
+                version: k3s.version.into_inner(),
                 stand_in: k3s.stand_in,
                 assets: [("amd64", k3s.amd64), ("arm64", k3s.arm64)]
                     .into_iter()
@@ -366,77 +327,4 @@ fn inside(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn read(files: &[(&str, &str)], name: &str) -> Result<Recipe, String> {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            fs::write(dir.path().join(name), text).unwrap();
-        }
-        Recipe::read(&dir.path().join(name)).map_err(|e| {
-            e.to_string()
-                .replace(&format!("{}/", dir.path().display()), "")
-        })
-    }
-
-    const BASE: &str = "description = \"b\"\npackages = [\"e2fsprogs\"]\nexclude = [\"x\"]\n";
-
-    #[test]
-    fn a_recipe_adds_to_the_one_it_extends() {
-        let top = "description = \"t\"\nextends = \"base\"\ntrial_seconds = 90\npackages = [\"socat\"]\n\
-                   [[service]]\nname = \"echo\"\nexec = [\"/usr/bin/socat\"]\n\
-                   [k3s]\nversion = \"v1\"\n[k3s.amd64]\nurl = \"u\"\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
-        let recipe = read(&[("base.toml", BASE), ("top.toml", top)], "top.toml").unwrap();
-        assert_eq!(
-            (recipe.name.as_str(), recipe.trial_seconds),
-            ("top", Some(90))
-        );
-        assert_eq!(
-            recipe.packages.iter().collect::<Vec<_>>(),
-            ["e2fsprogs", "socat"]
-        );
-        assert!(recipe.exclude.contains("x"));
-        assert_eq!(recipe.services[0].name, "echo");
-        assert!(recipe.k3s.unwrap().assets.contains_key("amd64"));
-    }
-
-    #[test]
-    fn errors_name_file_line_field_and_the_right_form() {
-        let one = |line: &str| {
-            read(
-                &[("r.toml", &format!("description = \"d\"\n{line}\n"))],
-                "r.toml",
-            )
-            .unwrap_err()
-        };
-        let e = one("packges = []");
-        assert!(
-            e.starts_with("r.toml:2: ") && e.contains("`packages`"),
-            "{e}"
-        );
-        let e = one("packages = [\"Socat=1\"]");
-        assert!(e.starts_with("r.toml:2: packages: \"Socat=1\""), "{e}");
-        let e = one("extends = \"bas\"");
-        assert!(
-            e.starts_with("r.toml:2: extends: there is no bas.toml"),
-            "{e}"
-        );
-        let e = one("extends = \"r\"");
-        assert!(e.contains("extends itself"), "{e}");
-        let e = one("trial_seconds = 5");
-        assert!(
-            e.starts_with("r.toml:2: trial_seconds: 5") && e.contains("between 20 and 7200"),
-            "{e}"
-        );
-        let e = one("[[file]]\npath = \"/etc/../x\"\ncontent = \"\"");
-        assert!(e.starts_with("r.toml:3: file.path"), "{e}");
-        let e = one("[[service]]\nname = \"Echo\"\nexec = []");
-        assert!(e.starts_with("r.toml:3: service.name"), "{e}");
-        let e = one("[[service]]\nname = \"e\"\nexec = [\"socat\"]");
-        assert!(e.contains("absolute path"), "{e}");
-        let e = one("packages = \"socat\"");
-        assert!(e.starts_with("r.toml:2: ") && e.contains("sequence"), "{e}");
-    }
-}
+mod tests;

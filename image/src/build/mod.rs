@@ -15,12 +15,14 @@ use std::{
 use holdfast_core::{header::slot_digest, image::ImageInfo, manifest::Manifest};
 
 use crate::{
+    board::Board,
     bundle,
     cache::Cache,
     digest::{Digest, Inputs},
     disk,
     error::{Error, Result},
     modules::KernelPackage,
+    pack::Pack,
     progress::{Event, Progress},
     request::{BuildReport, BuildRequest, Sizes, StepReport},
 };
@@ -83,27 +85,22 @@ impl Builder<'_> {
         let k3s = self.k3s()?;
         let (root_packs, board_packs) = self.unpack(&lock)?;
 
+        let board = &request.board;
         let kernel_pack = board_packs
             .iter()
             .find(|p| KernelPackage::new(p).is_ok())
             .ok_or_else(|| {
-                Error::build(
-                    "kernel",
-                    format!("package {} brings none", request.board.kernel_package),
-                )
+                let name = &board.kernel_package;
+                let e = Error::build(
+                    format!("package {name}"),
+                    "brings no kernel; a linux-image-* is needed",
+                );
+                board.origins.blame("kernel.package", name, e)
             })?;
         let stub = board_packs
             .iter()
-            .find_map(|p| p.find(&request.board.stub))
-            .ok_or_else(|| {
-                Error::build(
-                    "board",
-                    format!(
-                        "boot.stub: package {} has no {}",
-                        request.board.stub_package, request.board.stub
-                    ),
-                )
-            })?;
+            .find_map(|p| p.find(&board.stub))
+            .ok_or_else(|| no_stub(board, &board_packs))?;
         let kernel = KernelPackage::new(kernel_pack)?;
         let (modules_key, boot_modules, late_modules) = self.modules(&kernel, kernel_pack)?;
 
@@ -204,6 +201,24 @@ impl Builder<'_> {
             took: Duration::ZERO,
         })
     }
+}
+
+fn no_stub(board: &Board, packs: &[Pack]) -> Error {
+    let stubs: Vec<&str> = packs
+        .iter()
+        .flat_map(|p| &p.entries)
+        .map(|e| e.path.as_str())
+        .filter(|path| path.ends_with(".stub"))
+        .collect();
+    let hint = match stubs.is_empty() {
+        true => "it has no stub at all".to_owned(),
+        false => format!("it has {}", stubs.join(", ")),
+    };
+    let e = Error::build(
+        format!("package {}", board.stub_package),
+        format!("has no {}; {hint}", board.stub),
+    );
+    board.origins.blame("boot.stub", &board.stub, e)
 }
 
 fn base64_of(bytes: &[u8]) -> String {

@@ -100,18 +100,9 @@ impl Builder<'_> {
             }));
         }
         if k3s.stand_in {
-            return Err(Error::build(
-                format!("recipe {}", request.recipe.name),
-                "its k3s is a stand-in, test equipment: give it with --k3s stand-in=PATH (kube/build.sh builds it)",
-            ));
+            return Err(k3s.needs_stand_in());
         }
-        let arch = request.board.arch.debian();
-        let (url, sha256) = k3s.assets.get(arch).ok_or_else(|| {
-            Error::build(
-                format!("recipe {}", request.recipe.name),
-                format!("has no [k3s.{arch}] with url and sha256"),
-            )
-        })?;
+        let (url, sha256) = k3s.asset(request.board.arch.debian())?;
         let wanted = Wanted {
             location: url.clone(),
             sha256: *sha256,

@@ -43,11 +43,11 @@ impl Builder<'_> {
         kernel: &KernelPackage<'_>,
         pack: &Pack,
     ) -> Result<(Digest, Vec<Module>, Vec<Module>)> {
-        let board = &self.request.board;
+        let (board, recipe) = (&self.request.board, &self.request.recipe);
         let late: Vec<String> = board
             .late_modules
             .iter()
-            .chain(&self.request.recipe.modules)
+            .chain(&recipe.modules)
             .cloned()
             .collect();
         let key = Inputs::of("modules/2")
@@ -58,8 +58,16 @@ impl Builder<'_> {
         step(&*self.progress, "kernel modules", || {
             let (dir, cached) = self.cache.stage("modules", &key, |to| {
                 let mut have = BTreeSet::new();
-                let boot = kernel.closure(&board.boot_modules, &mut have)?;
-                let late = kernel.closure(&late, &mut have)?;
+                let boot = kernel.closure(&board.boot_modules, &mut have, |wish, e| {
+                    board.origins.blame("modules.boot", wish, e)
+                })?;
+                let late = kernel.closure(&late, &mut have, |wish, e| {
+                    let (field, origins) = match board.late_modules.iter().any(|m| m == wish) {
+                        true => ("modules.late", &board.origins),
+                        false => ("modules", &recipe.origins),
+                    };
+                    origins.blame(field, wish, e)
+                })?;
                 let mut out = Writer::create(to)?;
                 for (kind, modules) in [("boot", &boot), ("late", &late)] {
                     for module in modules {

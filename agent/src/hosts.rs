@@ -1,6 +1,7 @@
 //! `/etc/hostname` and `/etc/hosts` (links into `/run/holdfast`): the node's own name, and
 //! `NODE.CLUSTER.internal` of every member (decision 15).
 
+use crate::disk;
 use crate::node::{self, Node};
 use holdfast_core::grant::verify;
 use holdfast_core::state::StateDoc;
@@ -54,14 +55,15 @@ pub async fn keep(node: Arc<Node>) {
     let mut changes = node.store.subscribe();
     loop {
         let doc = changes.borrow_and_update().clone();
-        let named = doc
-            .admission
-            .as_ref()
-            .map(|a| put("hostname", &format!("{}\n", a.name)));
-        for result in named.into_iter().chain([put("hosts", &hosts(&doc))]) {
-            if let Err(e) = result {
-                tracing::warn!("{FOLDER}: {e}");
+        // Many signatures are checked: not on the event loop.
+        let written = disk::blocking(move || {
+            if let Some(a) = &doc.admission {
+                put("hostname", &format!("{}\n", a.name))?;
             }
+            Ok(put("hosts", &hosts(&doc))?)
+        });
+        if let Err(e) = written.await {
+            tracing::warn!("{FOLDER}: {e:#}");
         }
         if changes.changed().await.is_err() {
             return;

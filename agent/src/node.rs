@@ -17,7 +17,7 @@ use holdfast_core::state::{Admission, StateDoc};
 use holdfast_core::status::{HistoryEntry, K3sState, SlotName};
 use holdfast_mesh::MeshHandle;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, Notify, watch};
 
 /// Lines of history that are kept.
@@ -57,6 +57,27 @@ pub struct Node {
     pub changed: Notify,
     /// Held while slots are written.
     pub writing: Mutex<()>,
+    /// What [`Node::trusted`] opened last.
+    pub opened: Opened,
+}
+
+/// The last state's documents, opened.
+#[derive(Default)]
+pub struct Opened(std::sync::Mutex<Option<(Arc<StateDoc>, Arc<Trusted>)>>);
+
+impl Opened {
+    fn of(&self, doc: &Arc<StateDoc>) -> anyhow::Result<Arc<Trusted>> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The pointer stays another's as long as it is held here.
+        if let Some((of, trusted)) = &*last
+            && Arc::ptr_eq(of, doc)
+        {
+            return Ok(trusted.clone());
+        }
+        let fresh = Arc::new(trusted(doc)?);
+        *last = Some((doc.clone(), fresh.clone()));
+        Ok(fresh)
+    }
 }
 
 impl Node {
@@ -69,8 +90,16 @@ impl Node {
     ///
     /// # Errors
     /// When there are none, or they do not open.
-    pub fn trusted(&self) -> anyhow::Result<Trusted> {
-        trusted(&self.store.get())
+    pub fn trusted(&self) -> anyhow::Result<Arc<Trusted>> {
+        self.trusted_in(&self.store.get())
+    }
+
+    /// The documents in `doc`, opened; their signatures are checked once a document.
+    ///
+    /// # Errors
+    /// When there are none, or they do not open.
+    pub fn trusted_in(&self, doc: &Arc<StateDoc>) -> anyhow::Result<Arc<Trusted>> {
+        self.opened.of(doc)
     }
 
     /// Adds a line to the history.

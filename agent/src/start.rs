@@ -7,7 +7,7 @@ use crate::forever::forever;
 use crate::init::Init;
 use crate::network::netlink::Netlink;
 use crate::network::{Network, Uplinks, Wanted};
-use crate::node::{self, Node};
+use crate::node::{self, Node, Opened};
 use crate::notes::Notes;
 use crate::seed::report::Reporter;
 use crate::seed::{Places, fwcfg};
@@ -150,6 +150,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         lighthouse: channel::Sender::new(None),
         changed: Notify::new(),
         writing: Mutex::new(()),
+        opened: Opened::default(),
         store,
         image,
         boot,

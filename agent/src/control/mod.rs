@@ -16,7 +16,6 @@ use holdfast_core::cluster::CONTROL_PORT;
 use holdfast_core::control::{ALPN, Reply, Request};
 use holdfast_core::documents::Operator;
 use holdfast_core::keys::PublicKey;
-use holdfast_core::state::StateDoc;
 use holdfast_tls::{ClientAuth, Identity};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -80,8 +79,9 @@ impl Slots {
 }
 
 /// Addresses of the lighthouses and of this node.
-fn expected(doc: &StateDoc) -> Vec<IpAddr> {
-    let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else {
+fn expected(node: &Node) -> Vec<IpAddr> {
+    let doc = node.store.get();
+    let (Some(admission), Ok(trusted)) = (&doc.admission, node.trusted_in(&doc)) else {
         return vec![];
     };
     let plan = node::plan(admission);
@@ -112,7 +112,7 @@ async fn listen_at(node: Arc<Node>, at: SocketAddr, slots: Slots) {
                 loop {
                     match listener.accept().await {
                         Ok((stream, from)) => {
-                            let known = expected(&node.store.get());
+                            let known = expected(&node);
                             let Some(permit) = slots.take(&known, from.ip()) else {
                                 tracing::debug!(%from, "no place for another control stream");
                                 continue;

@@ -1,6 +1,10 @@
 //! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
 
+mod turns;
+
 use crate::backoff::Backoff;
+use crate::disk;
+use crate::documents::Trusted;
 use crate::network::netlink::Netlink;
 use crate::node::{self, Node};
 use crate::{console, identity};
@@ -11,19 +15,13 @@ use holdfast_core::peers::{self, PeerPlan};
 use holdfast_core::state::StateDoc;
 use holdfast_mesh::{Mesh, MeshHandle, MeshKey, MeshSocket, PeerConfig, Tun};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use turns::Turns;
 
 /// How often sessions are looked at, with one and without.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
-/// How often a name that does not resolve is looked up again.
-const RESOLVE: Duration = Duration::from_secs(2);
-/// Without a session for so long, a lighthouse's next address is tried.
-const NEXT_ADDRESS: Duration = Duration::from_secs(20);
-
 /// The mesh addresses of a member, with the mesh's prefixes: on-link, so that a mesh address may
 /// also be a gateway.
 pub fn addresses(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
@@ -113,63 +111,6 @@ fn bind(kept: Option<u16>) -> anyhow::Result<MeshSocket> {
     }
 }
 
-/// Which of a lighthouse's UDP addresses is used, and since when without a session.
-#[derive(Debug)]
-struct Turn {
-    at: usize,
-    since: Instant,
-    resolved: Option<SocketAddr>,
-}
-
-async fn resolve(name: &str) -> Option<SocketAddr> {
-    match tokio::net::lookup_host(name).await {
-        Ok(mut found) => found.next(),
-        Err(e) => {
-            tracing::debug!(name, "not resolved: {e}");
-            None
-        }
-    }
-}
-
-async fn turn(
-    turns: &mut BTreeMap<MeshKey, Turn>,
-    l: &Lighthouse,
-    session: bool,
-) -> Option<SocketAddr> {
-    if l.udp.is_empty() {
-        return None;
-    }
-    let turn = match turns.entry(l.mesh_key) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(new) => {
-            let resolved = resolve(&l.udp[0]).await;
-            new.insert(Turn {
-                at: 0,
-                since: Instant::now(),
-                resolved,
-            })
-        }
-    };
-    if session {
-        turn.since = Instant::now();
-    } else if turn.since.elapsed()
-        >= if turn.resolved.is_some() {
-            NEXT_ADDRESS
-        } else {
-            RESOLVE
-        }
-    {
-        if turn.resolved.is_some() || l.udp.len() > 1 {
-            turn.at = (turn.at + 1) % l.udp.len();
-        }
-        turn.since = Instant::now();
-        if let Some(name) = l.udp.get(turn.at) {
-            turn.resolved = resolve(name).await;
-        }
-    }
-    turn.resolved
-}
-
 fn config(plan: PeerPlan) -> PeerConfig {
     PeerConfig {
         public_key: plan.key,
@@ -183,11 +124,11 @@ fn config(plan: PeerPlan) -> PeerConfig {
 
 fn planned(
     doc: &StateDoc,
+    trusted: &Trusted,
     lighthouses: &[(Lighthouse, Option<SocketAddr>)],
 ) -> anyhow::Result<(Vec<PeerConfig>, Vec<String>)> {
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let identity = doc.identity.as_ref().context("this node has no keys")?;
-    let trusted = node::trusted(doc)?;
     let members: Vec<_> = doc
         .members
         .iter()
@@ -212,15 +153,38 @@ fn planned(
     Ok((peers, refused.iter().map(ToString::to_string).collect()))
 }
 
+/// What peers were planned from.
+#[derive(Default)]
+struct Basis {
+    doc: Option<Arc<StateDoc>>,
+    endpoints: Vec<Option<SocketAddr>>,
+}
+
+impl Basis {
+    /// Takes what holds now; true when it is something else.
+    fn moved(&mut self, doc: &Arc<StateDoc>, endpoints: Vec<Option<SocketAddr>>) -> bool {
+        let same = self.doc.as_ref().is_some_and(|d| Arc::ptr_eq(d, doc));
+        if same && self.endpoints == endpoints {
+            return false;
+        }
+        *self = Self {
+            doc: Some(doc.clone()),
+            endpoints,
+        };
+        true
+    }
+}
+
 /// Keeps the peers as documents, members and addresses say; returns only on an error.
 async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
     let mut changes = node.store.subscribe();
-    let mut turns = BTreeMap::new();
+    let mut turns = Turns::default();
+    let mut basis = Basis::default();
     let mut applied: Vec<PeerConfig> = vec![];
     let mut up = false;
     loop {
         let doc = changes.borrow_and_update().clone();
-        let trusted = match node::trusted(&doc) {
+        let trusted = match node.trusted_in(&doc) {
             Ok(trusted) => trusted,
             Err(e) => return e,
         };
@@ -230,27 +194,23 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
                 .iter()
                 .any(|s| s.public_key == *key && s.last_handshake.is_some())
         };
-        let mut lighthouses = vec![];
-        for l in trusted.lighthouses.lighthouses {
-            let endpoint = turn(&mut turns, &l, session(&l.mesh_key)).await;
-            lighthouses.push((l, endpoint));
-        }
-        let any = lighthouses.iter().any(|(l, _)| session(&l.mesh_key));
-        if any != up {
-            up = any;
-            if any {
-                console::say("mesh up");
-                node.handshake.send_replace(true);
-                node.notes.clear("session");
-            } else {
-                node.notes
-                    .set("session", "no mesh session with a lighthouse");
-            }
-            node.changed.notify_one();
-        }
-        match planned(&doc, &lighthouses) {
-            Ok((peers, refused)) => {
-                if peers != applied {
+        let lighthouses = &trusted.lighthouses.lighthouses;
+        tell_up(
+            node,
+            &mut up,
+            lighthouses.iter().any(|l| session(&l.mesh_key)),
+        );
+        let now = Instant::now();
+        let endpoints: Vec<_> = lighthouses
+            .iter()
+            .map(|l| turns.endpoint(l, session(&l.mesh_key), now))
+            .collect();
+        if basis.moved(&doc, endpoints.clone()) {
+            let lighthouses: Vec<_> = lighthouses.iter().cloned().zip(endpoints).collect();
+            // Many signatures are checked: not on the event loop.
+            let plan = disk::blocking(move || planned(&doc, &trusted, &lighthouses));
+            match plan.await {
+                Ok((peers, refused)) if peers != applied => {
                     for why in refused {
                         tracing::warn!("a member is refused: {why}");
                     }
@@ -259,16 +219,35 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
                     }
                     applied = peers;
                 }
+                Ok(_) => {}
+                Err(e) => return e,
             }
-            Err(e) => return e,
         }
         tokio::select! {
             changed = changes.changed() => {
                 if changed.is_err() { return anyhow::anyhow!("the state is gone"); }
             }
+            () = turns.changed() => {}
             () = tokio::time::sleep(if up { LOOK.0 } else { LOOK.1 }) => {}
         }
     }
+}
+
+/// Tells of a session with a lighthouse that came or went.
+fn tell_up(node: &Node, up: &mut bool, now: bool) {
+    if now == *up {
+        return;
+    }
+    *up = now;
+    if now {
+        console::say("mesh up");
+        node.handshake.send_replace(true);
+        node.notes.clear("session");
+    } else {
+        node.notes
+            .set("session", "no mesh session with a lighthouse");
+    }
+    node.changed.notify_one();
 }
 
 /// Seconds since the last handshake with any lighthouse.
@@ -292,6 +271,18 @@ pub fn handshake_age(node: &Node) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_are_planned_anew_only_for_another_document_or_address() {
+        let (doc, mut basis) = (Arc::new(StateDoc::default()), Basis::default());
+        assert!(basis.moved(&doc, vec![None]));
+        assert!(!basis.moved(&doc.clone(), vec![None]));
+        assert!(basis.moved(&doc, vec!["192.0.2.1:1".parse().ok()]));
+        assert!(basis.moved(
+            &Arc::new(StateDoc::default()),
+            vec!["192.0.2.1:1".parse().ok()]
+        ));
+    }
 
     #[test]
     fn addresses_carry_the_meshs_prefix() {

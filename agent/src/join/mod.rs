@@ -250,9 +250,12 @@ async fn join_at(
     let trusted = ready.documents.trusted;
     let list = reply.members;
     let cluster = seed.cluster_id;
-    let known = disk::blocking(move || Ok(listed::worth_keeping(&list, cluster, &trusted)))
-        .await
-        .map_err(local)?;
+    let known = disk::blocking(move || {
+        let held: &[_] = if same { &doc.members } else { &[] };
+        Ok(listed::worth_keeping(&list, held, cluster, &trusted))
+    })
+    .await
+    .map_err(local)?;
     node.store
         .update(|d| {
             d.documents = Some(ready.documents.set);

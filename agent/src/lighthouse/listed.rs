@@ -3,10 +3,10 @@
 use crate::documents::Trusted;
 use holdfast_core::api::MemberList;
 use holdfast_core::cluster::ClusterId;
-use holdfast_core::grant::{MemberError, verify};
+use holdfast_core::grant::{Member, MemberError, VerifiedMember, verify};
 use holdfast_core::keys::PublicKey;
 use holdfast_core::state::CachedMember;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// No cluster has more: each member has an index of its own (`MeshIndex::LAST`).
 const MAX: usize = 4094;
@@ -21,13 +21,20 @@ pub struct Listed {
     pub unvouched: Option<String>,
 }
 
-/// Keeps what a grant vouches for. Of two records by one key the newer counts.
-pub fn worth_keeping(list: &MemberList, cluster: ClusterId, trusted: &Trusted) -> Listed {
+/// Keeps what a grant vouches for. Of two records by one key the newer counts, also where only
+/// `held`, what was kept before, has it: a lighthouse can withhold, but not turn time back.
+pub fn worth_keeping(
+    list: &MemberList,
+    held: &[CachedMember],
+    cluster: ClusterId,
+    trusted: &Trusted,
+) -> Listed {
+    let check = |member: &Member| verify(member, cluster, &trusted.operators, &trusted.policy);
     let mut kept: BTreeMap<PublicKey, (u64, CachedMember)> = BTreeMap::new();
     let mut first: Option<MemberError> = None;
     let mut strange = list.members.len().saturating_sub(MAX);
     for entry in list.members.iter().take(MAX) {
-        match verify(&entry.member, cluster, &trusted.operators, &trusted.policy) {
+        match check(&entry.member) {
             Ok(good) => {
                 let (key, counter) = (good.record.signing_key, good.record.counter);
                 if kept.get(&key).is_none_or(|(held, _)| *held < counter) {
@@ -46,6 +53,7 @@ pub fn worth_keeping(list: &MemberList, cluster: ClusterId, trusted: &Trusted) -
             }
         }
     }
+    keep_newer(&mut kept, held, check);
     Listed {
         members: kept.into_values().map(|(_, m)| m).collect(),
         unvouched: match first {
@@ -56,6 +64,28 @@ pub fn worth_keeping(list: &MemberList, cluster: ClusterId, trusted: &Trusted) -
     }
 }
 
+/// Puts held records back in the place of older ones; where a member is now is the list's to say.
+fn keep_newer(
+    kept: &mut BTreeMap<PublicKey, (u64, CachedMember)>,
+    held: &[CachedMember],
+    check: impl Fn(&Member) -> Result<VerifiedMember, MemberError>,
+) {
+    // Mostly the list says what is held: no signature needs another look.
+    let text = |m: &CachedMember| serde_json::to_string(&m.member.record).ok();
+    let listed: BTreeSet<_> = kept.values().map(|(_, m)| text(m)).collect();
+    for old in held.iter().filter(|old| !listed.contains(&text(old))) {
+        let Ok(good) = check(&old.member) else {
+            continue;
+        };
+        if let Some((counter, listed)) = kept.get_mut(&good.record.signing_key)
+            && good.record.counter > *counter
+        {
+            *counter = good.record.counter;
+            listed.member = old.member.clone();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,7 +93,7 @@ mod tests {
     use holdfast_core::api::MemberEntry;
     use holdfast_core::cluster::MeshIndex;
     use holdfast_core::documents::Roots;
-    use holdfast_core::grant::{Grant, Member, MemberRecord};
+    use holdfast_core::grant::{Grant, MemberRecord};
     use holdfast_core::keys::MeshKey;
     use holdfast_core::names::Role;
     use holdfast_core::signed::Signed;
@@ -110,19 +140,51 @@ mod tests {
             generations: [1; 4],
             time: 1,
         };
-        let kept = worth_keeping(&list, CLUSTER, &trusted);
+        let kept = worth_keeping(&list, &[], CLUSTER, &trusted);
         assert_eq!(kept.members.len(), 2);
         assert!(kept.members.iter().any(|m| m.member == newer.member));
         assert!(kept.unvouched.is_none());
         // A grant that no operator signed, over and over.
         list.members = vec![entry(8, 6, 1); MAX + 5];
         list.members[3] = good;
-        let kept = worth_keeping(&list, CLUSTER, &trusted);
+        let kept = worth_keeping(&list, &[], CLUSTER, &trusted);
         assert_eq!(kept.members.len(), 1);
         assert!(
             kept.unvouched
                 .unwrap()
                 .starts_with(&format!("{}, ", MAX + 4))
         );
+    }
+
+    #[test]
+    fn a_replayed_record_does_not_displace_a_newer_one() {
+        let roots = Roots(vec![key(7).public()]);
+        let trusted = Trusted::open(&set(1, 7), &roots, CLUSTER).unwrap();
+        let held = |e: MemberEntry| CachedMember {
+            member: e.member,
+            endpoint: None,
+            other: Default::default(),
+        };
+        let (old, new) = (entry(1, 3, 1), entry(1, 3, 2));
+        let seen = "192.0.2.1:1".parse().ok();
+        let list = MemberList {
+            revision: 1,
+            members: vec![MemberEntry {
+                endpoint: seen,
+                ..old
+            }],
+            generations: [1; 4],
+            time: 1,
+        };
+        // One that no grant vouches for any more, and one that the list has no more, stay out.
+        let before = [
+            held(new.clone()),
+            held(entry(8, 3, 9)),
+            held(entry(1, 5, 1)),
+        ];
+        let kept = worth_keeping(&list, &before, CLUSTER, &trusted);
+        assert_eq!(kept.members.len(), 1);
+        assert_eq!(kept.members[0].member, new.member);
+        assert_eq!(kept.members[0].endpoint, seen);
     }
 }

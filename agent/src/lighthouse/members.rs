@@ -131,7 +131,16 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyho
         return documents;
     };
     let trusted = node.trusted()?;
-    let kept = disk::blocking(move || Ok(listed::worth_keeping(&list, cluster, &trusted))).await?;
+    let held = doc.clone();
+    let kept = disk::blocking(move || {
+        Ok(listed::worth_keeping(
+            &list,
+            &held.members,
+            cluster,
+            &trusted,
+        ))
+    })
+    .await?;
     match &kept.unvouched {
         Some(why) => {
             let text = format!("the lighthouse lists members that no grant vouches for: {why}");

@@ -10,7 +10,8 @@ version=v1.35.4
 hash=$(cd "$here" && find go.mod go.sum build.sh cmd internal -type f ! -name '*_test.go' | LC_ALL=C sort |
 	xargs sha256sum | sha256sum | cut -c1-16)
 out=$cache/$hash/k3s
-if [ -x "$out" ]; then
+whole() { [ -x "$out" ] && [ -d "$cache/$hash/data" ]; }
+if whole; then
 	echo "$out"
 	exit 0
 fi
@@ -38,8 +39,14 @@ if ! (cd "$here" && go version) >/dev/null 2>&1; then
 	}
 fi
 
+# Made under another name and moved as a whole: an interrupted build must not
+# pass for a finished one.
 tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+new=$cache/.$hash.$$
+trap 'rm -rf "$tmp" "$new"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 base=k8s.io/component-base/version
 flags="-s -w -X $base.gitVersion=$version+holdfast -X $base.gitMajor=1 -X $base.gitMinor=35 -X $base.gitTreeState=clean"
 export CGO_ENABLED=0 GOARCH=amd64 GOOS=linux
@@ -50,11 +57,16 @@ nice -n 5 go build -p 2 -trimpath -buildvcs=false -ldflags "$flags" -o "$tmp/inn
 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$tmp/pod" ./cmd/pod >&2
 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$tmp/launcher" ./cmd/launcher >&2
 go build -trimpath -buildvcs=false -o "$tmp/pack" ./cmd/pack >&2
-mkdir -p "$cache/$hash"
-"$tmp/pack" -launcher "$tmp/launcher" -out "$out" "bin/k3s=$tmp/inner" "bin/pod=$tmp/pod" "bin/kubectl=->k3s" >&2
+mkdir -p "$new"
+"$tmp/pack" -launcher "$tmp/launcher" -out "$new/k3s" "bin/k3s=$tmp/inner" "bin/pod=$tmp/pod" "bin/kubectl=->k3s" >&2
 # The tree as the launcher would unpack it, for image builders that put it into
 # the root: DIR/data goes to /usr/lib/k3s/data there.
-"$out" --version --data-dir="$cache/$hash" >&2
-rm -f "$cache/$hash/data/current"
+"$new/k3s" --version --data-dir="$new" >&2
+rm -f "$new/data/current"
+# Another build may have come first: what is whole is in use and stays.
+if ! whole; then
+	rm -rf "${cache:?}/$hash"
+	mv -T "$new" "$cache/$hash"
+fi
 echo "build.sh: built in $(($(date +%s) - start)) s, $(($(stat -c %s "$out") / 1000000)) MB" >&2
 echo "$out"

@@ -102,12 +102,21 @@ pub fn keep(datastore: &Path, kept: &Path, note: &Kept) -> anyhow::Result<()> {
     }
     let fresh = kept.with_extension("new");
     remove(&fresh)?;
+    let done = put(datastore, kept, &fresh, note);
+    if done.is_err() {
+        // Half a copy must not fill /var.
+        let _ = remove(&fresh);
+    }
+    done
+}
+
+fn put(datastore: &Path, kept: &Path, fresh: &Path, note: &Kept) -> anyhow::Result<()> {
     copy_tree(datastore, &fresh.join("db"))?;
     fs::write(fresh.join(NOTE), serde_json::to_vec(note)?)?;
     fs::File::open(fresh.join(NOTE))?.sync_all()?;
-    flush(&fresh)?;
+    flush(fresh)?;
     forget(kept)?;
-    fs::rename(&fresh, kept).context("the copy of the datastore cannot be kept")?;
+    fs::rename(fresh, kept).context("the copy of the datastore cannot be kept")?;
     Ok(flush_name(kept)?)
 }
 

@@ -250,6 +250,9 @@ pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result
         .admission
         .as_ref()
         .is_some_and(|a| a.role == Role::Server);
+    // One that an attempt of this boot left behind is older than what k3s wrote since.
+    let boot_id = node.boot.boot.boot_id.clone();
+    disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &boot_id)).await?;
     let running = node.image.k3s.clone();
     if !server || !keep::needed(running.as_ref(), next) || !Path::new(DATASTORE).is_dir() {
         return Ok(());
@@ -274,7 +277,8 @@ pub async fn no_trial(node: &Node) {
         if !trial_ahead(&now) {
             disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &now.boot_id)).await?;
         }
-        if service(node).await?.is_some_and(|s| s.pid.is_none()) {
+        // Also one that still stops: it is started when it has.
+        if service(node).await?.is_some() {
             node.init.start(spec()).await?;
         }
         anyhow::Ok(())

@@ -1,6 +1,7 @@
 //! What the agent asks of the kernel's routing socket.
 
 use super::plan::{Link, Route};
+use crate::forever::forever;
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
@@ -33,10 +34,10 @@ impl Netlink {
         let (connection, handle, mut events) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
                 .context("the kernel's routing socket cannot be opened")?;
-        tokio::spawn(connection);
+        forever("netlink", connection);
         let changes = Arc::new(watch::Sender::new(0));
         let told = changes.clone();
-        tokio::spawn(async move {
+        forever("links", async move {
             while events.next().await.is_some() {
                 told.send_modify(|n| *n += 1);
             }

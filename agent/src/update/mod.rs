@@ -108,16 +108,24 @@ pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
     }
 }
 
-/// Whether there is a system to roll back to.
+/// Whether the node may roll back: what init would refuse is found before k3s is stopped and the
+/// copy of its datastore, which may belong to the running trial, replaced.
 ///
 /// # Errors
-/// When there is none: the rescue system runs, or the other slot is empty.
+/// When the rescue system runs, the other slot is empty, or the running one is not good.
 pub fn going_back(now: &BootStatus) -> anyhow::Result<()> {
     let target = free_slot(now.slot)?;
-    match now.slots.iter().find(|s| s.slot == target) {
-        Some(s) if s.state != "empty" => Ok(()),
-        _ => bail!("slot {target} is empty: there is nothing to roll back to"),
+    let state = |slot| now.slots.iter().find(|s| s.slot == slot).map(|s| &*s.state);
+    if state(target).is_none_or(|s| s == "empty") {
+        bail!("slot {target} is empty: there is nothing to roll back to");
     }
+    if now.on_trial || state(now.slot) != Some("good") {
+        bail!(
+            "slot {} is not proven yet: it goes back by itself, or ask again once it is committed",
+            now.slot
+        );
+    }
+    Ok(())
 }
 
 /// Fetches, checks, writes and installs a bundle; the caller reboots into the trial.
@@ -367,25 +375,28 @@ mod tests {
     }
 
     #[test]
-    fn only_to_a_slot_that_holds_something() {
-        let boot = |slot, state: &str| BootStatus {
+    fn back_only_from_a_proven_slot_to_one_that_holds_something() {
+        let status = |slot, state: &str| SlotStatus {
+            slot,
+            state: state.into(),
+            generation: 1,
+            tries_left: 0,
+            reason: String::new(),
+        };
+        let boot = |slot, a: &str, b: &str| BootStatus {
             boot_id: "b".into(),
             slot,
             version: "1".into(),
             generation: 1,
             on_trial: false,
             reason: String::new(),
-            slots: vec![SlotStatus {
-                slot: SlotName::B,
-                state: state.into(),
-                generation: 1,
-                tries_left: 0,
-                reason: String::new(),
-            }],
+            slots: vec![status(SlotName::A, a), status(SlotName::B, b)],
         };
-        assert!(going_back(&boot(SlotName::A, "bad")).is_ok());
-        let refused = going_back(&boot(SlotName::A, "empty")).unwrap_err();
+        assert!(going_back(&boot(SlotName::A, "good", "bad")).is_ok());
+        let refused = going_back(&boot(SlotName::A, "good", "empty")).unwrap_err();
         assert!(refused.to_string().contains("slot b is empty"));
-        assert!(going_back(&boot(SlotName::Rescue, "good")).is_err());
+        assert!(going_back(&boot(SlotName::Rescue, "good", "good")).is_err());
+        // The running one is a trial: the copy that it would go back to stays.
+        assert!(going_back(&boot(SlotName::B, "good", "trial")).is_err());
     }
 }

@@ -5,9 +5,8 @@ mod common;
 #[path = "common/node.rs"]
 mod node;
 
-use common::{Operator, Running};
+use common::{Operator, Running, install};
 use node::{Node, Trial};
-use std::os::unix::fs::PermissionsExt as _;
 
 struct Stage {
     me: Operator,
@@ -114,8 +113,9 @@ read -r line <&3
 echo \"$line\"
 exit 7
 ";
-    std::fs::write(&kubectl, script).unwrap();
-    std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let written = me.dir.path().join("script");
+    std::fs::write(&written, script).unwrap();
+    install(&written, &kubectl);
     for line in [
         "kubectl get nodes -o wide",
         "kubectl --node n1 -- get nodes -o wide",
@@ -140,7 +140,8 @@ exit 7
         "#!/bin/bash\necho \"$KUBECONFIG\" > {0}.new\nmv {0}.new {0}\nexec sleep 600\n",
         told.display()
     );
-    std::fs::write(&kubectl, script).unwrap();
+    std::fs::write(&written, script).unwrap();
+    install(&written, &kubectl);
     let mut running = me
         .command("kubectl get nodes -w")
         .env("HOLDFAST_KUBECTL", &kubectl)

@@ -24,8 +24,7 @@ impl Operator {
         let dir = tempfile::tempdir().unwrap();
         // A copy: an ordinary user may not reach the build folder of root.
         let program = dir.path().join("holdfast");
-        std::fs::copy(env!("CARGO_BIN_EXE_holdfast"), &program).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        install(Path::new(env!("CARGO_BIN_EXE_holdfast")), &program);
         if is_root() {
             std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -116,6 +115,14 @@ impl Operator {
         }
         running
     }
+}
+
+/// Copies a program by a process of its own: were it written by this one, a child that another test
+/// forks meanwhile would hold it open for writing, and it could not be run ("text file busy").
+pub fn install(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    let status = install.args(["-m", "755"]).args([from, to]).status();
+    assert!(status.unwrap().success());
 }
 
 pub struct Running(Child);

@@ -187,7 +187,11 @@ async fn what_the_lighthouse_forwards_tells_it_nothing() {
         let _ = tls.read_to_end(&mut vec![]).await;
     };
     let operator = async {
-        let raw = lab.operator().control(&"n1".parse().unwrap()).await.unwrap();
+        let raw = lab
+            .operator()
+            .control(&"n1".parse().unwrap())
+            .await
+            .unwrap();
         let identity = Identity::from_key(&key(OPERATOR)).unwrap();
         let config = client_config(Some(&identity), Lab::public(1), &[b"x"]).unwrap();
         let mut tls = connect(raw, config).await.unwrap();

@@ -89,6 +89,12 @@ impl Lab {
         self.dir.join("cluster")
     }
 
+    /// The lighthouse's port for HTTPS.
+    #[must_use]
+    pub fn https_port(&self) -> u16 {
+        self.https
+    }
+
     /// The lighthouse's directory.
     #[must_use]
     pub fn lighthouse_dir(&self) -> PathBuf {

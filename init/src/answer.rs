@@ -111,9 +111,16 @@ impl System {
     }
 
     fn reboot(&mut self, reason: &str, rescue: bool) -> Result<(), String> {
+        let running = self.store.as_ref().and_then(|s| s.record().running());
         if rescue {
             self.changed(|record, _| {
                 record.request_rescue();
+                Ok::<_, Infallible>(())
+            })?;
+        } else if running == Some(Target::Rescue) {
+            // Whoever asks does not want to wait for the hour.
+            self.changed(|record, _| {
+                record.leave_rescue();
                 Ok::<_, Infallible>(())
             })?;
         }

@@ -1,7 +1,8 @@
 //! After the join nothing of the seed's secret can be found on the raw disk.
 
 use anyhow::{Context as _, ensure};
-use holdfast_tests::{Lab, Node, Story, seedvolume};
+use holdfast_tests::{Lab, Node, Story, seedvolume, until};
+use std::time::Duration;
 
 #[test]
 fn no_secret_of_the_seed_is_left_on_the_disk() -> Story {
@@ -35,14 +36,10 @@ fn no_secret_of_the_seed_is_left_on_the_disk() -> Story {
     );
 
     node.boot()?;
-    node.wait_for("holdfast: join: seed scrubbed")
-        .or_else(|e| {
-            if node.console().contains("holdfast: join: seed scrubbed") {
-                Ok(())
-            } else {
-                Err(e)
-            }
-        })?;
+    // Before or after the mesh is up.
+    until("the seed is wiped", Duration::from_secs(60), || {
+        node.console().contains("holdfast: join: seed scrubbed")
+    })?;
     node.power_cut()?;
     let disk = node.machine.disk().context("no disk")?;
     let found = disk.search(&[token.as_bytes(), raw.as_bytes()])?;

@@ -5,6 +5,10 @@ SHELL := /bin/bash
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 TOOLS := $(XDG_CACHE_HOME)/holdfast
 export PATH := $(HOME)/.cargo/bin:$(TOOLS)/zig/bin:$(TOOLS)/tools/bin:/usr/local/go/bin:$(PATH)
+# Nothing is built a second time there.
+ifdef CI
+export CARGO_INCREMENTAL := 0
+endif
 NODE := target/release/node/x86_64
 MUSL := x86_64-unknown-linux-musl
 
@@ -16,6 +20,11 @@ setup: ## install what is missing (Debian packages, Rust, cargo-zigbuild)
 
 build: setup ## the holdfast command, and what runs on a node
 	@$(MAKE) --no-print-directory cli node
+
+# With all packages at once each crate is compiled once for commands and tests.
+all: setup
+	cargo build --release --locked --workspace --exclude holdfast-boot
+	@$(MAKE) --no-print-directory node
 
 cli: ## target/release/holdfast
 	cargo build --release --locked -p holdfast-cli
@@ -30,10 +39,10 @@ node: ## init, agent (static) and the loader, into target/release/node
 demo: build ## the whole way of a node, with its times
 	@scripts/demo
 
-test: build ## every test, the ones in virtual machines included
+test: all ## every test, the ones in virtual machines included
 	@scripts/test
 
-test-long: build ## the slower stories
+test-long: all ## the slower stories
 	@scripts/test --long
 
 check: setup ## formatting, lints, licences
@@ -48,4 +57,4 @@ bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes mac
 conformance: ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build cli node demo test test-long check bench-image bench-boot conformance
+.PHONY: help setup build all cli node demo test test-long check bench-image bench-boot conformance

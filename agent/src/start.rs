@@ -167,7 +167,8 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     forever("hosts", hosts::keep(node.clone()));
     forever("gate", gate::run(node.clone(), uplinks.clone()));
 
-    join::settle(&node, uplinks).await;
+    k3s::prefetch(&node);
+    join::settle(&node, uplinks.clone()).await;
     let joined = wanted(&node.store.get());
     node.wanted.send_if_modified(|w| {
         let changed = *w != joined;
@@ -176,7 +177,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     });
     forever("clock", node.clock.clone().keep());
     tokio::join!(
-        meshed::run(node.clone(), netlink, mesh),
+        meshed::run(node.clone(), netlink, mesh, uplinks),
         control::listen(node.clone()),
         lighthouse::run(node.clone()),
         k3s::run(node.clone()),

@@ -299,6 +299,16 @@ impl Engine {
         }
     }
 
+    /// Asks every peer that is kept in touch for a handshake now.
+    pub(crate) fn knock(&self, out: &mut Outbox, now: Instant) {
+        for peer in self.table().by_key.values() {
+            let mut state = peer.lock();
+            if state.kept_in_touch() {
+                state.ask(true, out, now);
+            }
+        }
+    }
+
     /// Packets that wait for a session.
     pub(crate) fn waiting(&self) -> usize {
         hold(&self.pending).len()

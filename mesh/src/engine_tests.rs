@@ -88,6 +88,28 @@ fn assert_works(one: &Engine, two: &Engine) {
 }
 
 #[test]
+fn a_first_handshake_that_was_lost_is_repeated_when_the_network_comes() {
+    let (one, two, now) = (engine(), engine(), Instant::now());
+    two.set_peers(&[peer(&one, 1)], &mut Outbox::default(), now)
+        .unwrap();
+    let kept = PeerConfig {
+        keepalive: Some(25),
+        ..peer(&two, 2)
+    };
+    // No network yet: what is sent goes nowhere.
+    one.set_peers(&[kept], &mut Outbox::default(), now).unwrap();
+    let (mut out, mut sink) = (Outbox::default(), Sink::default());
+    one.knock(&mut out, now);
+    let response = deliver(&out, &two, 1, &mut sink);
+    deliver(&deliver(&response, &one, 2, &mut sink), &two, 1, &mut sink);
+    assert_works(&one, &two);
+    // Peers that nobody keeps in touch are left alone.
+    let mut out = Outbox::default();
+    two.knock(&mut out, now);
+    assert_eq!(out.sends().count(), 0);
+}
+
+#[test]
 fn batches_cross_and_come_out_in_order() {
     let (one, two) = pair();
     let packets: Vec<Vec<u8>> = (0..100).map(|n| packet(1, 2, 1380 - n)).collect();

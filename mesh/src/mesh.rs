@@ -108,6 +108,14 @@ impl MeshHandle {
         Ok(update)
     }
 
+    /// To be called when this member's own address or link changed: peers that are kept in touch
+    /// get a handshake at once, not when a timer has run down.
+    pub fn knock(&self) {
+        let mut out = Outbox::default();
+        self.inner.engine.knock(&mut out, Instant::now());
+        self.inner.socket.send_now(&mut out);
+    }
+
     /// All peers, by key.
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {

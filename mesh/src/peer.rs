@@ -150,13 +150,18 @@ impl PeerState {
             since_gave_up: since(self.gave_up_at).unwrap_or_default(),
             failures: self.failures,
             since_asked: since(self.asked_at),
-            wanted: self.always_on || self.keepalive.is_some(),
+            wanted: self.kept_in_touch(),
             packets_wait,
             second: self.second,
         };
         if retry::due(&view) {
             self.ask(false, out, now);
         }
+    }
+
+    /// Whether a session is wanted without traffic.
+    pub(crate) fn kept_in_touch(&self) -> bool {
+        self.always_on || self.keepalive.is_some()
     }
 
     /// Asks for a handshake now; `again` also while one is under way.

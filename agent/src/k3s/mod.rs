@@ -5,6 +5,7 @@ mod config;
 mod files;
 mod keep;
 mod life;
+mod prefetch;
 mod ready;
 
 use crate::backoff::Backoff;
@@ -29,7 +30,7 @@ pub const API: &str = "127.0.0.1:6443";
 const SERVICE: &str = "k3s";
 const PROGRAM: &str = "/usr/bin/k3s";
 /// How often it is looked at while it starts, and afterwards.
-const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 fn spec() -> ServiceSpec {
     ServiceSpec {
@@ -66,6 +67,13 @@ fn hindrance(node: &Node) -> Option<String> {
         return Some("k3s does not run: /var is in memory because its disk does not mount".into());
     }
     None
+}
+
+/// Reads k3s's program ahead, where it is likely to be started in this boot.
+pub fn prefetch(node: &Node) {
+    if node.image.k3s.is_some() && hindrance(node).is_none() {
+        prefetch::begin();
+    }
 }
 
 /// Runs k3s, where the role wants it, for ever.

@@ -5,6 +5,7 @@ mod turns;
 use crate::backoff::Backoff;
 use crate::disk;
 use crate::documents::Trusted;
+use crate::network::Uplinks;
 use crate::network::netlink::Netlink;
 use crate::node::{self, Node};
 use crate::{console, identity};
@@ -18,6 +19,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use turns::Turns;
 
 /// How often sessions are looked at, with one and without.
@@ -31,10 +33,15 @@ pub fn addresses(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
 }
 
 /// Runs the mesh for ever; the data plane has `runtime` for itself.
-pub async fn run(node: Arc<Node>, netlink: Netlink, runtime: tokio::runtime::Handle) {
+pub async fn run(
+    node: Arc<Node>,
+    netlink: Netlink,
+    runtime: tokio::runtime::Handle,
+    mut uplinks: watch::Receiver<Uplinks>,
+) {
     let mut pauses = Backoff::secs(1, 30);
     loop {
-        match life(&node, &netlink, &runtime).await {
+        match life(&node, &netlink, &runtime, &mut uplinks).await {
             Ok(never) => match never {},
             Err(e) => {
                 node.notes.set("mesh", format!("the mesh is down: {e:#}"));
@@ -49,6 +56,7 @@ async fn life(
     node: &Node,
     netlink: &Netlink,
     runtime: &tokio::runtime::Handle,
+    uplinks: &mut watch::Receiver<Uplinks>,
 ) -> anyhow::Result<std::convert::Infallible> {
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
@@ -76,7 +84,23 @@ async fn life(
     tokio::select! {
         why = stopped.stopped() => Err(anyhow::anyhow!("{why}")),
         e = keep_peers(node, &handle) => Err(e),
+        e = knock(&handle, uplinks) => Err(e),
     }
+}
+
+/// Lighthouses hear from a new address at once, not when a timer has run down; returns only on an
+/// error.
+async fn knock(mesh: &MeshHandle, uplinks: &mut watch::Receiver<Uplinks>) -> anyhow::Error {
+    while uplinks.changed().await.is_ok() {
+        let some = uplinks
+            .borrow_and_update()
+            .values()
+            .any(|u| !u.addresses.is_empty());
+        if some {
+            mesh.knock();
+        }
+    }
+    anyhow::anyhow!("nobody tells of uplinks any more")
 }
 
 /// The persistent interface gets its MTU before the mesh attaches to it.

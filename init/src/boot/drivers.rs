@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -41,26 +42,43 @@ pub fn load_first(notes: &mut Vec<String>) -> Dog {
     .unwrap_or_else(|| Dog::new(None))
 }
 
-/// What only services need, and, where the disk was found without them, the boot modules that were
-/// put off: beside the start of the agent.
+/// What only services need, and after it, where the disk was found without them, the boot modules
+/// that were put off: beside the start of the agent.
 pub fn load_the_rest(
     root_mounted: bool,
     initramfs: Option<OwnedFd>,
 ) -> std::io::Result<Background> {
-    Background::start(move || {
-        let mut failed = Vec::new();
-        // First, for the root's may need them.
-        if let Some(initramfs) = initramfs {
-            let root = PathBuf::from(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
-            failed.extend(modules::load(&root, modules::BOOT_LIST, Which::Later));
-        }
+    let for_services = move || {
         let root = Path::new("/");
-        if root_mounted && root.join(modules::ROOT_LIST).exists() {
-            failed.extend(modules::load(root, modules::ROOT_LIST, Which::Now));
-            failed.extend(modules::load(root, modules::ROOT_LIST, Which::Later));
+        if !root_mounted || !root.join(modules::ROOT_LIST).exists() {
+            return Vec::new();
         }
+        let mut failed = modules::load(root, modules::ROOT_LIST, Which::Now);
+        failed.extend(modules::load(root, modules::ROOT_LIST, Which::Later));
         failed
-    })
+    };
+    let put_off = Arc::new(initramfs);
+    let rest = put_off.clone();
+    Background::start_with_rest(
+        move || {
+            let failed = for_services();
+            if failed.is_empty() || put_off.is_none() {
+                return failed;
+            }
+            // One of them may need a module that was put off.
+            load_put_off(put_off.as_ref().as_ref());
+            for_services()
+        },
+        move || load_put_off(rest.as_ref().as_ref()),
+    )
+}
+
+/// Failures are in the kernel's log: what is missing drives no disk that this node started from.
+fn load_put_off(initramfs: Option<&OwnedFd>) {
+    if let Some(initramfs) = initramfs {
+        let root = PathBuf::from(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
+        modules::load(&root, modules::BOOT_LIST, Which::Later);
+    }
 }
 
 fn armed() -> std::io::Result<Dog> {

@@ -19,12 +19,23 @@ pub struct Background {
 impl Background {
     /// Begins; `work` returns what failed, in words.
     pub fn start(work: impl FnOnce() -> Vec<String> + Send + 'static) -> io::Result<Self> {
+        Self::start_with_rest(work, || ())
+    }
+
+    /// As [`Self::start`]; `rest` is done after it, and nobody waits for that.
+    pub fn start_with_rest(
+        work: impl FnOnce() -> Vec<String> + Send + 'static,
+        rest: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let (done, writer) = io::pipe()?;
         let failures = Failures::default();
         let place = failures.clone();
         std::thread::Builder::new()
             .name("modules".into())
-            .spawn(move || run(work, &place, writer))?;
+            .spawn(move || {
+                run(work, &place, writer);
+                rest();
+            })?;
         Ok(Self { done, failures })
     }
 

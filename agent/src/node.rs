@@ -57,6 +57,9 @@ pub struct Node {
     pub changed: Notify,
     /// Held while slots are written.
     pub writing: Mutex<()>,
+    /// k3s must not be started, because its datastore is copied for a trial; locked while one is
+    /// being started.
+    pub k3s_held: Mutex<bool>,
     /// What [`Node::trusted`] opened last.
     pub opened: Opened,
 }

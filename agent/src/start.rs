@@ -150,6 +150,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         lighthouse: channel::Sender::new(None),
         changed: Notify::new(),
         writing: Mutex::new(()),
+        k3s_held: Mutex::new(false),
         opened: Opened::default(),
         store,
         image,

@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 /// How long a reboot waits for the operator to hear of it.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long until a reboot into a trial is asked for again.
+const REBOOT_AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers one request.
 ///
@@ -197,12 +199,16 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     entry.slot = update::free_slot(node.boot.boot.slot).ok();
     node.remember(entry).await;
     farewell(frames).await;
-    update::reboot(
-        node,
-        format!("rollback, asked for by {}", operator.name),
-        false,
-    )
-    .await
+    into_trial(node, &format!("rollback, asked for by {}", operator.name)).await;
+    Ok(())
+}
+
+/// Reboots into a trial that is set. An error is no end: k3s is stopped, and its copy ages.
+async fn into_trial(node: &Node, reason: &str) {
+    while let Err(e) = update::reboot(node, reason.into(), false).await {
+        tracing::warn!("the reboot into the trial is asked for again: {e:#}");
+        tokio::time::sleep(REBOOT_AGAIN).await;
+    }
 }
 
 /// The upgrade goes on when the operator's stream ends: it was asked for.
@@ -214,9 +220,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     let (tell, mut told) = mpsc::channel(16);
     let worker = node.clone();
     tokio::spawn(async move {
-        if let Err(e) = carry_out(&worker, &order, tell).await {
-            tracing::error!("after an upgrade: {e:#}");
-        }
+        carry_out(&worker, &order, tell).await;
     });
     while let Some(reply) = told.recv().await {
         let last = matches!(reply, Reply::Done | Reply::Failed { .. });
@@ -228,12 +232,12 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     frames.end().await
 }
 
-async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> anyhow::Result<()> {
+async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) {
     let Ok(_writing) = node.writing.try_lock() else {
         let _ = tell
             .send(failed("busy", "a slot is being written already"))
             .await;
-        return Ok(());
+        return;
     };
     match update::upgrade(node, order, tell.clone()).await {
         Ok(slot) => {
@@ -242,12 +246,8 @@ async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> any
                 tell.closed().await;
             };
             let _ = tokio::time::timeout(FAREWELL, farewell).await;
-            update::reboot(
-                node,
-                format!("upgrade in slot {slot}, asked for by {}", order.operator),
-                false,
-            )
-            .await
+            let reason = format!("upgrade in slot {slot}, asked for by {}", order.operator);
+            into_trial(node, &reason).await;
         }
         Err(e) => {
             crate::console::say(&format!("upgrade refused: {e}"));
@@ -256,7 +256,6 @@ async fn carry_out(node: &Node, order: &Order, tell: mpsc::Sender<Reply>) -> any
             entry.operator = Some(order.operator.to_string());
             node.remember(entry).await;
             let _ = tell.send(failed(e.kind(), e.to_string())).await;
-            Ok(())
         }
     }
 }

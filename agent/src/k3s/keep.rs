@@ -51,6 +51,13 @@ pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, on_trial: bool, armed:
     }
 }
 
+/// Whether an agent ended between arming a trial and the reboot into it. `running`: k3s runs;
+/// `preparing`: a slot is being written; `ahead`: the other slot is on trial at the next start;
+/// `copied`: the datastore was copied in this boot.
+pub fn cut_off(running: bool, preparing: bool, ahead: bool, copied: bool) -> bool {
+    !running && !preparing && ahead && copied
+}
+
 /// Whether a trial of `next` needs a copy.
 pub fn needed(running: Option<&K3sInfo>, next: Option<&K3sInfo>) -> bool {
     running.is_some() && running.map(|k| &k.sha256) != next.map(|k| &k.sha256)
@@ -125,6 +132,11 @@ pub fn read(kept: &Path) -> Option<Kept> {
     serde_json::from_slice(&fs::read(kept.join(NOTE)).ok()?).ok()
 }
 
+/// Whether there is a copy that was made in boot `boot_id`.
+pub fn made_in(kept: &Path, boot_id: &str) -> bool {
+    read(kept).is_some_and(|note| note.boot_id == boot_id)
+}
+
 /// Puts the copy in the datastore's place; what was there stays beside it. May be repeated.
 ///
 /// # Errors
@@ -163,10 +175,10 @@ pub fn forget(kept: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// As the file system says.
 pub fn forget_made_in(kept: &Path, boot_id: &str) -> anyhow::Result<()> {
-    match read(kept) {
-        Some(note) if note.boot_id == boot_id => forget(kept),
-        _ => Ok(()),
+    if made_in(kept, boot_id) {
+        forget(kept)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -193,6 +205,10 @@ mod tests {
         assert_eq!(act(&kept, &k3s("new"), "b3", false, false), Act::Drop);
         // The trial was refused, and k3s goes on writing.
         assert_eq!(act(&kept, &k3s("old"), "b1", false, false), Act::Drop);
+        // The agent ended before the reboot into the trial.
+        assert!(cut_off(false, false, true, true));
+        assert!(!cut_off(true, false, true, true) && !cut_off(false, true, true, true));
+        assert!(!cut_off(false, false, false, true) && !cut_off(false, false, true, false));
         assert!(needed(Some(&k3s("a")), Some(&k3s("b"))) && needed(Some(&k3s("a")), None));
         assert!(!needed(Some(&k3s("a")), Some(&k3s("a"))) && !needed(None, Some(&k3s("a"))));
     }
@@ -210,6 +226,7 @@ mod tests {
         keep(&db, &kept, &note).unwrap();
         forget_made_in(&kept, "b0").unwrap();
         assert_eq!(read(&kept), Some(note));
+        assert!(made_in(&kept, "b1") && !made_in(&kept, "b0"));
         fs::write(db.join("etcd/wal"), "new").unwrap();
         fs::write(db.join("more"), "new").unwrap();
         restore(&db, &kept).unwrap();

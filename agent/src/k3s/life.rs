@@ -7,6 +7,8 @@ use std::time::Duration;
 /// k3s renews its certificates (365 days) only at a start within their last 90 days: one that was
 /// not due at a start has more than 90 left, so a start every 60 days is always in time.
 const RESTART_AFTER: Duration = Duration::from_secs(60 * 24 * 3600);
+/// A start is looked at closely for so long.
+const START: Duration = Duration::from_secs(5 * 60);
 /// Starts in one boot, beyond those we asked for, that count as failing.
 const FAILING: u32 = 5;
 
@@ -24,6 +26,15 @@ pub fn state(service: Option<&ServiceState>, ready: bool, was_ready: bool) -> K3
         Some(s) if s.starts >= FAILING && s.last_exit.is_some() => K3sState::Failed,
         _ if was_ready => K3sState::NotReady,
         _ => K3sState::Starting,
+    }
+}
+
+/// How long until k3s is looked at again, `since` its start.
+pub fn pause(state: K3sState, since: Duration) -> Duration {
+    match state {
+        K3sState::Ready => Duration::from_secs(10),
+        K3sState::Starting if since < START => Duration::from_millis(500),
+        _ => Duration::from_secs(2),
     }
 }
 
@@ -61,6 +72,16 @@ mod tests {
             state(Some(&service(6, Some("exit 1"))), false, true),
             K3sState::Failed
         );
+    }
+
+    #[test]
+    fn only_a_start_is_looked_at_closely_and_not_for_ever() {
+        let millis = |state, secs| pause(state, Duration::from_secs(secs)).as_millis();
+        assert_eq!(millis(K3sState::Starting, 299), 500);
+        assert_eq!(millis(K3sState::Starting, 300), 2000);
+        assert_eq!(millis(K3sState::NotReady, 1), 2000);
+        assert_eq!(millis(K3sState::Failed, 1), 2000);
+        assert_eq!(millis(K3sState::Ready, 1), 10_000);
     }
 
     #[test]

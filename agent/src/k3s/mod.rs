@@ -11,7 +11,7 @@ mod ready;
 use crate::backoff::Backoff;
 use crate::disk;
 use crate::node::Node;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use holdfast_core::image::{K3sInfo, ServiceSpec};
 use holdfast_core::ipc::{InitRequest, ServiceState};
 use holdfast_core::names::Role;
@@ -20,7 +20,7 @@ use keep::{Act, DATASTORE, KEPT, Kept};
 use ready::Asker;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// k3s's administrator configuration.
 pub const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
@@ -29,8 +29,6 @@ pub const API: &str = "127.0.0.1:6443";
 /// The service's name at init.
 const SERVICE: &str = "k3s";
 const PROGRAM: &str = "/usr/bin/k3s";
-/// How often it is looked at while it starts, and afterwards.
-const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 fn spec() -> ServiceSpec {
     ServiceSpec {
@@ -109,17 +107,30 @@ pub async fn run(node: Arc<Node>) {
 }
 
 async fn begin(node: &Node) -> anyhow::Result<()> {
+    // To the end: a trial's copy and a start wait for each other.
+    let held = node.k3s_held.lock().await;
+    if *held {
+        bail!("a slot is being put on trial");
+    }
     let doc = node.store.get();
     let admission = doc.admission.clone().context("this node has not joined")?;
     let identity = doc.identity.clone().context("this node has no keys")?;
     let running = node.image.k3s.clone().context("the image holds no k3s")?;
     let (boot_id, on_trial) = (node.boot.boot.boot_id.clone(), node.boot.boot.on_trial);
-    let armed = armed(node).await?;
+    let preparing = node.writing.try_lock().is_err();
+    let ahead = trial_ahead(&node.init.boot().await?.boot);
     let already = service(node).await?.is_some_and(|s| s.pid.is_some());
+    let id = boot_id.clone();
+    let copied = disk::blocking(move || Ok(keep::made_in(Path::new(KEPT), &id))).await?;
+    if keep::cut_off(already, preparing, ahead, copied) {
+        // Not k3s: what it wrote now the copy would undo, should the node go back.
+        crate::update::reboot(node, "into the trial that was installed".into(), false).await?;
+        bail!("the node reboots into its trial");
+    }
     disk::blocking(move || {
         files::write(&admission, &identity)?;
         if !already {
-            tend_copy(&running, &boot_id, on_trial, armed)?;
+            tend_copy(&running, &boot_id, on_trial, preparing || ahead)?;
         }
         Ok(())
     })
@@ -127,11 +138,7 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
     node.init.start(spec()).await
 }
 
-/// Whether the other slot is on trial at the next start, or is being prepared for it now.
-async fn armed(node: &Node) -> anyhow::Result<bool> {
-    Ok(node.writing.try_lock().is_err() || trial_ahead(&node.init.boot().await?.boot))
-}
-
+/// Whether the other slot is on trial at the next start.
 fn trial_ahead(now: &BootStatus) -> bool {
     now.slots
         .iter()
@@ -177,6 +184,7 @@ async fn watch(node: &Node) {
         .unwrap_or_default();
     let mut asker = Asker::default();
     let mut was_ready = false;
+    let started = Instant::now();
     loop {
         let service = match service(node).await {
             Ok(service) => service,
@@ -213,7 +221,7 @@ async fn watch(node: &Node) {
             }
             return;
         }
-        tokio::time::sleep(if ready { LOOK.1 } else { LOOK.0 }).await;
+        tokio::time::sleep(life::pause(state, started.elapsed())).await;
     }
 }
 
@@ -258,6 +266,8 @@ pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result
         .admission
         .as_ref()
         .is_some_and(|a| a.role == Role::Server);
+    // Once a start in flight has come to its end: init must know what is to be stopped.
+    let mut held = node.k3s_held.lock().await;
     // One that an attempt of this boot left behind is older than what k3s wrote since.
     let boot_id = node.boot.boot.boot_id.clone();
     disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &boot_id)).await?;
@@ -268,6 +278,8 @@ pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result
     let Some(running) = running else {
         return Ok(());
     };
+    *held = true;
+    drop(held);
     stop(node).await?;
     let note = Kept {
         k3s: running,
@@ -285,6 +297,7 @@ pub async fn no_trial(node: &Node) {
         if !trial_ahead(&now) {
             disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &now.boot_id)).await?;
         }
+        *node.k3s_held.lock().await = false;
         // Also one that still stops: it is started when it has.
         if service(node).await?.is_some() {
             node.init.start(spec()).await?;

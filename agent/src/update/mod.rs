@@ -31,8 +31,7 @@ use write::{Target, WriteError, Writer};
 const TRIES: u8 = 2;
 /// Progress is told this often.
 const TELL: Duration = Duration::from_millis(500);
-
-/// k3s that is not ready is looked at for so long (every 2 s) before that is believed.
+/// k3s that is not ready is looked at for so long, more than once, before that is believed.
 const NOT_READY: Duration = Duration::from_secs(10);
 
 /// What an operator asks for.
@@ -306,17 +305,11 @@ fn write_all(
     boot: &std::path::Path,
     mut chunks: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), UpgradeError> {
-    let open = |path| disk::open_write(path).map_err(WriteError::Disk);
-    let (root, boot) = (
-        Target {
-            file: open(root)?,
-            base: 0,
-        },
-        Target {
-            file: open(boot)?,
-            base: PAYLOAD_OFFSET,
-        },
-    );
+    let target = |path, base| {
+        let file = disk::open_write(path).map_err(WriteError::Disk)?;
+        Ok::<_, WriteError>(Target { file, base })
+    };
+    let (root, boot) = (target(root, 0)?, target(boot, PAYLOAD_OFFSET)?);
     // The old header goes first: what follows it is not what it names any more.
     disk::write_flushed(&boot.file, HEADER_OFFSET, &[0; 4096]).map_err(WriteError::Disk)?;
     let mut writer = Writer::new(plan, len, &root, &boot)?;

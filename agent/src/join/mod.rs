@@ -49,7 +49,7 @@ pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Upli
             if rejoins(node).await && !try_once(node, &mut uplinks, looks).await {
                 return;
             }
-            // No more must a volume that takes no writes.
+            // No more must a volume that takes no writes, or hangs over them.
             if !scrub(node).await {
                 forever("scrub", scrub_later(node.clone()));
             }
@@ -66,15 +66,6 @@ pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Upli
     }
 }
 
-async fn look(node: &Node) -> Finding {
-    let places = node.places.clone();
-    disk::blocking(move || Ok(places.look()))
-        .await
-        .unwrap_or_else(|e| Finding::Nothing {
-            unreadable: vec![format!("{e:#}")],
-        })
-}
-
 /// Whether a joined node has to join anew: only where a seed says so with a grant that this node
 /// has not used (decision 13).
 async fn rejoins(node: &Node) -> bool {
@@ -82,7 +73,7 @@ async fn rejoins(node: &Node) -> bool {
     if doc.admission.as_ref().is_none_or(|a| !a.seed_scrubbed) {
         return false;
     }
-    match look(node).await {
+    match node.places.look().await {
         Finding::Good { seed, source, .. } => {
             let again = wants_rejoin(&seed, &doc);
             if !again && source == Source::Volume {
@@ -104,7 +95,7 @@ async fn try_once(
     uplinks: &mut watch::Receiver<network::Uplinks>,
     looks: u32,
 ) -> bool {
-    match look(node).await {
+    match node.places.look().await {
         Finding::Nothing { unreadable } => {
             if looks > QUIET_LOOKS {
                 let places = if unreadable.is_empty() {
@@ -312,7 +303,9 @@ async fn scrub(node: &Node) -> bool {
         return true;
     }
     let made = match node.partition("hf-seed") {
-        Some(partition) => disk::blocking(move || volume::format_anew(&partition)).await,
+        Some(partition) => {
+            volume::with(volume::PATIENCE, move || volume::format_anew(&partition)).await
+        }
         None => Ok(()),
     };
     let stored = match made {

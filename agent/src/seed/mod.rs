@@ -5,7 +5,8 @@ pub mod fwcfg;
 pub mod report;
 pub mod volume;
 
-use choose::{Finding, Found, choose};
+use crate::disk;
+use choose::{Finding, Found, Source, choose};
 use std::path::PathBuf;
 
 /// Where this machine's seeds may be.
@@ -18,19 +19,28 @@ pub struct Places {
 }
 
 impl Places {
-    /// Looks in each place, in the order of decision 13.
-    pub fn look(&self) -> Finding {
+    /// Looks in each place, in the order of decision 13; a volume that hangs is one that cannot
+    /// be read.
+    pub async fn look(&self) -> Finding {
         let mut found: Vec<Found> = vec![];
-        if let Some(volume) = &self.volume {
+        if let Some(partition) = self.volume.clone() {
+            let read = move || volume::read_seed(&partition).map_err(anyhow::Error::msg);
+            let content = volume::with(volume::PATIENCE, read).await;
             found.push(Found {
-                source: choose::Source::Volume,
-                content: volume::read_seed(volume),
+                source: Source::Volume,
+                content: content.map_err(|e| format!("{e:#}")),
             });
         }
-        found.push(Found {
-            source: choose::Source::FwCfg,
-            content: fwcfg::read(&self.fw_cfg),
+        let fw_cfg = self.fw_cfg.clone();
+        let chosen = disk::blocking(move || {
+            found.push(Found {
+                source: Source::FwCfg,
+                content: fwcfg::read(&fw_cfg),
+            });
+            Ok(choose(found))
         });
-        choose(found)
+        chosen.await.unwrap_or_else(|e| Finding::Nothing {
+            unreadable: vec![format!("{e:#}")],
+        })
     }
 }

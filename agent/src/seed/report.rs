@@ -2,15 +2,9 @@
 //! programs, `report.json`, on the volume HOLDFAST.
 
 use super::volume;
-use crate::disk;
-use anyhow::Context as _;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::Mutex;
-
-/// A damaged volume must not hold up the join.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the join stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,10 +93,8 @@ impl Reporter {
 }
 
 /// Off the event loop, where a panic over a damaged volume is an error as any other.
-async fn leave(volume: PathBuf, report: Report) -> anyhow::Result<()> {
-    tokio::time::timeout(PATIENCE, disk::blocking(move || write(&volume, &report)))
-        .await
-        .context("the volume does not answer")?
+async fn leave(partition: PathBuf, report: Report) -> anyhow::Result<()> {
+    volume::with(volume::PATIENCE, move || write(&partition, &report)).await
 }
 
 fn write(partition: &Path, report: &Report) -> anyhow::Result<()> {

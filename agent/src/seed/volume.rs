@@ -6,12 +6,52 @@ use holdfast_core::seed::{FILE_NAME, MAX_LEN};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 /// The volume's label, padded as FAT has it.
 const LABEL: [u8; 11] = *b"HOLDFAST   ";
 /// The longest report that is left on the volume.
 pub const REPORT_MAX: usize = 64 * 1024;
+
+/// What hangs over a damaged volume keeps its thread: never more than one of the agent's few.
+static ONE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
+/// A damaged volume holds up nobody for longer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Does `work` on the volume off the event loop, one at a time. What takes longer than `limit`
+/// may still come to its end later.
+///
+/// # Errors
+/// The work's own; when it, or what came before it, does not end within `limit`; its panic.
+pub async fn with<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    one_at_a_time(ONE.clone(), limit, work).await
+}
+
+async fn one_at_a_time<T: Send + 'static>(
+    one: Arc<Semaphore>,
+    limit: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + limit;
+    let permit = timeout_at(end, one.acquire_owned())
+        .await
+        .context("hf-seed still hangs over earlier work")??;
+    let done = crate::disk::blocking(move || {
+        // With the work, not with who waits for it.
+        let _permit = permit;
+        work()
+    });
+    timeout_at(end, done)
+        .await
+        .context("the volume does not answer")?
+}
 
 /// Reads the seed; `None` when the volume has none.
 pub fn read_seed(partition: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
@@ -84,6 +124,26 @@ mod tests {
         file.as_file().set_len(16 << 20).unwrap();
         format_anew(file.path()).unwrap();
         file
+    }
+
+    #[tokio::test]
+    async fn one_thread_at_most_hangs_over_a_volume() {
+        let one = Arc::new(Semaphore::new(1));
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(30));
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let hangs = move || Ok(hang.recv()?);
+        let e = one_at_a_time(one.clone(), short, hangs).await.unwrap_err();
+        assert!(e.to_string().contains("does not answer"), "{e:#}");
+        let e = one_at_a_time(one.clone(), short, || Ok(())).await;
+        assert!(e.unwrap_err().to_string().contains("still hangs"));
+        // What overlaps waits for its turn.
+        let waits = tokio::spawn(one_at_a_time(one.clone(), long, || Ok(5)));
+        tokio::task::yield_now().await;
+        release.send(()).unwrap();
+        assert_eq!(waits.await.unwrap().unwrap(), 5);
+        let panics = one_at_a_time(one.clone(), long, || -> anyhow::Result<()> { panic!() });
+        assert!(panics.await.is_err());
+        assert!(one_at_a_time(one, long, || Ok(())).await.is_ok());
     }
 
     #[test]

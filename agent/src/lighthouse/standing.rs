@@ -10,6 +10,9 @@ use tokio::sync::Semaphore;
 /// Streams at a time; what the lighthouse asks for beyond them is not opened.
 const STREAMS: usize = 64;
 
+/// A name that does not resolve holds a thread, of which the agent has few: one at a time.
+static OPENING: Semaphore = Semaphore::const_new(1);
+
 /// Keeps one open, for ever.
 pub async fn run(node: Arc<Node>) {
     let mut pauses = Backoff::secs(1, 60);
@@ -47,7 +50,11 @@ pub async fn run(node: Arc<Node>) {
 }
 
 async fn answer(node: Arc<Node>, client: Arc<LighthouseClient>, id: String) {
-    match client.splice(&id).await {
+    let opened = {
+        let _one = OPENING.acquire().await;
+        client.splice(&id).await
+    };
+    match opened {
         Ok(stream) => control::serve(node, stream, "standing connection").await,
         Err(e) => tracing::warn!("a stream that was asked for cannot be opened: {e}"),
     }

@@ -41,6 +41,9 @@ pub struct Network {
     uplinks: watch::Sender<Uplinks>,
 }
 
+/// When the leases run out, by interface.
+type Expiries = BTreeMap<String, dhcp::Expiry>;
+
 enum Event {
     Dhcp(String, u32, dhcp::News),
 }
@@ -90,6 +93,7 @@ impl Network {
     pub async fn run(mut self) {
         let (events, mut happened) = mpsc::channel(16);
         let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
+        let mut expiries = Expiries::new();
         let mut changes = self.netlink.changes();
         let mut before = self.wanted.borrow().seed.clone();
         loop {
@@ -105,7 +109,10 @@ impl Network {
             {
                 tracing::warn!("the host name cannot be set: {e}");
             }
-            if let Err(e) = self.survey(&wanted, &mut tasks, &events).await {
+            if let Err(e) = self
+                .survey(&wanted, &mut tasks, &mut expiries, &events)
+                .await
+            {
                 tracing::warn!("looking for interfaces: {e:#}");
             }
             self.look_for_overlap(&wanted);
@@ -128,6 +135,7 @@ impl Network {
         &self,
         wanted: &Wanted,
         tasks: &mut BTreeMap<String, Task>,
+        expiries: &mut Expiries,
         events: &mpsc::Sender<Event>,
     ) -> anyhow::Result<()> {
         self.raise_loopback().await;
@@ -148,7 +156,8 @@ impl Network {
                 continue;
             }
             tracing::info!(interface = link.name, ?mode, "uplink");
-            let running = self.start(&link, &mode, wanted, events).await;
+            let expiry = expiries.entry(link.name.clone()).or_default().clone();
+            let running = self.start(&link, &mode, wanted, expiry, events).await;
             tasks.insert(
                 link.name.clone(),
                 Task {
@@ -177,10 +186,13 @@ impl Network {
         link: &Link,
         mode: &Mode,
         wanted: &Wanted,
+        expiry: dhcp::Expiry,
         events: &mpsc::Sender<Event>,
     ) -> Option<JoinHandle<()>> {
         match mode {
             Mode::Static => {
+                // No address of a lease stays.
+                expiry.set(None);
                 self.apply(&link.name, link.index, plan::from_seed(&wanted.seed))
                     .await;
                 None
@@ -188,7 +200,7 @@ impl Network {
             Mode::Automatic => {
                 let (send, mut news) = mpsc::channel(4);
                 let (name, index, events) = (link.name.clone(), link.index, events.clone());
-                let dhcp = dhcp::run(link.clone(), wanted.host_name.clone(), send);
+                let dhcp = dhcp::run(link.clone(), wanted.host_name.clone(), send, expiry);
                 let forward = async move {
                     while let Some(n) = news.recv().await {
                         let event = Event::Dhcp(name.clone(), index, n);

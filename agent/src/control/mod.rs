@@ -17,16 +17,18 @@ use holdfast_core::control::{ALPN, Reply, Request};
 use holdfast_core::documents::Operator;
 use holdfast_core::keys::PublicKey;
 use holdfast_tls::{ClientAuth, Identity};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Streams served at a time; a Kubernetes client opens several.
-const STREAMS: usize = 128;
-/// Of these from members other than lighthouses and this node: operators come through a
+/// Streams served at a time for each address of a lighthouse and of this node, so that none takes
+/// another's; a Kubernetes client opens several.
+const STREAMS: usize = 64;
+/// And from members other than lighthouses and this node: operators come through a
 /// lighthouse, and no member may take their places.
 const STRANGERS: usize = 8;
 /// How long a peer may take to send its request.
@@ -50,17 +52,17 @@ pub async fn listen(node: Arc<Node>) {
     futures_util::future::join_all(all).await;
 }
 
-/// Places for streams, shared by the addresses.
+/// Places for streams, shared by the addresses that are listened on.
 #[derive(Clone)]
 struct Slots {
-    expected: Arc<Semaphore>,
+    expected: Arc<Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>>,
     strangers: Arc<Semaphore>,
 }
 
 impl Default for Slots {
     fn default() -> Self {
         Self {
-            expected: Arc::new(Semaphore::new(STREAMS)),
+            expected: Arc::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
         }
     }
@@ -70,11 +72,14 @@ impl Slots {
     /// A place for a stream from `from`, if there is one: addresses in the mesh are not forged.
     fn take(&self, expected: &[IpAddr], from: IpAddr) -> Option<OwnedSemaphorePermit> {
         let pool = if expected.contains(&from) {
-            &self.expected
+            let mut pools = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.retain(|peer, _| expected.contains(peer));
+            let fresh = || Arc::new(Semaphore::new(STREAMS));
+            pools.entry(from).or_insert_with(fresh).clone()
         } else {
-            &self.strangers
+            self.strangers.clone()
         };
-        pool.clone().try_acquire_owned().ok()
+        pool.try_acquire_owned().ok()
     }
 }
 
@@ -239,12 +244,19 @@ mod tests {
     #[test]
     fn a_member_cannot_take_the_places_that_operators_need() {
         let slots = Slots::default();
-        let [lighthouse, other]: [IpAddr; 2] =
-            ["10.0.0.1", "10.0.0.16"].map(|a| a.parse().unwrap());
+        let [lighthouse, own, other]: [IpAddr; 3] =
+            ["10.0.0.1", "10.0.0.17", "10.0.0.16"].map(|a| a.parse().unwrap());
         let taken: Vec<_> = std::iter::from_fn(|| slots.take(&[lighthouse], other)).collect();
         assert_eq!(taken.len(), STRANGERS);
         assert!(slots.take(&[lighthouse], lighthouse).is_some());
         drop(taken);
         assert!(slots.take(&[lighthouse], other).is_some());
+        // Nor may a lighthouse take the self-probe's.
+        let known = [lighthouse, own];
+        let all: Vec<_> = std::iter::from_fn(|| slots.take(&known, lighthouse)).collect();
+        assert_eq!(all.len(), STREAMS);
+        assert!(slots.take(&known, own).is_some());
+        drop(all);
+        assert!(slots.take(&known, lighthouse).is_some());
     }
 }

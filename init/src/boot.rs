@@ -17,6 +17,7 @@ use holdfast_core::state::StateDoc;
 use crate::cmdline::{self, Cmdline};
 use crate::disk::{self, Disk};
 use crate::modules::Which;
+use crate::modules::background::Background;
 use crate::record::{self, RecordStore};
 use crate::services::{AGENT, LOG, Program, Services};
 use crate::state::{Loaded, StateStore};
@@ -184,12 +185,17 @@ fn find_disk(
         return (None, None, false);
     };
     // Not on the hardware that most machines of the board have: the other modules have it.
-    let mut failed = None;
+    let mut others = None;
     let found = disk::find(&id, DISK_LIMIT, || {
         dog.feed();
-        failed
-            .get_or_insert_with(|| modules::load(Path::new("/"), modules::BOOT_LIST, Which::Later));
+        // Beside the search: one that hangs over another disk does not end it.
+        others.get_or_insert_with(|| {
+            Background::start(|| modules::load(Path::new("/"), modules::BOOT_LIST, Which::Later))
+        });
     });
+    let failed = others
+        .and_then(Result::ok)
+        .and_then(|loading| loading.finished());
     let all_loaded = failed.is_some();
     notes.extend(failed.into_iter().flatten());
     match found {

@@ -78,7 +78,8 @@ impl RecordStore {
             }
         }
         // What memory holds stays what was last written: what would be read now may come from the
-        // page cache and not from the disk.
+        // page cache and not from the disk. What did reach it must not come back.
+        self.copies.outrun(&changed);
         match failed {
             Some(error) => Err(error).context("write the slot record"),
             None => bail!("the slot record has no copies"),

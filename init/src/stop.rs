@@ -17,8 +17,9 @@ use crate::system::Ending;
 /// How long what is left (containers) may take after SIGTERM.
 const TERM_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_secs(3);
-/// A disk that hangs must not keep the node from its reboot.
+/// A disk that hangs must not keep the node from its reboot, with a hardware watchdog or without.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Ends every process that is left, unmounts, reboots. Services were stopped before.
 pub fn in_order(ending: Ending) {
@@ -27,14 +28,14 @@ pub fn in_order(ending: Ending) {
     reap(TERM_LIMIT);
     everyone(Signal::SIGKILL);
     reap(KILL_LIMIT);
-    sync_within(SYNC_LIMIT);
-    unmount_all();
+    within(SYNC_LIMIT, sync);
+    within(UNMOUNT_LIMIT, unmount_all);
     kmsg::notice("rebooting");
 }
 
 /// Reboots now; what was not written is lost.
 pub fn at_once() -> ! {
-    sync_within(SYNC_LIMIT);
+    within(SYNC_LIMIT, sync);
     loop {
         // Only ever returns with an error, and there is nothing left to try but again.
         let _ = reboot(RebootMode::RB_AUTOBOOT);
@@ -42,13 +43,13 @@ pub fn at_once() -> ! {
     }
 }
 
-/// Writes everything back, or goes on without after `limit`.
-fn sync_within(limit: Duration) {
+/// Work on the disk, or goes on without it after `limit`.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, wait) = std::sync::mpsc::channel();
     let spawned = std::thread::Builder::new()
-        .name("sync".into())
+        .name("stop".into())
         .spawn(move || {
-            sync();
+            work();
             let _ = done.send(());
         });
     if spawned.is_err() || wait.recv_timeout(limit).is_err() {
@@ -109,7 +110,6 @@ fn unmount_all() {
             }
         }
     }
-    sync_within(SYNC_LIMIT);
 }
 
 #[cfg(test)]

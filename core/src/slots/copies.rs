@@ -9,7 +9,8 @@ pub type CopyState = Result<u64, RecordError>;
 
 /// The record with the knowledge which copy to write next.
 ///
-/// After a write that failed the disk's state is unknown: read both copies again.
+/// After a write that failed the disk's state is unknown: read both copies again, or go on with what
+/// was last written ([`Self::outrun`]).
 #[derive(Debug, Clone)]
 pub struct Copies {
     record: Record,
@@ -52,6 +53,12 @@ impl Copies {
     /// The record, to call verbs on.
     pub const fn record_mut(&mut self) -> &mut Record {
         &mut self.record
+    }
+
+    /// After writes of `failed`, a changed copy of this, that did not succeed: the next write of this
+    /// one is newer than whatever of them reached the disk.
+    pub const fn outrun(&mut self, failed: &Self) {
+        self.record.seq = failed.record.seq;
     }
 
     /// The next write: an offset in `hf-slots` in bytes, and the block. Flush after it.

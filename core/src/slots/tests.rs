@@ -222,6 +222,21 @@ fn a_lost_record_is_rebuilt_newest_first_and_never_dead() {
 }
 
 #[test]
+fn what_failed_writes_left_on_the_disk_is_older_than_the_next_write() {
+    let mut copies = Copies::fresh(upgrading(3));
+    let mut failed = copies.clone();
+    failed.record_mut().request_rescue();
+    // Told as failed, both are on the disk all the same.
+    let (_, a) = failed.next_write();
+    let (_, b) = failed.next_write();
+    copies.outrun(&failed);
+    let (at, block) = copies.next_write();
+    assert_eq!(at, crate::layout::RECORD_COPIES[0]);
+    let (read, _) = Copies::read([&block, &b]).unwrap();
+    assert!(!read.record().rescue_requested() && a != block);
+}
+
+#[test]
 fn the_older_copy_is_written_and_the_newer_read() {
     let mut copies = Copies::fresh(Record::factory(DIGEST, 1));
     let (at0, a) = copies.next_write();

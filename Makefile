@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 TOOLS := $(XDG_CACHE_HOME)/holdfast
 export PATH := $(HOME)/.cargo/bin:$(TOOLS)/zig/bin:$(TOOLS)/tools/bin:/usr/local/go/bin:$(PATH)
-# Nothing is built a second time there.
+# CI builds once: incremental state would only cost time.
 ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
@@ -54,7 +54,7 @@ bench-image: build ## build times and sizes, beside mkosi
 bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes machine
 	@scripts/bench-boot
 
-conformance: ## k3s's contract, checked against K3S=PATH (default: the stand-in)
+conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
 .PHONY: help setup build all cli node demo test test-long check bench-image bench-boot conformance

@@ -29,11 +29,10 @@ if ! command -v go >/dev/null 2>&1; then
 		exit 1
 	}
 fi
-if ! (cd "$here" && go version) >/dev/null 2>&1; then
-	# Too old for go.mod: let it fetch the right toolchain through the module proxy.
-	GOTOOLCHAIN=auto
-	export GOTOOLCHAIN
-	(cd "$here" && go version) >&2 || {
+# One that is too old for go.mod fetches the right toolchain through the module proxy.
+export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
+if ! (cd "$here" && go list -m) >/dev/null 2>&1; then
+	(cd "$here" && go list -m) >&2 || {
 		echo "build.sh: $(command -v go) is older than go.mod asks for and could not fetch a newer toolchain; install Go 1.25 or newer" >&2
 		exit 1
 	}

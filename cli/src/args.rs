@@ -23,6 +23,7 @@ Environment:
   HOLDFAST_NODE_BINARIES  where init, agent and loader for nodes are, if not in node/ARCH/ beside
                           this program
   HOLDFAST_KUBECTL        the kubectl that `holdfast kubectl` runs
+  HOLDFAST_LOG            what to log on standard error: error, warn, info, debug
 
 Examples:
   holdfast cluster new home --lighthouse lighthouse.example.net

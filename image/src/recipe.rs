@@ -63,6 +63,13 @@ impl K3s {
         })
     }
 
+    /// That a stand-in has no place here.
+    pub(crate) fn takes_no_stand_in(&self) -> Error {
+        self.origin.error(
+            "this is the official k3s; a stand-in needs a recipe with `stand_in = true` and what it runs on (recipe kube)",
+        )
+    }
+
     /// That a build needs its stand-in.
     pub(crate) fn needs_stand_in(&self) -> Error {
         self.origin.error(

@@ -30,7 +30,6 @@ struct Running {
     child: Child,
     qmp: Qmp,
     since: Instant,
-    kvm: bool,
     /// Sockets live here: their paths may not exceed 107 bytes.
     _sockets: tempfile::TempDir,
 }
@@ -150,7 +149,6 @@ impl Machine {
                     child,
                     qmp,
                     since,
-                    kvm,
                     _sockets: sockets,
                 });
                 Ok(())
@@ -323,11 +321,6 @@ impl Machine {
         self.running.as_ref().map(|running| running.since.elapsed())
     }
 
-    /// Whether it runs under KVM, if it is on.
-    pub fn under_kvm(&self) -> Option<bool> {
-        self.running.as_ref().map(|running| running.kvm)
-    }
-
     /// QEMU's process id, if it is on.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|running| running.child.id())
@@ -346,11 +339,6 @@ impl Machine {
     /// The directory with disk, firmware variables and logs.
     pub fn dir(&self) -> &Path {
         self.home.path()
-    }
-
-    /// The description, to change it between two power-ons (another seed, another clock).
-    pub fn respec(&mut self, change: impl FnOnce(MachineSpec) -> MachineSpec) {
-        self.spec = change(self.spec.clone());
     }
 
     fn exited(&self, status: String, waiting: &str) -> Error {
@@ -407,13 +395,6 @@ fn prepare_disk(spec: &MachineSpec, home: &Path) -> Result<Option<Disk>> {
             None => Ok(None),
         };
     };
-    if !spec.overlay {
-        let disk = Disk::open(image)?;
-        if let Some(bytes) = spec.disk_bytes {
-            disk.grow(bytes)?;
-        }
-        return Ok(Some(disk));
-    }
     let path = home.join("disk.qcow2");
     if path.exists() {
         Disk::open(&path).map(Some)

@@ -56,7 +56,6 @@ pub struct MachineSpec {
     pub(crate) cpus: u32,
     pub(crate) accel: Accel,
     pub(crate) image: Option<PathBuf>,
-    pub(crate) overlay: bool,
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) bus: DiskBus,
     pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
@@ -80,7 +79,6 @@ impl MachineSpec {
             cpus: 2,
             accel: Accel::Auto,
             image: None,
-            overlay: true,
             disk_bytes: None,
             bus: DiskBus::default(),
             kernel: None,
@@ -122,15 +120,6 @@ impl MachineSpec {
     #[must_use]
     pub fn image(mut self, image: &Path) -> Self {
         self.image = Some(image.to_owned());
-        self.overlay = true;
-        self
-    }
-
-    /// Boots this image itself and writes to it.
-    #[must_use]
-    pub fn image_in_place(mut self, image: &Path) -> Self {
-        self.image = Some(image.to_owned());
-        self.overlay = false;
         self
     }
 

@@ -57,10 +57,7 @@ pub struct Args {
     /// binary, or `stand-in=PATH`: test equipment, which says so wherever it shows its name
     #[arg(long, default_value = "official", value_name = "K3S")]
     k3s: K3s,
-    /// Where the official k3s cannot be had, use this stand-in, and say so
-    #[arg(long, value_name = "stand-in=PATH")]
-    k3s_fallback: Option<K3s>,
-    /// Build nothing: tell by the exit code whether the official k3s can be had
+    /// Build nothing: download the official k3s, and tell by the exit code whether it can be had
     #[arg(long)]
     check_k3s: bool,
     /// holdfast-init [default: in HOLDFAST_NODE_BINARIES, else node/ARCH/ beside this program]
@@ -206,19 +203,7 @@ fn choose_k3s(
         K3s::Binary(path) => adopt(path, recipe, arch, cache).map(|()| None),
         // The builder itself says what a recipe of test equipment wants.
         K3s::Official if recipe.k3s.as_ref().is_some_and(|k| k.stand_in) => Ok(None),
-        K3s::Official => match (
-            fetch_official(recipe, arch, cache, steps.clone()),
-            &args.k3s_fallback,
-        ) {
-            (Ok(_), _) => Ok(None),
-            (Err(error), Some(K3s::StandIn(path))) => {
-                steps.line(&format!(
-                    "k3s: {error:#}; --k3s-fallback takes the stand-in."
-                ));
-                stand_in(path)
-            }
-            (Err(error), _) => Err(error),
-        },
+        K3s::Official => fetch_official(recipe, arch, cache, steps.clone()).map(|_| None),
     }
 }
 
@@ -237,9 +222,6 @@ fn generation(app: &App, cluster: &ClusterDir, given: Option<u64>) -> Result<u64
 
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
-    if matches!(args.k3s_fallback, Some(K3s::Official | K3s::Binary(_))) {
-        return Err(Exit::Usage.error("--k3s-fallback takes stand-in=PATH"));
-    }
     let recipe = Recipe::read(&definition("recipes", &args.recipe)?)?;
     let board = Board::read(&definition("boards", &args.board)?)?;
     let cache = Cache::open(Cache::default_dir()?)?;

@@ -91,6 +91,9 @@ impl Builder<'_> {
             };
         };
         if let Some(path) = &request.k3s_stand_in {
+            if !k3s.stand_in {
+                return Err(k3s.takes_no_stand_in());
+            }
             let len = std::fs::metadata(path).at("read", path)?.len();
             return Ok(Some(K3sBinary {
                 path: path.clone(),

@@ -73,12 +73,6 @@ impl MeshStream {
         .map_err(|kind| io::Error::new(kind, format!("{} refused the connection", self.peer)))
     }
 
-    /// The other end.
-    #[must_use]
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.peer
-    }
-
     fn with<R>(&self, f: impl FnOnce(&mut tcp::Socket<'static>) -> R) -> R {
         f(self
             .shared

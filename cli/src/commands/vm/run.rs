@@ -54,9 +54,6 @@ pub struct Args {
     /// Return once the machine is on
     #[arg(long)]
     detach: bool,
-    /// Stay until the machine is off, its console shown (as without --detach)
-    #[arg(long, conflicts_with = "detach")]
-    foreground: bool,
     /// Begin with a fresh disk
     #[arg(long)]
     fresh: bool,

@@ -89,7 +89,7 @@ impl Trouble {
             ApiErrorKind::GrantUnknown => refused(
                 "grant-unknown",
                 "the lighthouse does not know the seed's grant",
-                "Hand the grant over with holdfast seed new; the node goes on trying",
+                "Hand the grant over with holdfast token push, or make a new seed with holdfast seed new; the node goes on trying",
             ),
             ApiErrorKind::GrantExpired => {
                 refused("grant-expired", "the seed's grant has expired", NEW)

@@ -368,6 +368,9 @@ mod tests {
             network: Default::default(),
             k3s: Default::default(),
             rejoin: false,
+            board: None,
+            wifi: None,
+            install: None,
         };
         let mut doc = StateDoc {
             spent_grants: vec!["g1".into()],

@@ -130,6 +130,9 @@ mod tests {
             network: Default::default(),
             k3s: Default::default(),
             rejoin: false,
+            board: None,
+            wifi: None,
+            install: None,
         }
     }
 

@@ -115,6 +115,9 @@ mod tests {
             network: SeedNetwork::default(),
             k3s: Default::default(),
             rejoin: false,
+            board: None,
+            wifi: None,
+            install: None,
         };
         Zeroizing::new(seed.to_toml().unwrap().into_bytes())
     }

@@ -169,6 +169,9 @@ fn text_of(
             taints: args.taints.clone(),
         },
         rejoin: args.rejoin,
+        board: None,
+        wifi: None,
+        install: None,
     };
     let text = seed.to_toml().context("writing the seed")?;
     // What a node would refuse must not leave this machine.

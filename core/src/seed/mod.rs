@@ -1,5 +1,11 @@
 //! The seed: one TOML file that turns a flashed image into a node (decision 13, format 1).
 
+mod install;
+mod wifi;
+
+pub use install::{Bus, Choose, SeedInstall};
+pub use wifi::{Country, Passphrase, SeedWifi, Ssid, WifiNetwork};
+
 use crate::cluster::ClusterId;
 use crate::documents::Roots;
 use crate::keys::{PrivateKey, PublicKey};
@@ -129,6 +135,16 @@ pub struct Seed {
     /// Makes a joined node join anew, with a token not used before.
     #[serde(default)]
     pub rejoin: bool,
+    /// The board it is for; another board's node refuses it. None: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<String>,
+    /// Wi-Fi, beside Ethernet or in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<SeedWifi>,
+    /// Makes the machine that boots this disk an installer: it installs on another disk instead
+    /// of joining, and hands the seed without this table on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<SeedInstall>,
 }
 
 impl Seed {
@@ -191,6 +207,21 @@ impl Seed {
         if !seed.network.addresses.is_empty() && seed.network.gateways.is_empty() {
             return Err(field("network.gateways", "static addresses need a gateway"));
         }
+        if seed.wifi.as_ref().is_some_and(|w| w.networks.is_empty()) {
+            return Err(field(
+                "wifi.networks",
+                "at least one [[wifi.networks]] with ssid is needed",
+            ));
+        }
+        if let Some(SeedInstall {
+            min_gb: Some(min),
+            max_gb: Some(max),
+            ..
+        }) = &seed.install
+            && min > max
+        {
+            return Err(field("install.min_gb", "is more than max_gb: no disk fits"));
+        }
         Ok(seed)
     }
 
@@ -246,6 +277,9 @@ mod tests {
             network: SeedNetwork::default(),
             k3s: SeedK3s::default(),
             rejoin: false,
+            board: None,
+            wifi: None,
+            install: None,
         }
         .to_toml()
         .unwrap()
@@ -295,6 +329,31 @@ mod tests {
         assert_eq!(Seed::parse(&text).unwrap_err(), SeedError::Version(2));
         let text = good().replace("10.0.2.2:8443", "10.0.2.2");
         assert!(matches!(Seed::parse(&text), Err(SeedError::Field { .. })));
+    }
+
+    #[test]
+    fn tables_for_wifi_and_installing() {
+        let text = good()
+            + "[wifi]\ncountry = \"DE\"\n[[wifi.networks]]\nssid = \"home\"\npassphrase = \"correct horse\"\n\
+               [install]\nbus = [\"nvme\"]\nchoose = \"smallest\"\n";
+        let seed = Seed::parse(&text).unwrap();
+        let again = Seed::parse(&seed.to_toml().unwrap()).unwrap();
+        assert_eq!((again.wifi, again.install), (seed.wifi, seed.install));
+        for (from, to, words) in [
+            ("correct horse", "short", "8 to 63"),
+            ("\"DE\"", "\"de\"", "two capital letters"),
+            ("\"nvme\"", "\"floppy\"", "`nvme`"),
+            (
+                "choose =",
+                "min_gb = 9\nmax_gb = 8\nchoose =",
+                "no disk fits",
+            ),
+        ] {
+            let error = Seed::parse(&text.replacen(from, to, 1))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -116,6 +116,16 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         }
     }
 
+    for (i, iso) in spec.cdroms.iter().enumerate() {
+        let drive = format!(
+            "if=none,id=cd{i},media=cdrom,readonly=on,format=raw,file={}",
+            option_path(iso)?
+        );
+        // ide.0 may be the disk's.
+        let device = format!("ide-cd,drive=cd{i},bus=ide.{}", i + 1);
+        add(&["-drive", &drive, "-device", &device]);
+    }
+
     if spec.network {
         let mut user = String::from("user,id=net0");
         for forward in &spec.forwards {
@@ -176,6 +186,17 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             &format!("name={name},file={}", option_path(file)?),
         ]);
     }
+    let told = [("serial", &spec.smbios.serial), ("uuid", &spec.smbios.uuid)];
+    let mut table = String::from("type=1");
+    for (field, value) in told {
+        if let Some(value) = value {
+            // QEMU reads a doubled comma as one that belongs to the value.
+            table += &format!(",{field}={}", value.replace(',', ",,"));
+        }
+    }
+    if table != "type=1" {
+        add(&["-smbios", &table]);
+    }
     Ok(args)
 }
 
@@ -208,6 +229,30 @@ mod tests {
         );
         assert!(line.contains("base=1970-01-01"), "{line}");
         assert!(line.contains("i6300esb"), "{line}");
+    }
+
+    #[test]
+    fn smbios_and_cds_stand_on_the_command_line() {
+        let bare = command_line(&MachineSpec::new("n1"), &prepared()).unwrap();
+        assert!(!bare.iter().any(|a| a == "-smbios"), "{bare:?}");
+        let spec = MachineSpec::new("n1")
+            .smbios_serial("a,b=")
+            .smbios_uuid("6d2a2c0e-3d52-4e6b-9a53-0f6a1f3c9b77")
+            .cdrom(Path::new("/x/a.iso"))
+            .cdrom(Path::new("/x/b.iso"));
+        let line = command_line(&spec, &prepared()).unwrap().join(" ");
+        for words in [
+            "-smbios type=1,serial=a,,b=,uuid=6d2a2c0e-3d52-4e6b-9a53-0f6a1f3c9b77",
+            "file=/x/a.iso -device ide-cd,drive=cd0,bus=ide.1",
+            "file=/x/b.iso -device ide-cd,drive=cd1,bus=ide.2",
+        ] {
+            assert!(line.contains(words), "{line}");
+        }
+        let comma = MachineSpec::new("n1").cdrom(Path::new("/x/a,b.iso"));
+        assert!(matches!(
+            command_line(&comma, &prepared()),
+            Err(Error::BadPath(_))
+        ));
     }
 
     #[test]

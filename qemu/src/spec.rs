@@ -48,6 +48,13 @@ pub struct Forward {
     pub guest: u16,
 }
 
+/// What the firmware's SMBIOS table 1 says (DMTF DSP0134, 7.2); the rest is QEMU's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Smbios {
+    pub serial: Option<String>,
+    pub uuid: Option<String>,
+}
+
 /// A machine, described. A value: nothing runs until [`crate::Machine::create`] and `power_on`.
 #[derive(Debug, Clone)]
 pub struct MachineSpec {
@@ -64,6 +71,8 @@ pub struct MachineSpec {
     pub(crate) network: bool,
     pub(crate) links: Vec<PathBuf>,
     pub(crate) fw_cfg: Vec<(String, PathBuf)>,
+    pub(crate) smbios: Smbios,
+    pub(crate) cdroms: Vec<PathBuf>,
     pub(crate) rtc: Rtc,
     pub(crate) watchdog: bool,
     pub(crate) no_reboot: bool,
@@ -87,6 +96,8 @@ impl MachineSpec {
             network: true,
             links: Vec::new(),
             fw_cfg: Vec::new(),
+            smbios: Smbios::default(),
+            cdroms: Vec::new(),
             rtc: Rtc::default(),
             watchdog: true,
             no_reboot: false,
@@ -198,6 +209,28 @@ impl MachineSpec {
     #[must_use]
     pub fn fw_cfg(mut self, name: &str, file: &Path) -> Self {
         self.fw_cfg.push((name.to_owned(), file.to_owned()));
+        self
+    }
+
+    /// The serial number of SMBIOS' table 1: the one that Proxmox' `smbios1: serial=` sets.
+    #[must_use]
+    pub fn smbios_serial(mut self, text: &str) -> Self {
+        self.smbios.serial = Some(text.to_owned());
+        self
+    }
+
+    /// The machine's UUID in SMBIOS' table 1, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`. Without it
+    /// the field is all zeros, which means none.
+    #[must_use]
+    pub fn smbios_uuid(mut self, uuid: &str) -> Self {
+        self.smbios.uuid = Some(uuid.to_owned());
+        self
+    }
+
+    /// A SATA CD drive with this image in it; up to five.
+    #[must_use]
+    pub fn cdrom(mut self, iso: &Path) -> Self {
+        self.cdroms.push(iso.to_owned());
         self
     }
 

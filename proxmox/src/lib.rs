@@ -1,0 +1,4 @@
+//! Holdfast's machines on Proxmox VE.
+
+pub mod cidata;
+pub mod iso;

@@ -100,6 +100,18 @@ impl LoaderKeys {
         })
     }
 
+    /// Reads the keys out of a loader's file. Not for the loader itself: it would put a second
+    /// mark into its file.
+    ///
+    /// # Errors
+    /// [`LoaderKeysError`] when the file is no loader, or no builder has written its keys.
+    pub fn of_loader(loader: &[u8]) -> Result<Self, LoaderKeysError> {
+        let at = find(loader)?;
+        let mut block = [0; LEN];
+        block.copy_from_slice(&loader[at..at + LEN]);
+        Self::parse(&block)
+    }
+
     /// Writes the keys into a loader's file.
     ///
     /// # Errors
@@ -141,6 +153,7 @@ mod tests {
         keys.patch(&mut loader).unwrap();
         let block = loader[1234..1234 + LEN].try_into().unwrap();
         assert_eq!(LoaderKeys::parse(block), Ok(keys));
+        assert_eq!(LoaderKeys::of_loader(&loader), Ok(keys));
         assert!(loader[1234 + LEN..].iter().all(|b| *b == 0));
     }
 
@@ -152,6 +165,10 @@ mod tests {
         assert_eq!(keys.patch(&mut twice), Err(LoaderKeysError::Marks(2)));
         assert_eq!(
             LoaderKeys::parse(&UNWRITTEN),
+            Err(LoaderKeysError::Roots(0))
+        );
+        assert_eq!(
+            LoaderKeys::of_loader(&UNWRITTEN),
             Err(LoaderKeysError::Roots(0))
         );
         assert_eq!(

@@ -7,10 +7,12 @@ mod grow;
 #[cfg(test)]
 mod model;
 mod read;
+mod renew;
 mod write;
 
 pub use grow::grow;
 pub use read::{Found, GptError, Source, find};
+pub use renew::rewrite;
 pub use write::{Part, Step, create};
 
 use crate::bytes::{get, u16_at, u64_at};

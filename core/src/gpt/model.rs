@@ -269,3 +269,43 @@ proptest! {
         prop_assert!(found.is_err());
     }
 }
+
+#[test]
+fn a_copied_table_gets_guids_of_its_own() {
+    for (block, spare) in [(512, 0), (512, 64 << 20), (4096, 8 << 20)] {
+        let mut disk = Disk::new(block, spare);
+        let old = disk.find().unwrap().table;
+        let mut n = 100;
+        let new = old.renewed(|| {
+            n += 1;
+            Guid::random([n; 16])
+        });
+        assert_eq!(usize::from(n) - 100, 1 + Role::ALL.len());
+        let mbr = disk.read(0, 1);
+        for step in rewrite(disk.geometry, &new) {
+            disk.step(&step, u64::MAX);
+        }
+        assert_eq!(disk.read(0, 1), mbr);
+        assert_eq!(disk.find().unwrap().table, new);
+        assert_eq!(new.disk, Guid::random([101; 16]));
+        for (old, new) in old.entries().zip(new.entries()) {
+            assert_ne!(old.guid, new.guid);
+            assert_eq!(
+                Entry {
+                    guid: old.guid,
+                    ..new
+                },
+                old
+            );
+        }
+        disk.flip(2, 20);
+        let found = disk.find().unwrap();
+        assert_eq!(found.source, Source::Backup(old.alternate()));
+        assert!(found.table.entries().eq(new.entries()));
+        let nowhere = Table {
+            alternate: 3,
+            ..new
+        };
+        assert!(rewrite(disk.geometry, &nowhere).is_empty());
+    }
+}

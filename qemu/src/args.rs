@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::firmware::Firmware;
-use crate::spec::{DiskBus, MachineSpec, Protocol, Rtc};
+use crate::spec::{DiskBus, Dog, MachineSpec, Nic, Protocol, Rtc};
 
 /// What power-on has prepared: files in the machine's directory and the accelerator chosen.
 pub(crate) struct Prepared {
@@ -12,6 +12,8 @@ pub(crate) struct Prepared {
     pub firmware: Option<Firmware>,
     /// The disk and QEMU's name of its format.
     pub disk: Option<(PathBuf, &'static str)>,
+    /// The second disk, likewise.
+    pub second: Option<(PathBuf, &'static str)>,
     pub console: PathBuf,
     pub qmp: PathBuf,
     /// Our end's socket path of each link, in the description's order.
@@ -35,6 +37,37 @@ pub(crate) fn mac(name: &str, card: u8) -> String {
     let [_, a, b, c] = hash.to_be_bytes();
     // 52:54 is the locally administered range that QEMU itself uses.
     format!("52:54:{card:02x}:{a:02x}:{b:02x}:{c:02x}")
+}
+
+fn card_model(nic: Nic) -> &'static str {
+    match nic {
+        Nic::Virtio => "virtio-net-pci",
+        Nic::E1000e => "e1000e",
+        Nic::Igb => "igb",
+    }
+}
+
+/// The `-device` words of disk `number`, its controller first; serials tell the disks apart.
+fn disk_devices(number: usize, bus: DiskBus, place: u8) -> Vec<String> {
+    let serial = match number {
+        0 => "holdfast".to_owned(),
+        n => format!("holdfast{n}"),
+    };
+    let device =
+        |kind: &str| format!("{kind},drive=disk{number},serial={serial},bootindex={place}");
+    match bus {
+        DiskBus::VirtioBlk => vec![device("virtio-blk-pci")],
+        DiskBus::VirtioScsi => vec![
+            format!("virtio-scsi-pci,id=scsi{number}"),
+            device(&format!("scsi-hd,bus=scsi{number}.0")),
+        ],
+        DiskBus::Ahci => vec![device(&format!("ide-hd,bus=ide.{number}"))],
+        DiskBus::Nvme => vec![device("nvme")],
+        DiskBus::Usb => vec![
+            format!("qemu-xhci,id=usb{number}"),
+            device(&format!("usb-storage,bus=usb{number}.0,removable=on")),
+        ],
+    }
 }
 
 pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Vec<String>> {
@@ -93,26 +126,29 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
     if let Some((kernel, cmdline)) = &spec.firmware_kernel {
         add(&["-kernel", option_path(kernel)?, "-append", cmdline]);
     }
-    if let Some((path, format)) = &prepared.disk {
-        let drive = format!(
-            "if=none,id=disk0,format={format},discard=unmap,file={}",
-            option_path(path)?
-        );
-        add(&["-drive", &drive]);
-        // A kernel handed over takes the first place.
-        let place = u8::from(spec.firmware_kernel.is_some());
-        let device = |kind: &str| format!("{kind},drive=disk0,bootindex={place}");
-        let args = match spec.bus {
-            DiskBus::VirtioBlk => vec![device("virtio-blk-pci")],
-            DiskBus::VirtioScsi => vec![
-                "virtio-scsi-pci,id=scsi0".to_owned(),
-                device("scsi-hd,bus=scsi0.0"),
-            ],
-            DiskBus::Ahci => vec![device("ide-hd,bus=ide.0")],
-            DiskBus::Nvme => vec![device("nvme,serial=holdfast")],
-        };
-        for device in &args {
-            add(&["-device", device]);
+    // A kernel handed over takes the first place.
+    let first = u8::from(spec.firmware_kernel.is_some());
+    let (one, two) = match spec.second_first {
+        false => (first, first + 1),
+        true => (first + 1, first),
+    };
+    let second_bus = spec.second.map_or(DiskBus::default(), |(_, bus)| bus);
+    let disks = [
+        (&prepared.disk, spec.bus, one),
+        (&prepared.second, second_bus, two),
+    ];
+    for (number, (disk, bus, place)) in disks.into_iter().enumerate() {
+        if let Some((path, format)) = disk {
+            add(&[
+                "-drive",
+                &format!(
+                    "if=none,id=disk{number},format={format},discard=unmap,file={}",
+                    option_path(path)?
+                ),
+            ]);
+            for device in disk_devices(number, bus, place) {
+                add(&["-device", &device]);
+            }
         }
     }
 
@@ -121,8 +157,8 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             "if=none,id=cd{i},media=cdrom,readonly=on,format=raw,file={}",
             option_path(iso)?
         );
-        // ide.0 may be the disk's.
-        let device = format!("ide-cd,drive=cd{i},bus=ide.{}", i + 1);
+        // ide.0 and ide.1 may be the disks'.
+        let device = format!("ide-cd,drive=cd{i},bus=ide.{}", i + 2);
         add(&["-drive", &drive, "-device", &device]);
     }
 
@@ -139,7 +175,8 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             );
         }
         let card = format!(
-            "virtio-net-pci,netdev=net0,romfile=,mac={}",
+            "{},netdev=net0,romfile=,mac={}",
+            card_model(spec.nic),
             mac(&spec.name, 0)
         );
         add(&["-netdev", &user, "-device", &card]);
@@ -152,7 +189,8 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             option_path(switch)?
         );
         let device = format!(
-            "virtio-net-pci,netdev=link{card},romfile=,mac={}",
+            "{},netdev=link{card},romfile=,mac={}",
+            card_model(spec.nic),
             mac(&spec.name, card)
         );
         add(&["-netdev", &netdev, "-device", &device]);
@@ -169,8 +207,15 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
     );
     add(&["-chardev", &control, "-mon", "chardev=qmp,mode=control"]);
     add(&["-device", "virtio-rng-pci"]);
-    if spec.watchdog {
-        add(&["-device", "i6300esb", "-action", "watchdog=reset"]);
+    match spec.watchdog {
+        Dog::I6300esb => add(&["-device", "i6300esb", "-action", "watchdog=reset"]),
+        Dog::Itco => add(&[
+            "-global",
+            "ICH9-LPC.noreboot=off",
+            "-action",
+            "watchdog=reset",
+        ]),
+        Dog::None => {}
     }
     if spec.no_reboot {
         add(&["-no-reboot"]);
@@ -209,6 +254,7 @@ mod tests {
             kvm: false,
             firmware: None,
             disk: Some((PathBuf::from("/d/disk.qcow2"), "qcow2")),
+            second: None,
             console: PathBuf::from("/d/console.log"),
             qmp: PathBuf::from("/s/qmp"),
             link_sockets: Vec::new(),
@@ -243,8 +289,8 @@ mod tests {
         let line = command_line(&spec, &prepared()).unwrap().join(" ");
         for words in [
             "-smbios type=1,serial=a,,b=,uuid=6d2a2c0e-3d52-4e6b-9a53-0f6a1f3c9b77",
-            "file=/x/a.iso -device ide-cd,drive=cd0,bus=ide.1",
-            "file=/x/b.iso -device ide-cd,drive=cd1,bus=ide.2",
+            "file=/x/a.iso -device ide-cd,drive=cd0,bus=ide.2",
+            "file=/x/b.iso -device ide-cd,drive=cd1,bus=ide.3",
         ] {
             assert!(line.contains(words), "{line}");
         }
@@ -253,6 +299,33 @@ mod tests {
             command_line(&comma, &prepared()),
             Err(Error::BadPath(_))
         ));
+    }
+
+    #[test]
+    fn a_stick_beside_a_disk_with_real_cards_and_the_chipsets_watchdog() {
+        let both = Prepared {
+            second: Some((PathBuf::from("/d/second.img"), "raw")),
+            ..prepared()
+        };
+        let spec = MachineSpec::new("n1")
+            .bus(DiskBus::Usb)
+            .second_disk(1 << 30, DiskBus::Nvme)
+            .nic(Nic::E1000e)
+            .itco();
+        let line = command_line(&spec, &both).unwrap().join(" ");
+        for words in [
+            "usb-storage,bus=usb0.0,removable=on,drive=disk0,serial=holdfast,bootindex=0",
+            "nvme,drive=disk1,serial=holdfast1,bootindex=1",
+            "e1000e,netdev=net0",
+            "ICH9-LPC.noreboot=off",
+        ] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        assert!(!line.contains("i6300esb"), "{line}");
+        let line = command_line(&spec.second_disk_first(), &both)
+            .unwrap()
+            .join(" ");
+        assert!(line.contains("serial=holdfast1,bootindex=0"), "{line}");
     }
 
     #[test]

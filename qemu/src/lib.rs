@@ -24,5 +24,5 @@ pub use error::{Error, Result, Scene};
 pub use firmware::Firmware;
 pub use machine::{Machine, free_tcp_port};
 pub use qmp::Qmp;
-pub use spec::{DiskBus, Forward, MachineSpec, Protocol, Rtc};
+pub use spec::{DiskBus, Forward, MachineSpec, Nic, Protocol, Rtc};
 pub use switch::Switch;

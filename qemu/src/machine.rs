@@ -21,6 +21,8 @@ pub struct Machine {
     spec: MachineSpec,
     home: Home,
     disk: Option<Disk>,
+    second: Option<Disk>,
+    unplugged: bool,
     console: Console,
     running: Option<Running>,
 }
@@ -68,6 +70,10 @@ impl Machine {
             }
         };
         let disk = prepare_disk(&spec, home.path())?;
+        let second = match spec.second {
+            Some((bytes, _)) => Some(blank_disk(&home.path().join("second.img"), bytes)?),
+            None => None,
+        };
         if spec.kernel.is_none() {
             let vars = home.path().join("vars.fd");
             if !vars.exists() {
@@ -80,6 +86,8 @@ impl Machine {
             spec,
             home,
             disk,
+            second,
+            unplugged: false,
             console,
             running: None,
         })
@@ -119,10 +127,8 @@ impl Machine {
                     vars: home.join("vars.fd"),
                 }),
             },
-            disk: self
-                .disk
-                .as_ref()
-                .map(|disk| (disk.path().to_owned(), disk.format().name())),
+            disk: self.disk.as_ref().filter(|_| !self.unplugged).map(on_line),
+            second: self.second.as_ref().map(on_line),
             console: self.console.path().to_owned(),
             qmp: sockets.path().join("qmp"),
             link_sockets: (0..self.spec.links.len())
@@ -336,6 +342,16 @@ impl Machine {
         self.disk.as_ref()
     }
 
+    /// The second disk, likewise.
+    pub fn second_disk(&self) -> Option<&Disk> {
+        self.second.as_ref()
+    }
+
+    /// From the next power-on the first disk is out of the machine, or in it again.
+    pub fn unplug_disk(&mut self, out: bool) {
+        self.unplugged = out;
+    }
+
     /// The directory with disk, firmware variables and logs.
     pub fn dir(&self) -> &Path {
         self.home.path()
@@ -384,14 +400,7 @@ impl Drop for Machine {
 fn prepare_disk(spec: &MachineSpec, home: &Path) -> Result<Option<Disk>> {
     let Some(image) = &spec.image else {
         return match spec.disk_bytes {
-            Some(bytes) => {
-                let path = home.join("disk.img");
-                if path.exists() {
-                    Disk::open(&path).map(Some)
-                } else {
-                    Disk::blank(&path, bytes).map(Some)
-                }
-            }
+            Some(bytes) => blank_disk(&home.join("disk.img"), bytes).map(Some),
             None => Ok(None),
         };
     };
@@ -401,6 +410,19 @@ fn prepare_disk(spec: &MachineSpec, home: &Path) -> Result<Option<Disk>> {
     } else {
         Disk::overlay(image, &path, spec.disk_bytes).map(Some)
     }
+}
+
+/// The empty disk at `path`, or what a machine made of it before.
+fn blank_disk(path: &Path, bytes: u64) -> Result<Disk> {
+    if path.exists() {
+        Disk::open(path)
+    } else {
+        Disk::blank(path, bytes)
+    }
+}
+
+fn on_line(disk: &Disk) -> (PathBuf, &'static str) {
+    (disk.path().to_owned(), disk.format().name())
 }
 
 /// A TCP port of 127.0.0.1 that was free a moment ago.

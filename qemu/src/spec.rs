@@ -14,6 +14,31 @@ pub enum DiskBus {
     Ahci,
     /// `nvme`: `/dev/nvme0n1`.
     Nvme,
+    /// `usb-storage` behind `qemu-xhci`, removable: a stick, `/dev/sda`.
+    Usb,
+}
+
+/// A kind of network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nic {
+    /// `virtio-net-pci`.
+    #[default]
+    Virtio,
+    /// Intel 82574L (driver `e1000e`).
+    E1000e,
+    /// Intel 82576 (driver `igb`).
+    Igb,
+}
+
+/// The machine's hardware watchdog; it resets the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Dog {
+    /// `i6300esb`, as Proxmox has it.
+    #[default]
+    I6300esb,
+    /// The TCO timer of q35's ICH9, with its no-reboot strap off.
+    Itco,
+    None,
 }
 
 /// What the machine's clock says at power-on.
@@ -65,6 +90,10 @@ pub struct MachineSpec {
     pub(crate) image: Option<PathBuf>,
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) bus: DiskBus,
+    /// Bytes and bus of one more, empty disk.
+    pub(crate) second: Option<(u64, DiskBus)>,
+    pub(crate) second_first: bool,
+    pub(crate) nic: Nic,
     pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
     pub(crate) firmware_kernel: Option<(PathBuf, String)>,
     pub(crate) forwards: Vec<Forward>,
@@ -74,7 +103,7 @@ pub struct MachineSpec {
     pub(crate) smbios: Smbios,
     pub(crate) cdroms: Vec<PathBuf>,
     pub(crate) rtc: Rtc,
-    pub(crate) watchdog: bool,
+    pub(crate) watchdog: Dog,
     pub(crate) no_reboot: bool,
     pub(crate) dir: Option<PathBuf>,
 }
@@ -90,6 +119,9 @@ impl MachineSpec {
             image: None,
             disk_bytes: None,
             bus: DiskBus::default(),
+            second: None,
+            second_first: false,
+            nic: Nic::default(),
             kernel: None,
             firmware_kernel: None,
             forwards: Vec::new(),
@@ -99,7 +131,7 @@ impl MachineSpec {
             smbios: Smbios::default(),
             cdroms: Vec::new(),
             rtc: Rtc::default(),
-            watchdog: true,
+            watchdog: Dog::default(),
             no_reboot: false,
             dir: None,
         }
@@ -146,6 +178,27 @@ impl MachineSpec {
     #[must_use]
     pub fn bus(mut self, bus: DiskBus) -> Self {
         self.bus = bus;
+        self
+    }
+
+    /// One more disk, empty at first, of so many bytes; the firmware asks it after the first.
+    #[must_use]
+    pub fn second_disk(mut self, bytes: u64, bus: DiskBus) -> Self {
+        self.second = Some((bytes, bus));
+        self
+    }
+
+    /// The firmware asks the second disk before the first.
+    #[must_use]
+    pub fn second_disk_first(mut self) -> Self {
+        self.second_first = true;
+        self
+    }
+
+    /// What kind of network cards.
+    #[must_use]
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nic = nic;
         self
     }
 
@@ -241,10 +294,17 @@ impl MachineSpec {
         self
     }
 
-    /// Without the i6300esb watchdog.
+    /// Without a watchdog that resets.
     #[must_use]
     pub fn no_watchdog(mut self) -> Self {
-        self.watchdog = false;
+        self.watchdog = Dog::None;
+        self
+    }
+
+    /// With the chipset's TCO timer as its watchdog, in place of the i6300esb.
+    #[must_use]
+    pub fn itco(mut self) -> Self {
+        self.watchdog = Dog::Itco;
         self
     }
 

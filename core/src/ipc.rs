@@ -53,6 +53,15 @@ pub enum InitRequest {
         /// Into the rescue system.
         rescue: bool,
     },
+    /// Stop in order and switch the machine off.
+    PowerOff {
+        /// Who or what asked.
+        reason: String,
+    },
+    /// This disk was an installer, has done its work and is to start nothing any more: both slots
+    /// become empty in its record. Refused unless `hf-state` says that an installation is done
+    /// and that this disk's node never joined. The caller then clears the headers.
+    Retire,
     /// Start (or replace, when its spec changed) a supervised service.
     StartService {
         /// What.
@@ -95,6 +104,9 @@ pub struct BootInfo {
     /// Things an operator should know, in words.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Modules are still being loaded: not every disk may be there yet.
+    #[serde(default)]
+    pub loading: bool,
 }
 
 /// One supervised service.

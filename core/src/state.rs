@@ -64,6 +64,26 @@ pub struct StateDoc {
     pub k3s_was_ready: bool,
     /// Grants used by this node, so that a seed is not used twice.
     pub spent_grants: Vec<String>,
+    /// Disks that this one installed its system on, as an installer; the newest last, bounded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub installed: Vec<Installed>,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    pub other: Extra,
+}
+
+/// A disk that an installer worked on: written before the first byte of that disk, so that a later
+/// start knows half-done work for its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// The GUID of the table that the disk gets, made for it, in the usual text form.
+    pub disk: String,
+    /// For people: name, model, serial number and size.
+    pub name: String,
+    /// Its table is written and everything before it was read back.
+    pub done: bool,
+    /// The installer is spent with it: seed scrubbed, slots emptied.
+    pub retire: bool,
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,

@@ -3,11 +3,14 @@
 use std::convert::Infallible;
 
 use holdfast_core::ipc::{BootInfo, Devices, InitReply, InitRequest};
+use holdfast_core::layout::Role;
 use holdfast_core::slots::{BootId, Code, Record, Slot, State, Target};
+use holdfast_core::state::StateDoc;
 use holdfast_core::status::{BootStatus, SlotName, SlotStatus};
 
 use crate::record::RecordStore;
 use crate::services::AGENT;
+use crate::state::{Loaded, StateStore};
 use crate::system::{Ending, System};
 
 /// How often a rollback's target is tried.
@@ -31,6 +34,14 @@ impl System {
                 Ok(())
             }
             InitRequest::Reboot { reason, rescue } => self.reboot(&reason, rescue),
+            InitRequest::PowerOff { reason } => {
+                self.end_in(Ending {
+                    reason,
+                    power_off: true,
+                });
+                Ok(())
+            }
+            InitRequest::Retire => self.retire(),
             InitRequest::FailTrial { reason } => self.give_up(&reason),
             InitRequest::Commit => self.commit(),
             InitRequest::BeginWrite { slot } => {
@@ -104,10 +115,23 @@ impl System {
 
     fn give_up(&mut self, reason: &str) -> Result<(), String> {
         self.changed(|record, id| record.fail_trial(id, reason))?;
-        self.ending = Some(Ending {
-            reason: format!("the trial failed: {reason}"),
-        });
+        self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
         Ok(())
+    }
+
+    /// Only an installer that has done its work, and whose own node never joined, is spent.
+    fn retire(&mut self) -> Result<(), String> {
+        let disk = self.facts.as_ref().and_then(|f| f.disk.as_ref());
+        let partition = disk
+            .and_then(|disk| disk.partition(Role::State))
+            .ok_or("no partition hf-state")?;
+        let (_, loaded) = StateStore::open(&partition.node).map_err(|e| format!("{e:#}"))?;
+        match loaded {
+            Loaded::Known(doc) if is_spent(&doc) => {}
+            Loaded::Known(_) => return Err("this disk is no installer that is spent".into()),
+            _ => return Err("hf-state cannot be read".into()),
+        }
+        self.changed(|record, id| record.retire(id)).map(drop)
     }
 
     fn reboot(&mut self, reason: &str, rescue: bool) -> Result<(), String> {
@@ -157,8 +181,13 @@ impl System {
                 .trial_left(self.clock.now())
                 .map(|left| left.as_secs()),
             notes: facts.map(|f| f.notes.clone()).unwrap_or_default(),
+            loading: self.loading(),
         }
     }
+}
+
+fn is_spent(doc: &StateDoc) -> bool {
+    doc.admission.is_none() && doc.installed.iter().any(|i| i.done && i.retire)
 }
 
 fn slot_name(target: Target) -> SlotName {
@@ -231,6 +260,23 @@ mod tests {
         assert_eq!(slots(&record)[1].state, "bad");
         record.begin_write(&[4; 16], Slot::B).unwrap();
         assert_eq!(boot_reason(&record), "preferred slot");
+    }
+
+    #[test]
+    fn only_an_installer_that_is_done_is_spent() {
+        let installed = |done, retire| holdfast_core::state::Installed {
+            disk: "x".into(),
+            name: "x".into(),
+            done,
+            retire,
+            other: Default::default(),
+        };
+        let mut doc = StateDoc::default();
+        assert!(!is_spent(&doc));
+        doc.installed = vec![installed(false, true), installed(true, false)];
+        assert!(!is_spent(&doc));
+        doc.installed.push(installed(true, true));
+        assert!(is_spent(&doc));
     }
 
     #[test]

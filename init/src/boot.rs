@@ -16,13 +16,14 @@ use holdfast_core::state::StateDoc;
 
 use crate::cmdline::{self, Cmdline};
 use crate::disk::{self, Disk};
+use crate::dog::Dog;
 use crate::modules::Which;
 use crate::modules::background::Background;
 use crate::record::{self, RecordStore};
 use crate::services::{AGENT, LOG, Program, Services};
 use crate::state::{Loaded, StateStore};
 use crate::sys::tun;
-use crate::system::{Clock, Dog, Doom, System};
+use crate::system::{Clock, Doom, System};
 use crate::tool::Tools;
 use crate::vigil::Mode;
 use crate::{grow, ipc, kmsg, log, modules, mounts, root, var};
@@ -120,7 +121,7 @@ pub fn run() -> Result<System> {
         kmsg::error(&doom.reason);
         return Ok(System::doomed(clock, dog, server, store, mode, doom));
     }
-    let background = drivers::load_the_rest(root_mounted, (!all_loaded).then_some(initramfs));
+    let background = drivers::load_the_rest(root_mounted, initramfs, all_loaded);
     announce(store.as_mut());
     kmsg::notice(format_args!("up at {}", clock.now_text()));
     let background = background

@@ -13,6 +13,7 @@ mod answer;
 mod boot;
 mod cmdline;
 mod disk;
+mod dog;
 mod grow;
 mod ipc;
 mod kmsg;
@@ -61,11 +62,16 @@ fn pid1() -> ! {
     std::panic::set_hook(Box::new(|info| kmsg::error(format_args!("panic: {info}"))));
     let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let ending = boot::run().and_then(|mut system| system.run())?;
-        stop::in_order(ending);
-        anyhow::Ok(())
+        stop::in_order(&ending);
+        anyhow::Ok(ending.power_off)
     }));
-    if let Ok(Err(error)) = ran {
-        kmsg::error(format_args!("cannot go on: {error:#}"));
-    }
-    stop::at_once()
+    let power_off = match ran {
+        Ok(Ok(power_off)) => power_off,
+        Ok(Err(error)) => {
+            kmsg::error(format_args!("cannot go on: {error:#}"));
+            false
+        }
+        Err(_) => false,
+    };
+    stop::at_once(power_off)
 }

@@ -3,6 +3,8 @@
 //! A list has one module a line: its path below the list's own root, then parameters, if any.
 //! Empty lines and lines that begin with `#` are passed over. The word `later` among the parameters
 //! is ours: the start of the node does not wait for this module, nor for what only such ones need.
+//! So is `last`: this module is loaded after all others, and only where no watchdog came with them
+//! (`softdog`: it watches nothing that stops the kernel itself).
 
 pub mod background;
 mod queue;
@@ -34,10 +36,14 @@ pub enum Which {
     Now,
     /// The others: what drives hardware that most machines of the board do not start from.
     Later,
+    /// What stands in where none of the others found its hardware.
+    Last,
 }
 
 /// The word that puts a module off.
 const LATER: &str = "later";
+/// The word that keeps a module for when nothing else will do.
+const LAST: &str = "last";
 
 /// One line of a list.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Module<'a> {
     pub parameters: String,
     /// The start does not wait for it.
     pub later: bool,
+    /// It is loaded only where nothing else will do; then `later` is set too.
+    pub last: bool,
 }
 
 impl Module<'_> {
@@ -72,12 +80,15 @@ pub fn parse(text: &str) -> impl Iterator<Item = Module<'_>> {
         .map(|line| {
             let (path, words) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             let words: Vec<_> = words.split_whitespace().collect();
-            let later = words.contains(&LATER);
-            let parameters: Vec<_> = words.into_iter().filter(|w| *w != LATER).collect();
+            let last = words.contains(&LAST);
+            let later = last || words.contains(&LATER);
+            let ours = [LATER, LAST];
+            let parameters: Vec<_> = words.into_iter().filter(|w| !ours.contains(w)).collect();
             Module {
                 path: path.trim_start_matches('/'),
                 parameters: parameters.join(" "),
                 later,
+                last,
             }
         })
 }
@@ -95,7 +106,7 @@ pub fn load(root: &Path, list: &str, which: Which) -> Vec<String> {
     let known: Vec<_> = modules.iter().map(|m| depends(root, m)).collect();
     let off = put_off(&modules, &known);
     let mut part: Vec<_> = modules.iter().zip(known).zip(off).collect();
-    part.retain(|(_, off)| *off == (which == Which::Later));
+    part.retain(|((module, _), off)| which == group(module, *off));
     let (modules, known): (Vec<_>, Vec<_>) = part.into_iter().map(|(both, _)| both).unzip();
     let queue = Queue::new(resolve(&modules, &known));
     std::thread::scope(|scope| {
@@ -114,6 +125,15 @@ pub fn load(root: &Path, list: &str, which: Which) -> Vec<String> {
         }
     });
     queue.failures()
+}
+
+fn group(module: &Module<'_>, off: bool) -> Which {
+    match (module.last, off) {
+        (true, true) => Which::Last,
+        (_, true) => Which::Later,
+        // Another module needs it, whatever its line says.
+        (_, false) => Which::Now,
+    }
 }
 
 fn load_one(root: &Path, module: &Module<'_>) -> Result<(), String> {
@@ -170,6 +190,7 @@ mod tests {
             path: "lib/modules/6/i6300esb.ko",
             parameters: "heartbeat=60 nowayout=1".into(),
             later: false,
+            last: false,
         };
         assert_eq!(modules[1], expected);
         assert!(!modules[1].is_compressed());
@@ -183,6 +204,16 @@ mod tests {
             (ahci.later, ahci.parameters.as_str()),
             (true, "async_probe")
         );
+    }
+
+    #[test]
+    fn what_stands_in_is_neither_loaded_at_once_nor_with_what_comes_later() {
+        let text = "x/iTCO_wdt.ko nowayout=1\nx/nvme.ko later\nx/softdog.ko soft_margin=60 last\n";
+        let all: Vec<_> = parse(text).collect();
+        assert_eq!(all[2].parameters, "soft_margin=60");
+        let off = put_off(&all, &[Some(vec![]), Some(vec![]), Some(vec![])]);
+        let groups: Vec<_> = all.iter().zip(off).map(|(m, off)| group(m, off)).collect();
+        assert_eq!(groups, [Which::Now, Which::Later, Which::Last]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(10);
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Ends every process that is left, unmounts, reboots. Services were stopped before.
-pub fn in_order(ending: Ending) {
+pub fn in_order(ending: &Ending) {
     kmsg::notice(format_args!("stopping: {}", ending.reason));
     everyone(Signal::SIGTERM);
     reap(TERM_LIMIT);
@@ -30,12 +30,20 @@ pub fn in_order(ending: Ending) {
     reap(KILL_LIMIT);
     within(SYNC_LIMIT, sync);
     within(UNMOUNT_LIMIT, unmount_all);
-    kmsg::notice("rebooting");
+    kmsg::notice(if ending.power_off {
+        "switching off"
+    } else {
+        "rebooting"
+    });
 }
 
-/// Reboots now; what was not written is lost.
-pub fn at_once() -> ! {
+/// Reboots now, or switches the machine off; what was not written is lost.
+pub fn at_once(power_off: bool) -> ! {
     within(SYNC_LIMIT, sync);
+    if power_off {
+        // Comes back with an error where the machine cannot.
+        let _ = reboot(RebootMode::RB_POWER_OFF);
+    }
     loop {
         // Only ever returns with an error, and there is nothing left to try but again.
         let _ = reboot(RebootMode::RB_AUTOBOOT);

@@ -17,11 +17,11 @@ use std::os::fd::AsFd;
 
 use crate::cmdline::Cmdline;
 use crate::disk::Disk;
+use crate::dog::Dog;
 use crate::ipc::Server;
-use crate::modules::background::Background;
+use crate::modules::background::{Background, Rest};
 use crate::record::RecordStore;
 use crate::services::{AGENT, Event, LOG, Services};
-use crate::sys::watchdog::Watchdog;
 use crate::vigil::{Act, Mode, Vigil};
 use crate::{kmsg, root};
 
@@ -55,32 +55,6 @@ impl Clock {
     }
 }
 
-/// The watchdog with its feeding time.
-pub struct Dog {
-    watchdog: Option<Watchdog>,
-    fed: Instant,
-}
-
-impl Dog {
-    /// A machine without one has `None`.
-    pub fn new(watchdog: Option<Watchdog>) -> Self {
-        Self {
-            watchdog,
-            fed: Instant::now(),
-        }
-    }
-
-    /// Feeds it, at most every few seconds.
-    pub fn feed(&mut self) {
-        if let Some(watchdog) = &self.watchdog
-            && self.fed.elapsed() >= Duration::from_secs(5)
-        {
-            watchdog.feed();
-            self.fed = Instant::now();
-        }
-    }
-}
-
 /// What boot found out and the agent is told.
 pub struct Facts {
     /// The command line.
@@ -111,6 +85,18 @@ pub struct Doom {
 pub struct Ending {
     /// In words.
     pub reason: String,
+    /// The machine is switched off and not started again.
+    pub power_off: bool,
+}
+
+impl Ending {
+    /// In a reboot.
+    pub fn reboot(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            power_off: false,
+        }
+    }
 }
 
 /// Everything that init holds while the node is up.
@@ -125,6 +111,8 @@ pub struct System {
     pub(crate) ending: Option<Ending>,
     /// Modules that are still being loaded, and since when; what services need is among them.
     background: Option<(Background, Duration)>,
+    /// Whether anything is still loaded, what nobody waits for included.
+    rest: Option<Rest>,
     root_checked: Duration,
     /// Before it ends: time to read the screen.
     pause: Duration,
@@ -151,6 +139,7 @@ impl System {
             facts: Some(facts),
             ending: None,
             background: None,
+            rest: None,
             root_checked: Duration::ZERO,
             pause: Duration::ZERO,
         }
@@ -158,7 +147,11 @@ impl System {
 
     /// Modules that go on being loaded: services wait for them, for a while.
     pub fn with_modules_loading(mut self, background: Option<Background>) -> Self {
+        self.rest = background.as_ref().map(Background::rest);
         self.background = background.map(|b| (b, self.clock.now()));
+        if self.rest.is_none() {
+            self.tell_of_watchdogs();
+        }
         self
     }
 
@@ -181,6 +174,7 @@ impl System {
             facts: None,
             ending: None,
             background: None,
+            rest: None,
             root_checked: Duration::ZERO,
             pause: Duration::ZERO,
         };
@@ -188,9 +182,7 @@ impl System {
             system.fail_trial(&doom.reason);
         }
         system.pause = doom.pause;
-        system.ending = Some(Ending {
-            reason: doom.reason,
-        });
+        system.ending = Some(Ending::reboot(doom.reason));
         system
     }
 
@@ -205,9 +197,8 @@ impl System {
         while self.ending.is_none() {
             self.turn(&signals)?;
         }
-        let ending = self.ending.take().unwrap_or(Ending {
-            reason: "no reason given".into(),
-        });
+        let ending = self.ending.take();
+        let ending = ending.unwrap_or_else(|| Ending::reboot("no reason given"));
         self.stop_services(&signals)?;
         Ok(ending)
     }
@@ -218,6 +209,7 @@ impl System {
         self.take_signals(signals);
         self.reap();
         self.background_done();
+        self.all_loaded();
         if let Some(mut server) = self.server.take() {
             server.serve(|request| self.handle(request));
             self.server = Some(server);
@@ -314,6 +306,31 @@ impl System {
         }
     }
 
+    /// Watchdogs come with drivers that nobody waits for, too.
+    fn all_loaded(&mut self) {
+        let Some(rest) = &self.rest else { return };
+        let done = rest.done();
+        self.dog.look();
+        if done {
+            self.rest = None;
+            self.tell_of_watchdogs();
+        }
+    }
+
+    fn tell_of_watchdogs(&mut self) {
+        if let Some(missing) = self.dog.missing() {
+            kmsg::warning(&missing);
+            if let Some(facts) = &mut self.facts {
+                facts.notes.push(missing);
+            }
+        }
+    }
+
+    /// Whether drivers are still loaded.
+    pub(crate) fn loading(&self) -> bool {
+        self.rest.is_some()
+    }
+
     fn start_due(&mut self) {
         let now = self.clock.now();
         for event in self.services.tick(now, self.held()) {
@@ -348,15 +365,13 @@ impl System {
         match act {
             Act::FailTrial(reason) => {
                 self.fail_trial(&reason);
-                self.ending = Some(Ending {
-                    reason: format!("the trial failed: {reason}"),
-                });
+                self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
             }
             Act::KillAgent => {
                 kmsg::warning("the agent is silent, starting it again");
                 self.services.kill(AGENT);
             }
-            Act::Reboot(reason) => self.ending = Some(Ending { reason }),
+            Act::Reboot(reason) => self.ending = Some(Ending::reboot(reason)),
             Act::Quiet => {
                 self.clear_starts();
                 kmsg::notice("this start counts as good");
@@ -366,19 +381,21 @@ impl System {
                     record.leave_rescue();
                     Ok::<_, Infallible>(())
                 });
-                self.ending = Some(Ending {
-                    reason: "an hour in rescue: trying the slots again".into(),
-                });
+                let reason = "an hour in rescue: trying the slots again";
+                self.ending = Some(Ending::reboot(reason));
             }
         }
     }
 
     /// Asked to stop by someone who may: this start was no failure.
     pub(crate) fn end(&mut self, reason: &str) {
+        self.end_in(Ending::reboot(reason));
+    }
+
+    /// As [`Self::end`], in this way.
+    pub(crate) fn end_in(&mut self, ending: Ending) {
         self.clear_starts();
-        self.ending.get_or_insert(Ending {
-            reason: reason.to_owned(),
-        });
+        self.ending.get_or_insert(ending);
     }
 
     pub(crate) fn fail_trial(&mut self, reason: &str) {

@@ -63,6 +63,8 @@ codes! {
     NO_SLOT_LEFT = 16, "no-slot-left", "no slot left to start";
     /// One more try after rescue.
     TRIED_AGAIN = 17, "tried-again", "one more try after rescue";
+    /// This disk was an installer and has done its work.
+    RETIRED = 18, "retired", "this disk installed the system on another one and starts nothing";
 }
 
 /// A code with its details.

@@ -256,3 +256,27 @@ fn the_older_copy_is_written_and_the_newer_read() {
         [RecordError::Absent; 2]
     );
 }
+
+#[test]
+fn a_retired_disk_starts_nothing_once_its_headers_are_cleared() {
+    let mut record = Record::factory([1; 32], 1);
+    record.choose_start([1; 16], Excluded::default()).unwrap();
+    assert_eq!(record.retire(&[9; 16]), Err(VerbError::OtherBoot));
+    record.request_rescue();
+    assert_eq!(record.retire(&[1; 16]), Ok(true));
+    assert_eq!(record.retire(&[1; 16]), Ok(false));
+    assert!(
+        Slot::BOTH
+            .iter()
+            .all(|s| record.slot(*s).state == State::Empty)
+    );
+    // However often it is asked: only rescue, whose header the caller clears, is ever tried.
+    for boot in 2..20 {
+        let mut excluded = Excluded::default();
+        while let Some(start) = record.choose_start([boot; 16], excluded) {
+            assert_eq!(start.target, Target::Rescue);
+            excluded.add(start.target);
+        }
+        record.leave_rescue();
+    }
+}

@@ -276,6 +276,26 @@ impl Record {
         Ok(())
     }
 
+    /// The disk of an installer that has done its work: both slots become empty, and nothing is
+    /// asked for. The one verb that leaves no good system: the one that was installed elsewhere
+    /// takes its place. Clear the header blocks afterwards, rescue's too. `false`: it was so.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn retire(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
+        self.of_this_boot(boot_id)?;
+        let before = (self.slots, self.rescue_requested);
+        for slot in Slot::BOTH {
+            if self.slot(slot).reason.code != Code::RETIRED || self.slot(slot).state != State::Empty
+            {
+                *self.slot_mut(slot) = SlotInfo::EMPTY;
+                self.give_reason(slot, Code::RETIRED, "");
+            }
+        }
+        self.rescue_requested = false;
+        Ok(before != (self.slots, self.rescue_requested))
+    }
+
     /// Starts rescue next, once.
     pub fn request_rescue(&mut self) {
         self.rescue_requested = true;

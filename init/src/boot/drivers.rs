@@ -6,25 +6,22 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::kmsg;
+use crate::dog::{self, Dog};
 use crate::modules::background::Background;
 use crate::modules::{self, Which};
-use crate::sys::watchdog::Watchdog;
-use crate::system::Dog;
 
-/// Seconds that the hardware waits for food.
-const WATCHDOG_SECONDS: i32 = 60;
-/// How often it is looked for while its driver loads, in milliseconds.
+/// How often watchdogs are looked for while drivers load, in milliseconds.
 const WATCHDOG_LOOK: u16 = 20;
 
-/// Loads what the start waits for. The watchdog is armed as soon as its driver is there and not fed
-/// meanwhile (a driver may have stopped what the loader armed): a module that hangs ends in a reset.
+/// Loads what the start waits for. Watchdogs are armed as soon as their drivers are there and not
+/// fed meanwhile (a driver may have stopped what the loader armed): a module that hangs ends in a
+/// reset.
 pub fn load_first(notes: &mut Vec<String>) -> Dog {
     let work = || modules::load(Path::new("/"), modules::BOOT_LIST, Which::Now);
-    let mut dog = None;
+    let mut dog = Dog::new();
     match Background::start(work) {
         Ok(loading) => loop {
-            dog = dog.or_else(|| armed().ok());
+            dog.look();
             if let Some(failed) = loading.finished() {
                 notes.extend(failed);
                 break;
@@ -34,55 +31,53 @@ pub fn load_first(notes: &mut Vec<String>) -> Dog {
         },
         Err(_) => notes.extend(work()),
     }
-    dog.or_else(|| {
-        armed()
-            .map_err(|error| notes.push(format!("no hardware watchdog: {error}")))
-            .ok()
-    })
-    .unwrap_or_else(|| Dog::new(None))
+    dog.look();
+    dog
 }
 
 /// What only services need, and after it, where the disk was found without them, the boot modules
-/// that were put off: beside the start of the agent.
+/// that were put off: beside the start of the agent. Last what stands in for a watchdog, where none
+/// of all these drivers brought one.
 pub fn load_the_rest(
     root_mounted: bool,
-    initramfs: Option<OwnedFd>,
+    initramfs: OwnedFd,
+    all_loaded: bool,
 ) -> std::io::Result<Background> {
-    let for_services = move || {
+    let for_services = move |which: &[Which]| {
         let root = Path::new("/");
         if !root_mounted || !root.join(modules::ROOT_LIST).exists() {
             return Vec::new();
         }
-        let mut failed = modules::load(root, modules::ROOT_LIST, Which::Now);
-        failed.extend(modules::load(root, modules::ROOT_LIST, Which::Later));
-        failed
+        let load = |which: &Which| modules::load(root, modules::ROOT_LIST, *which);
+        which.iter().flat_map(load).collect()
     };
-    let put_off = Arc::new(initramfs);
-    let rest = put_off.clone();
+    const ALL: [Which; 2] = [Which::Now, Which::Later];
+    let initramfs = Arc::new(initramfs);
+    let rest = initramfs.clone();
     Background::start_with_rest(
         move || {
-            let failed = for_services();
-            if failed.is_empty() || put_off.is_none() {
+            let failed = for_services(&ALL);
+            if failed.is_empty() || all_loaded {
                 return failed;
             }
             // One of them may need a module that was put off.
-            load_put_off(put_off.as_ref().as_ref());
-            for_services()
+            load_of_boot(&initramfs, Which::Later);
+            for_services(&ALL)
         },
-        move || load_put_off(rest.as_ref().as_ref()),
+        move || {
+            if !all_loaded {
+                load_of_boot(&rest, Which::Later);
+            }
+            if !dog::any() {
+                load_of_boot(&rest, Which::Last);
+                for_services(&[Which::Last]);
+            }
+        },
     )
 }
 
 /// Failures are in the kernel's log: what is missing drives no disk that this node started from.
-fn load_put_off(initramfs: Option<&OwnedFd>) {
-    if let Some(initramfs) = initramfs {
-        let root = PathBuf::from(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
-        modules::load(&root, modules::BOOT_LIST, Which::Later);
-    }
-}
-
-fn armed() -> std::io::Result<Dog> {
-    let (watchdog, seconds) = Watchdog::open(WATCHDOG_SECONDS)?;
-    kmsg::notice(format_args!("watchdog armed, {seconds} s"));
-    Ok(Dog::new(Some(watchdog)))
+fn load_of_boot(initramfs: &OwnedFd, which: Which) {
+    let root = PathBuf::from(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
+    modules::load(&root, modules::BOOT_LIST, which);
 }

@@ -3,14 +3,27 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::signal::SigSet;
 
 type Failures = Arc<Mutex<Option<Vec<String>>>>;
 
+/// Tells when even what nobody waits for is done.
+#[derive(Debug, Clone, Default)]
+pub struct Rest(Arc<AtomicBool>);
+
+impl Rest {
+    /// Whether it is.
+    pub fn done(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Work on a thread of its own.
 pub struct Background {
+    rest: Rest,
     /// Its other end is closed when the work is done.
     done: PipeReader,
     failures: Failures,
@@ -30,13 +43,25 @@ impl Background {
         let (done, writer) = io::pipe()?;
         let failures = Failures::default();
         let place = failures.clone();
+        let everything = Rest::default();
+        let told = everything.clone();
         std::thread::Builder::new()
             .name("modules".into())
             .spawn(move || {
                 run(work, &place, writer);
-                rest();
+                let _ = catch_unwind(AssertUnwindSafe(rest));
+                told.0.store(true, Ordering::Release);
             })?;
-        Ok(Self { done, failures })
+        Ok(Self {
+            rest: everything,
+            done,
+            failures,
+        })
+    }
+
+    /// How far what nobody waits for is.
+    pub fn rest(&self) -> Rest {
+        self.rest.clone()
     }
 
     /// Readable once the work is done.

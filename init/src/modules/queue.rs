@@ -123,6 +123,7 @@ mod tests {
             path,
             parameters: String::new(),
             later,
+            last: false,
         }
     }
 

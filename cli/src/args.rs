@@ -185,6 +185,9 @@ mod tests {
             "holdfast seed new --role bare --expires soon --out x",
             "holdfast reboot Node.1",
             "holdfast seed new --role bare --name n1 --uses 2 --out x",
+            "holdfast seed new --role bare --name n1 --name-prefix n --out x",
+            "holdfast seed new --role bare --install-erase --out x",
+            "holdfast seed pack x",
             "holdfast nodes --output xml",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -15,6 +15,7 @@ mod nodes;
 mod paper;
 mod progress;
 mod secrets;
+mod series;
 mod table;
 mod vms;
 mod waiting;

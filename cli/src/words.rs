@@ -1,5 +1,6 @@
 //! Times, durations and sizes as people write and read them; foreign words made harmless.
 
+use holdfast_core::grant::Grant;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970 by this machine's clock.
@@ -98,6 +99,19 @@ pub fn plain(text: &str) -> String {
 /// As [`plain`], of a text whose lines are meant.
 pub fn plain_lines(text: &str) -> String {
     text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// The name, or the names, that a grant gives.
+pub fn names(grant: &Grant) -> Option<String> {
+    if grant.names.is_none() {
+        return grant.name.as_ref().map(ToString::to_string);
+    }
+    let name = |index| grant.name_at(index).ok().flatten();
+    let (first, last) = (name(grant.first)?, name(grant.last)?);
+    Some(match first == last {
+        true => first.to_string(),
+        false => format!("{first} to {last}"),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::cluster::{ClusterId, MeshIndex};
 use crate::documents::{Operators, Policy};
 use crate::keys::{MeshKey, PublicKey};
-use crate::names::{GrantId, GroupName, NodeName, Role};
+use crate::names::{GrantId, GroupName, NameError, NodeName, Role};
 use crate::signed::{OpenError, Signable, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,10 @@ pub struct Grant {
     /// The one name it may take; none: any free one.
     #[serde(default)]
     pub name: Option<NodeName>,
+    /// The names of a grant of several uses, each bound to an index. Readers that do not know the
+    /// field let such a node take any name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NameSeries>,
     /// First index it may take.
     pub first: MeshIndex,
     /// Last index it may take.
@@ -32,6 +36,43 @@ pub struct Grant {
     pub uses: u32,
     /// Unix seconds after which the lighthouse takes no new signing key.
     pub not_after: u64,
+}
+
+/// Names with a number: `shelf-01`, `shelf-02`, ...
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameSeries {
+    /// What each begins with; a hyphen follows.
+    pub prefix: NodeName,
+    /// The number of the grant's first index.
+    pub start: u32,
+}
+
+impl NameSeries {
+    /// The name with `number`; two digits at least, as many as `most` has.
+    ///
+    /// # Errors
+    /// When the prefix is too long for it.
+    pub fn name(&self, number: u32, most: u32) -> Result<NodeName, NameError> {
+        let width = most.to_string().len().max(2);
+        NodeName::new(format!("{}-{number:0width$}", self.prefix))
+    }
+}
+
+impl Grant {
+    /// The one name that the node at `index` may take; none: any free one.
+    ///
+    /// # Errors
+    /// When the grant's prefix is too long for a name.
+    pub fn name_at(&self, index: MeshIndex) -> Result<Option<NodeName>, NameError> {
+        let Some(series) = &self.names else {
+            return Ok(self.name.clone());
+        };
+        let number = |index: MeshIndex| {
+            let place = u32::from(index.get().saturating_sub(self.first.get()));
+            series.start.saturating_add(place)
+        };
+        series.name(number(index), number(self.last)).map(Some)
+    }
 }
 
 /// What a joining node says of itself, signed by the token's private half.
@@ -148,7 +189,12 @@ pub fn verify(
             id: grant.id,
         });
     }
-    if grant.name.as_ref().is_some_and(|n| *n != record.name) {
+    // A prefix that makes no name allows none.
+    let allowed = match grant.name_at(record.index) {
+        Ok(name) => name.is_none_or(|n| n == record.name),
+        Err(_) => false,
+    };
+    if !allowed {
         return Err(MemberError::NotAllowed {
             what: format!("the name {}", record.name),
             id: grant.id,
@@ -210,11 +256,68 @@ mod tests {
             role: Role::Bare,
             groups: vec![],
             name: Some("n1".parse().unwrap()),
+            names: None,
             first: MeshIndex::FIRST_NODE,
             last: MeshIndex::FIRST_NODE,
             uses: 1,
             not_after: 0,
         }
+    }
+
+    #[test]
+    fn a_series_binds_each_name_to_its_index() {
+        let index = |n: u16| MeshIndex::try_from(n).unwrap();
+        let grant = Grant {
+            name: None,
+            names: Some(NameSeries {
+                prefix: "shelf".parse().unwrap(),
+                start: 1,
+            }),
+            first: index(20),
+            last: index(31),
+            uses: 12,
+            ..grant()
+        };
+        let name = |g: &Grant, n| g.name_at(index(n)).unwrap().unwrap().to_string();
+        assert_eq!(name(&grant, 20), "shelf-01");
+        assert_eq!(name(&grant, 31), "shelf-12");
+        let wide = Grant {
+            last: index(130),
+            ..grant.clone()
+        };
+        assert_eq!(name(&wide, 20), "shelf-001");
+        let as_named = |n: u16, name: &str| {
+            let record = MemberRecord {
+                name: name.parse().unwrap(),
+                index: index(n),
+                ..record()
+            };
+            let member = member(&record, 2, &grant, 1);
+            verify(&member, CLUSTER, &operators(), &policy())
+        };
+        as_named(21, "shelf-02").unwrap();
+        for (n, other) in [(21, "shelf-03"), (21, "gate"), (20, "shelf-1")] {
+            assert!(
+                matches!(as_named(n, other), Err(MemberError::NotAllowed { .. })),
+                "{other}"
+            );
+        }
+        let long = Grant {
+            names: Some(NameSeries {
+                prefix: "x".repeat(62).parse().unwrap(),
+                start: 1,
+            }),
+            ..grant.clone()
+        };
+        assert!(long.name_at(index(20)).is_err());
+    }
+
+    #[test]
+    fn grants_without_a_series_are_written_as_before() {
+        let text = serde_json::to_string(&grant()).unwrap();
+        assert!(!text.contains("names"), "{text}");
+        let read: Grant = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, grant());
     }
 
     fn record() -> MemberRecord {

@@ -140,6 +140,12 @@ pub fn sensible(grant: &Grant) -> Result<(), Refusal> {
     if last < first {
         return bad(format!("last = {last} lies before first = {first}"));
     }
+    if grant.name.is_some() && grant.names.is_some() {
+        return bad("name and names: one of them".into());
+    }
+    if let Err(e) = grant.name_at(grant.last) {
+        return bad(format!("names: {e}"));
+    }
     if grant.uses == 0 {
         return bad("uses = 0: at least one".into());
     }

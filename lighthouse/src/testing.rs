@@ -118,6 +118,7 @@ pub fn grant(id: &str, token: u8, uses: u32) -> Grant {
         role: Role::Bare,
         groups: vec![],
         name: None,
+        names: None,
         first: index(16),
         last: index(18),
         uses,

@@ -47,9 +47,7 @@ pub fn prepare(
         .grant
         .open_self()
         .map_err(|e| Trouble::untrusted(format!("the lighthouse's grant does not hold: {e}")))?;
-    let Grant {
-        token, role, name, ..
-    } = &grant;
+    let Grant { token, role, .. } = &grant;
     if grant.id != seed.grant || *token != seed.token.public() {
         return Err(Trouble::mismatch(format!(
             "the seed's token does not belong to grant {}, which the lighthouse has under {}",
@@ -63,7 +61,10 @@ pub fn prepare(
         )));
     }
     let key = identity.signing.public();
-    let name = match (&seed.name, name) {
+    let granted = grant
+        .name_at(offer.index)
+        .map_err(|e| Trouble::mismatch(format!("the grant's names: {e}")))?;
+    let name = match (&seed.name, &granted) {
         (Some(wanted), Some(granted)) if wanted != granted => {
             return Err(Trouble::mismatch(format!(
                 "name = {:?} in the seed, but the grant allows {granted} only",
@@ -144,6 +145,7 @@ mod tests {
             role: Role::Bare,
             groups: vec![],
             name: None,
+            names: None,
             first: MeshIndex::FIRST_NODE,
             last: MeshIndex::LAST,
             uses: 1,
@@ -177,6 +179,17 @@ mod tests {
             name: None,
             ..seed()
         };
+        let series = |g: &mut Grant| {
+            g.names = Some(holdfast_core::grant::NameSeries {
+                prefix: "shelf".parse().unwrap(),
+                start: 7,
+            });
+            g.last = MeshIndex::try_from(20).unwrap();
+        };
+        let ready = prepare(&nameless, &identity(), None, &offer(1, 7, series), 9).unwrap();
+        assert_eq!(ready.record.name.as_str(), "shelf-07");
+        let named = prepare(&seed(), &identity(), None, &offer(1, 7, series), 9).unwrap_err();
+        assert_eq!(named.state, "bad-seed");
         let ready = prepare(&nameless, &identity(), None, &offer(1, 7, |_| {}), 9).unwrap();
         assert!(ready.record.name.as_str().starts_with("node-"));
     }

@@ -115,6 +115,7 @@ pub mod tests {
             role: Role::Server,
             groups: vec![],
             name: None,
+            names: None,
             first: MeshIndex::FIRST_NODE,
             last: MeshIndex::LAST,
             uses: 1,

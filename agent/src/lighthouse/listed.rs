@@ -106,6 +106,7 @@ mod tests {
             role: Role::Bare,
             groups: vec![],
             name: None,
+            names: None,
             first: MeshIndex::FIRST_NODE,
             last: MeshIndex::LAST,
             uses: 9,

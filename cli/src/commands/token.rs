@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::lighthouse::{Connection, connect, connect_as, explain};
 use crate::secrets::{new_key, random};
 use crate::table::table;
-use crate::{files, words};
+use crate::{files, series, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::api::GrantStatus;
 use holdfast_core::documents::{RevokedGrant, Right};
@@ -65,6 +65,12 @@ pub struct GrantArgs {
     /// The one name that it may take [default: any free one, made from its key]
     #[arg(long, conflicts_with = "uses")]
     pub name: Option<NodeName>,
+    /// What the nodes' names begin with, a number follows: shelf-01, shelf-02, ...
+    #[arg(long, value_name = "PREFIX", conflicts_with = "name")]
+    name_prefix: Option<NodeName>,
+    /// The first number [default: after the last grant with this prefix, else 1]
+    #[arg(long, value_name = "N", requires = "name_prefix")]
+    first_number: Option<u32>,
     /// How many nodes may use it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4079))]
     uses: u32,
@@ -115,6 +121,16 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
         let found = connect_as(app.cluster()?, operator.clone()).await;
         Some(found.context("no grant was made; --offline makes one to be handed over later")?)
     };
+    let names = match (&args.name_prefix, &connection) {
+        (None, _) => None,
+        (Some(prefix), connection) => {
+            let held = match connection {
+                Some(connection) => grants(connection).await?,
+                None => vec![],
+            };
+            Some(series::after(&held, prefix, args.first_number, args.uses)?)
+        }
+    };
     let (first, last) = {
         let _lock = cluster.lock()?;
         let mut counters = cluster.counters()?;
@@ -130,6 +146,7 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
         role: args.role,
         groups: args.groups.clone(),
         name: args.name.clone(),
+        names,
         first,
         last,
         uses: args.uses,
@@ -199,7 +216,7 @@ async fn new(app: &App, args: NewArgs) -> Result<()> {
 struct Row {
     id: GrantId,
     role: Option<Role>,
-    name: Option<NodeName>,
+    name: Option<String>,
     groups: Vec<GroupName>,
     uses: u32,
     used: usize,
@@ -224,9 +241,9 @@ fn row(status: &GrantStatus, documents: &Documents, now: u64) -> Option<Row> {
         "open"
     };
     Some(Row {
+        name: words::names(&grant),
         id: grant.id,
         role: Some(grant.role),
-        name: grant.name,
         groups: grant.groups,
         uses: grant.uses,
         used,
@@ -258,7 +275,7 @@ async fn list(app: &App) -> Result<()> {
                 [
                     r.id.to_string(),
                     r.role.map(|r| r.to_string()).unwrap_or_default(),
-                    r.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    r.name.clone().unwrap_or_default(),
                     format!("{} of {}", r.used, r.uses),
                     words::utc(r.not_after),
                     r.state.into(),

@@ -60,6 +60,7 @@ pub(crate) fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
         role: Role::Bare,
         groups: vec![],
         name: None,
+        names: None,
         first: MeshIndex::FIRST_NODE,
         last: MeshIndex::FIRST_NODE,
         uses: 1,

@@ -1,5 +1,6 @@
 //! The seed: one TOML file that turns a flashed image into a node (decision 13, format 1).
 
+pub mod compact;
 mod install;
 mod wifi;
 
@@ -45,6 +46,14 @@ pub enum SeedError {
         "version = {0}: this image reads version {VERSION} only; flash a newer image or make the seed anew"
     )]
     Version(u32),
+    /// Cloud-init's configuration, where a seed was looked for.
+    #[error(
+        "this is cloud-init's user-data (it begins with {0:?}), and a Holdfast seed is expected: the TOML file that `holdfast seed new` writes"
+    )]
+    CloudInit(String),
+    /// A line of [`compact`] that cannot be read.
+    #[error("it begins as a Holdfast seed in short form, but {0}")]
+    Compact(String),
     /// Fields that do not fit together.
     #[error("{field}: {message}")]
     Field {
@@ -165,6 +174,9 @@ impl Seed {
     /// # Errors
     /// [`SeedError`] says what, and where.
     pub fn parse(text: &str) -> Result<Self, SeedError> {
+        if let Some(begins) = cloud_init(text) {
+            return Err(SeedError::CloudInit(begins.into()));
+        }
         let seed: Self = toml::from_str(text).map_err(|e| SeedError::Parse {
             line: e
                 .span()
@@ -240,6 +252,30 @@ impl Seed {
     }
 }
 
+/// What cloud-init's own kinds of user-data begin with (its documentation, "User-data formats").
+const CLOUD_INIT: [&str; 8] = [
+    "#cloud-config",
+    "#!",
+    "#include",
+    "#part-handler",
+    "#cloud-boothook",
+    "#upstart-job",
+    "## template: jinja",
+    "Content-Type: multipart",
+];
+
+/// What `text` begins with, if that is one of cloud-init's own formats.
+fn cloud_init(text: &str) -> Option<&'static str> {
+    CLOUD_INIT.into_iter().find(|kind| text.starts_with(kind))
+}
+
+/// How many cases the random tests of what reads seeds run: `HOLDFAST_FUZZ_CASES`, else 256.
+#[cfg(test)]
+pub(crate) fn cases() -> proptest::test_runner::Config {
+    let cases = std::env::var("HOLDFAST_FUZZ_CASES").ok();
+    proptest::test_runner::Config::with_cases(cases.and_then(|n| n.parse().ok()).unwrap_or(256))
+}
+
 /// Whether `text` is `host:port` with a port from 1 to 65535 (IPv6 hosts in brackets).
 #[must_use]
 pub fn is_host_port(text: &str) -> bool {
@@ -254,10 +290,10 @@ pub fn is_host_port(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn good() -> String {
+    pub(crate) fn seed() -> Seed {
         let key = PrivateKey::from_bytes([1; 32]);
         Seed {
             version: 1,
@@ -281,8 +317,24 @@ mod tests {
             wifi: None,
             install: None,
         }
-        .to_toml()
-        .unwrap()
+    }
+
+    fn good() -> String {
+        seed().to_toml().unwrap()
+    }
+
+    #[test]
+    fn cloud_inits_user_data_is_told_from_a_seed() {
+        for text in [
+            "#cloud-config\nhostname: n1\n",
+            "#!/bin/sh\ntrue\n",
+            "## template: jinja\n#cloud-config\n",
+        ] {
+            let error = Seed::parse(text).unwrap_err();
+            assert!(matches!(error, SeedError::CloudInit(_)), "{error}");
+            assert!(error.to_string().contains("holdfast seed new"), "{error}");
+        }
+        assert!(Seed::parse(&format!("# a comment\n{}", good())).is_ok());
     }
 
     #[test]

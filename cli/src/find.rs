@@ -2,6 +2,8 @@
 
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
+use holdfast_image::Recipe;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where `recipes/` and `boards/` are, for a program that is used away from its checkout.
@@ -44,11 +46,7 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
         };
     }
     let file = format!("{what}.toml");
-    let folders: Vec<PathBuf> = roots(named(SHARE))
-        .into_iter()
-        .map(|r| r.join(kind))
-        .filter(|d| d.is_dir())
-        .collect();
+    let folders = folders(kind);
     if let Some(found) = folders.iter().map(|d| d.join(&file)).find(|p| p.is_file()) {
         return Ok(found);
     }
@@ -75,6 +73,36 @@ fn names(dir: &Path) -> Vec<String> {
         .filter(|p| p.extension().is_some_and(|e| e == "toml"))
         .filter_map(|p| Some(p.file_stem()?.to_str()?.to_string()))
         .collect()
+}
+
+/// A recipe, given as its name or its file; the recipes that it extends may be beside it or where
+/// the shipped ones are.
+pub fn recipe(what: &str) -> Result<Recipe> {
+    Ok(Recipe::read_among(
+        &definition("recipes", what)?,
+        &folders("recipes"),
+    )?)
+}
+
+/// Every folder `kind` there is, the first one winning.
+fn folders(kind: &str) -> Vec<PathBuf> {
+    roots(named(SHARE))
+        .into_iter()
+        .map(|r| r.join(kind))
+        .filter(|d| d.is_dir())
+        .collect()
+}
+
+/// Every recipe that is known, by its file; of two with one name the first found.
+pub fn all_recipes() -> Vec<PathBuf> {
+    let mut all: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for dir in folders("recipes") {
+        for name in names(&dir) {
+            let file = dir.join(format!("{name}.toml"));
+            all.entry(name).or_insert(file);
+        }
+    }
+    all.into_values().collect()
 }
 
 /// Every board that is known, by its file.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
 
 use toml::Spanned;
 
-use crate::error::Error;
+use crate::{error::Error, near};
 
 /// A definition file says something that cannot be used.
 #[derive(Clone, Debug)]
@@ -32,7 +32,33 @@ pub(crate) struct Origin {
     field: &'static str,
 }
 
+/// A place in a definition file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Place {
+    /// The file.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.file),
+            None => f.write_str(&self.file),
+        }
+    }
+}
+
 impl Origin {
+    /// Where the value stands.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            file: self.at.file.clone(),
+            line: self.at.line,
+        }
+    }
+
     /// That the value is wrong, and what would be right.
     pub(crate) fn error(&self, message: impl fmt::Display) -> Error {
         DefinitionError {
@@ -43,21 +69,73 @@ impl Origin {
     }
 }
 
-/// Where a definition's values stand, for what only the archive or the kernel can tell.
+/// One time that a value is named.
+#[derive(Clone, Debug)]
+pub(crate) struct Mention {
+    origin: Origin,
+    /// What is said of it (a setting's value), else empty.
+    pub(crate) said: String,
+}
+
+impl Mention {
+    /// Where it stands.
+    pub(crate) fn place(&self) -> Place {
+        self.origin.place()
+    }
+}
+
+/// Where a definition's values stand, for what only the archive, the kernel or other definitions
+/// can tell; the values of one file that extends another come after the other's.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Origins(BTreeMap<(&'static str, String), Origin>);
+pub(crate) struct Origins(BTreeMap<(&'static str, String), Vec<Mention>>);
 
 impl Origins {
     /// Remembers where `value` stands.
     pub(crate) fn note(&mut self, field: &'static str, value: &Spanned<String>, of: &Source<'_>) {
-        let key = (field, value.get_ref().clone());
-        self.0.insert(key, of.origin(field, value.span()));
+        self.said(field, value.get_ref(), value.span(), "", of);
+    }
+
+    /// Remembers what the text at `span` says of `value`.
+    pub(crate) fn said(
+        &mut self,
+        field: &'static str,
+        value: &str,
+        span: Range<usize>,
+        said: &str,
+        of: &Source<'_>,
+    ) {
+        let mention = Mention {
+            origin: of.origin(field, span),
+            said: said.to_owned(),
+        };
+        self.0
+            .entry((field, value.to_owned()))
+            .or_default()
+            .push(mention);
+    }
+
+    /// All mentions of `value`.
+    pub(crate) fn mentions(&self, field: &'static str, value: &str) -> &[Mention] {
+        self.0
+            .get(&(field, value.to_owned()))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The values of a field, with their mentions.
+    pub(crate) fn of<'a>(
+        &'a self,
+        field: &'static str,
+    ) -> impl Iterator<Item = (&'a str, &'a [Mention])> {
+        self.0
+            .iter()
+            .filter(move |((f, _), _)| *f == field)
+            .map(|((_, value), mentions)| (value.as_str(), mentions.as_slice()))
     }
 
     /// `error`, with the place of the value it is about where that is known.
     pub(crate) fn blame(&self, field: &'static str, value: &str, error: Error) -> Error {
-        match self.0.get(&(field, value.to_owned())) {
-            Some(origin) => origin.error(error),
+        match self.mentions(field, value).last() {
+            Some(mention) => mention.origin.error(error),
             None => error,
         }
     }
@@ -88,9 +166,10 @@ impl Source<'_> {
                 Some(span) => self.field(span.start),
                 None => None,
             };
+            let meant = meant(&message);
             let message = match place {
-                Some(place) => format!("{place}: {message}"),
-                None => message,
+                Some(place) => format!("{place}: {message}{meant}"),
+                None => format!("{message}{meant}"),
             };
             self.error(e.span(), message)
         })
@@ -174,6 +253,19 @@ impl Source<'_> {
     }
 }
 
+/// The name that an unknown field or variant is nearest to, out of those that the parser's message
+/// lists.
+fn meant(message: &str) -> String {
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return String::new();
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match quoted.next() {
+        Some(wrong) => near::hint(wrong, quoted),
+        None => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +328,9 @@ mod tests {
             e.starts_with("s.toml:6: in [part]: unknown field `more`") && e.contains("`seconds`"),
             "{e}"
         );
+        assert!(!e.contains("did you mean"), "{e}");
+        let e = told("[]", "secnods = 1\nargs = []");
+        assert!(e.ends_with("did you mean \"seconds\"?"), "{e}");
     }
 
     /// The builder does not link init; its source still has to say the same.

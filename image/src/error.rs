@@ -107,6 +107,17 @@ impl Error {
             reason: reason.to_string(),
         }
     }
+
+    /// Says for which architecture a package was looked for.
+    pub(crate) fn on(self, arch: &str) -> Self {
+        match self {
+            Self::Package { package, reason } => Self::Package {
+                package,
+                reason: format!("{reason} (architecture {arch})"),
+            },
+            other => other,
+        }
+    }
 }
 
 /// Adds the action and the path to an IO error.

@@ -16,6 +16,7 @@ mod disk;
 mod error;
 pub mod lock;
 mod modules;
+mod near;
 mod pack;
 mod payload;
 mod progress;

@@ -125,7 +125,8 @@ pub fn lock(
         date = date.max(release.date);
         for (need, of) in &needs {
             if *of == arch {
-                add(&mut packages, &release.index, need).map_err(|e| blame(e, recipe, boards))?;
+                add(&mut packages, &release.index, need)
+                    .map_err(|e| blame(e.on(arch.debian()), recipe, boards))?;
             }
         }
     }
@@ -201,7 +202,7 @@ fn needs(recipe: &Recipe, boards: &[Board]) -> Vec<(Need, Arch)> {
     let roots = arches(boards).into_iter().map(|arch| {
         let need = Need {
             by: root_of(arch),
-            wanted: recipe.packages.clone(),
+            wanted: recipe.packages_for(arch),
             exclude: recipe.exclude.clone(),
         };
         (need, arch)
@@ -246,7 +247,7 @@ impl Lock {
         let bad = |reason: &str| Error::Lock {
             path: path.display().to_string(),
             reason: reason.to_owned(),
-            recipe: recipe.name.clone(),
+            recipe: recipe.called(),
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

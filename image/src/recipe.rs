@@ -1,21 +1,34 @@
 //! Recipes: what goes into an image (`recipes/NAME.toml`).
 
+mod extend;
+mod k3s;
 mod raw;
+mod setting;
+mod sysctl;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use holdfast_core::image::ServiceSpec;
 use toml::Spanned;
 
-use self::raw::{Raw, RawService};
-use crate::{
-    definition::{Origin, Origins, Source},
-    digest::Digest,
-    error::{Error, IoContext, Result},
+use self::raw::Raw;
+pub use self::{
+    k3s::{Image, ImageSource, K3s, Manifest},
+    setting::Setting,
 };
+use crate::{
+    board::Arch,
+    definition::{Origins, Source},
+    error::{IoContext, Result},
+    near,
+};
+
+/// What stands for the architecture's folder of libraries (`x86_64-linux-gnu`) in paths.
+pub const TRIPLET: &str = "{triplet}";
 
 /// A file that the recipe adds to the root.
 #[derive(Clone, Debug)]
@@ -26,6 +39,19 @@ pub struct File {
     pub content: Content,
     /// Mode 755 instead of 644.
     pub executable: bool,
+    /// It is meant to take the place of a package's or another recipe's.
+    pub replace: bool,
+}
+
+/// A symbolic link that the recipe adds to the root.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Path in the root, without a leading slash.
+    pub path: String,
+    /// Where it leads.
+    pub target: String,
+    /// It is meant to take the place of a package's or another recipe's.
+    pub replace: bool,
 }
 
 /// Where a recipe's file comes from.
@@ -37,45 +63,36 @@ pub enum Content {
     Path(PathBuf),
 }
 
-/// Which k3s goes in.
-#[derive(Clone, Debug)]
-pub struct K3s {
-    /// Its version, e.g. `v1.36.4+k3s1`.
-    pub version: String,
-    /// Test equipment instead of the official binary: its path is given to the build.
-    pub stand_in: bool,
-    /// Debian architecture name to URL and digest.
-    pub assets: BTreeMap<String, (String, Digest)>,
-    origin: Origin,
-}
-
-impl K3s {
-    /// URL and digest of the official binary for a Debian architecture.
+impl Content {
+    /// Its bytes.
     ///
     /// # Errors
-    /// When the recipe pins none.
-    pub fn asset(&self, arch: &str) -> Result<&(String, Digest)> {
-        self.assets.get(arch).ok_or_else(|| {
-            self.origin.error(format!(
-                "{} for {arch} is not pinned: a [k3s.{arch}] with url and sha256 is needed",
-                self.version
-            ))
-        })
+    /// When the file cannot be read.
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::Text(text) => Ok(text.clone().into_bytes()),
+            Self::Path(path) => std::fs::read(path).at("read", path),
+        }
     }
+}
 
-    /// That a stand-in has no place here.
-    pub(crate) fn takes_no_stand_in(&self) -> Error {
-        self.origin.error(
-            "this is the official k3s; a stand-in needs a recipe with `stand_in = true` and what it runs on (recipe kube)",
-        )
-    }
+/// What only one architecture gets.
+#[derive(Clone, Debug, Default)]
+struct ForArch {
+    packages: BTreeSet<String>,
+    modules: Vec<String>,
+    kernel_args: Vec<String>,
+}
 
-    /// That a build needs its stand-in.
-    pub(crate) fn needs_stand_in(&self) -> Error {
-        self.origin.error(
-            "this is a stand-in, test equipment: give it with --k3s stand-in=PATH (kube/build.sh builds it)",
-        )
-    }
+/// One file of a recipe and those it extends.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Layer {
+    /// Its name: the file's, without `.toml`.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// One line for people.
+    pub description: String,
 }
 
 /// A recipe with everything it extends, checked.
@@ -87,8 +104,12 @@ pub struct Recipe {
     pub path: PathBuf,
     /// One line for people.
     pub description: String,
+    /// The files it is made of; each extends the one before.
+    pub layers: Vec<Layer>,
     /// The archive's suite.
     pub suite: String,
+    /// Components of the archive that packages may come from.
+    pub components: BTreeSet<String>,
     /// Packages to install; their dependencies come by themselves.
     pub packages: BTreeSet<String>,
     /// Dependencies that the appliance does without.
@@ -101,16 +122,19 @@ pub struct Recipe {
     pub kernel_args: Vec<String>,
     /// How long a trial may take, if not what the board says.
     pub trial_seconds: Option<u32>,
-    /// Files to add.
+    /// Kernel settings, by name as in sysctl.conf(5).
+    pub sysctl: BTreeMap<String, String>,
+    /// Files to add; those below `/var` and `/run` are made by each node.
     pub files: Vec<File>,
-    /// Symbolic links to add: path, target.
-    pub links: Vec<(String, String)>,
+    /// Symbolic links to add.
+    pub links: Vec<Link>,
     /// Empty folders to add.
     pub dirs: Vec<String>,
     /// Services for init.
     pub services: Vec<ServiceSpec>,
     /// The k3s, if any.
     pub k3s: Option<K3s>,
+    for_arch: BTreeMap<&'static str, ForArch>,
     pub(crate) origins: Origins,
 }
 
@@ -120,10 +144,19 @@ impl Recipe {
     /// # Errors
     /// When one cannot be read, or with file, line and field of what it gets wrong.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::read_chain(path, &mut Vec::new())
+        Self::read_among(path, &[])
     }
 
-    fn read_chain(path: &Path, above: &mut Vec<String>) -> Result<Self> {
+    /// Reads a recipe and the ones it extends: from the folder of the one that names them, else
+    /// from the first of `folders` that has one of that name.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`].
+    pub fn read_among(path: &Path, folders: &[PathBuf]) -> Result<Self> {
+        Self::read_chain(path, folders, &mut Vec::new())
+    }
+
+    fn read_chain(path: &Path, folders: &[PathBuf], above: &mut Vec<PathBuf>) -> Result<Self> {
         let text = std::fs::read_to_string(path).at("read", path)?;
         let name = path
             .file_stem()
@@ -134,27 +167,20 @@ impl Recipe {
             text: &text,
         };
         let raw: Raw = source.parse()?;
-        above.push(name.clone());
+        above.push(same(path));
         let mut recipe = match &raw.extends {
             None => Self::empty(),
             Some(base) => {
-                let file = path.with_file_name(format!("{}.toml", base.get_ref()));
-                let problem = if above.contains(base.get_ref()) {
-                    Some(format!(
-                        "extends: {:?} extends itself in the end",
-                        base.get_ref()
-                    ))
-                } else if !file.is_file() {
-                    Some(format!("extends: there is no {}", file.display()))
-                } else {
-                    None
-                };
-                if let Some(problem) = problem {
-                    return Err(source.error(Some(base.span()), problem).into());
-                }
-                Self::read_chain(&file, above)?
+                let file = extended(base.get_ref(), path, folders, above)
+                    .map_err(|problem| source.error(Some(base.span()), problem))?;
+                Self::read_chain(&file, folders, above)?
             }
         };
+        recipe.layers.push(Layer {
+            name: name.clone(),
+            path: path.to_owned(),
+            description: raw.description.clone(),
+        });
         recipe.name = name;
         recipe.path = path.to_owned();
         recipe.extend(raw, &source)?;
@@ -166,159 +192,187 @@ impl Recipe {
             name: String::new(),
             path: PathBuf::new(),
             description: String::new(),
+            layers: Vec::new(),
             suite: "trixie".into(),
+            components: BTreeSet::from(["main".to_owned()]),
             packages: BTreeSet::new(),
             exclude: BTreeSet::new(),
             remove: BTreeSet::new(),
             modules: Vec::new(),
             kernel_args: Vec::new(),
             trial_seconds: None,
+            sysctl: BTreeMap::new(),
             files: Vec::new(),
             links: Vec::new(),
             dirs: Vec::new(),
             services: Vec::new(),
             k3s: None,
+            for_arch: BTreeMap::new(),
             origins: Origins::default(),
         }
     }
 
-    /// Adds what `raw` says to what the recipe below says.
-    fn extend(&mut self, raw: Raw, source: &Source<'_>) -> Result<()> {
-        self.description = raw.description;
-        if let Some(suite) = raw.suite {
-            self.suite = suite;
+    /// What an operator calls it on the command line: its name where it lies in a folder
+    /// `recipes/`, else its file.
+    #[must_use]
+    pub fn called(&self) -> String {
+        let folder = self.path.parent().and_then(Path::file_name);
+        match folder.is_some_and(|f| f == "recipes") {
+            true => self.name.clone(),
+            false => self.path.display().to_string(),
         }
-        let package = |name: &String| {
-            !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c))
-        };
-        if let Some(bad) = raw.packages.iter().find(|p| !package(p.get_ref())) {
-            let message = format!(
-                "packages: {:?} is no package name (lower case, digits, + - .; no version)",
-                bad.get_ref()
-            );
-            return Err(source.error(Some(bad.span()), message).into());
-        }
-        if let Some(bad) = raw
-            .kernel_args
-            .iter()
-            .find(|a| a.get_ref().starts_with("holdfast.") || a.get_ref().contains(' '))
-        {
-            let message = format!(
-                "kernel_args: {:?}: one argument each, and none of holdfast.*, which the builder sets",
-                bad.get_ref()
-            );
-            return Err(source.error(Some(bad.span()), message).into());
-        }
-        let trial = source.trial_seconds(raw.trial_seconds.as_ref())?;
-        self.trial_seconds = trial.or(self.trial_seconds);
-        for path in raw.remove {
-            self.remove
-                .insert(inside("remove", path.get_ref(), path.span(), source)?);
-        }
-        for package in &raw.packages {
-            self.origins.note("packages", package, source);
-        }
-        for module in &raw.modules {
-            self.origins.note("modules", module, source);
-        }
+    }
+
+    /// The packages for an architecture.
+    #[must_use]
+    pub fn packages_for(&self, arch: Arch) -> BTreeSet<String> {
+        let own = self.for_arch.get(arch.debian());
         self.packages
-            .extend(raw.packages.into_iter().map(Spanned::into_inner));
-        self.exclude.extend(raw.exclude);
-        self.modules
-            .extend(raw.modules.into_iter().map(Spanned::into_inner));
-        self.kernel_args
-            .extend(raw.kernel_args.into_iter().map(Spanned::into_inner));
-        for file in raw.file {
-            let (path, span) = (file.path.get_ref(), file.path.span());
-            let path = inside("file.path", path, span.clone(), source)?;
-            let content = match (file.content, file.source) {
-                (Some(text), None) => Content::Text(text),
-                (None, Some(beside)) => {
-                    let file = source.file.with_file_name(beside.get_ref());
-                    if !file.is_file() {
-                        let message = format!(
-                            "file.source: there is no {}; it is looked for from the recipe's folder",
-                            file.display()
-                        );
-                        return Err(source.error(Some(beside.span()), message).into());
-                    }
-                    Content::Path(file)
-                }
-                _ => {
-                    let message = format!("file {path:?} needs either `content` or `source`");
-                    return Err(source.error(Some(span), message).into());
-                }
-            };
-            self.files.retain(|f| f.path != path);
-            self.files.push(File {
-                path,
-                content,
-                executable: file.executable,
-            });
+            .iter()
+            .chain(own.iter().flat_map(|a| &a.packages))
+            .cloned()
+            .collect()
+    }
+
+    /// The recipe as it is for one architecture: with what only that one gets, and its own paths.
+    #[must_use]
+    pub fn resolved(&self, arch: Arch) -> Self {
+        let mut of = self.clone();
+        of.packages = self.packages_for(arch);
+        if let Some(own) = of.for_arch.remove(arch.debian()) {
+            of.modules.extend(own.modules);
+            of.kernel_args.extend(own.kernel_args);
         }
-        for link in raw.link {
-            let path = inside("link.path", link.path.get_ref(), link.path.span(), source)?;
-            self.links.retain(|(p, _)| *p != path);
-            self.links.push((path, link.target));
+        of.for_arch.clear();
+        let triplet = match arch {
+            Arch::Amd64 => "x86_64-linux-gnu",
+            Arch::Arm64 => "aarch64-linux-gnu",
+        };
+        let expand = |text: &mut String| *text = text.replace(TRIPLET, triplet);
+        of.remove = of
+            .remove
+            .iter()
+            .map(|path| path.replace(TRIPLET, triplet))
+            .collect();
+        of.files.iter_mut().for_each(|f| expand(&mut f.path));
+        of.dirs.iter_mut().for_each(expand);
+        for link in &mut of.links {
+            expand(&mut link.path);
+            expand(&mut link.target);
         }
-        for dir in raw.dir {
-            self.dirs
-                .push(inside("dir", dir.get_ref(), dir.span(), source)?);
+        for service in &mut of.services {
+            service.exec.iter_mut().for_each(expand);
+            service.env.iter_mut().for_each(expand);
         }
-        for service in raw.service {
-            self.services.push(service_spec(service, source)?);
+        if let Some(k3s) = &mut of.k3s {
+            k3s.images.retain(|i| i.arch.is_none_or(|a| a == arch));
         }
-        if let Some(k3s) = raw.k3s {
-            self.k3s = Some(K3s {
-                origin: source.origin("k3s.version", k3s.version.span()),
-                version: k3s.version.into_inner(),
-                stand_in: k3s.stand_in,
-                assets: [("amd64", k3s.amd64), ("arm64", k3s.arm64)]
-                    .into_iter()
-                    .filter_map(|(arch, asset)| asset.map(|a| (arch.to_owned(), (a.url, a.sha256))))
-                    .collect(),
-            });
-        }
-        Ok(())
+        of
     }
 }
 
-fn service_spec(service: RawService, source: &Source<'_>) -> Result<ServiceSpec> {
-    let name = service.name.get_ref();
-    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    if name.is_empty() || name.len() > 32 || !name.bytes().all(plain) {
-        let message = format!("service.name: {name:?} must be 1 to 32 of a-z, 0-9 and -");
-        return Err(source.error(Some(service.name.span()), message).into());
+/// The same file is the same path.
+fn same(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// The file of the recipe `name` that the one at `from` extends.
+fn extended(
+    name: &str,
+    from: &Path,
+    folders: &[PathBuf],
+    above: &[PathBuf],
+) -> Result<PathBuf, String> {
+    if name.contains('/') || name.ends_with(".toml") {
+        let file = from.with_file_name(name);
+        return match file.is_file() {
+            false => Err(format!("extends: there is no {}", file.display())),
+            true if above.contains(&same(&file)) => {
+                Err(format!("extends: {name:?} extends itself in the end"))
+            }
+            true => Ok(file),
+        };
     }
-    if !service
-        .exec
-        .get_ref()
-        .first()
-        .is_some_and(|program| program.starts_with('/'))
-    {
-        let message =
-            format!("service.exec of {name:?}: the first element is the program's absolute path");
-        return Err(source.error(Some(service.exec.span()), message).into());
+    let beside = from.with_file_name(format!("{name}.toml"));
+    let elsewhere = folders.iter().map(|f| f.join(format!("{name}.toml")));
+    let there: Vec<PathBuf> = std::iter::once(beside.clone())
+        .chain(elsewhere)
+        .filter(|f| f.is_file())
+        .collect();
+    // One's own name below one's own: `edge` of this folder on top of the `edge` that is shipped.
+    if let Some(found) = there.iter().find(|f| !above.contains(&same(f))) {
+        return Ok(found.clone());
     }
-    Ok(ServiceSpec {
-        name: service.name.into_inner(),
-        exec: service.exec.into_inner(),
-        env: service.env,
-        keep_children: service.keep_children,
-        delegate: service.delegate,
-    })
+    if !there.is_empty() {
+        return Err(format!("extends: {name:?} extends itself in the end"));
+    }
+    let places: Vec<&Path> = from
+        .parent()
+        .into_iter()
+        .chain(folders.iter().map(PathBuf::as_path))
+        .collect();
+    let known: BTreeSet<String> = places.iter().flat_map(|dir| names_in(dir)).collect();
+    Err(format!(
+        "extends: there is no {}{}{}",
+        beside.display(),
+        match folders.is_empty() {
+            true => String::new(),
+            false => format!(
+                ", nor a {name}.toml in {}",
+                folders
+                    .iter()
+                    .map(|f| f.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        },
+        near::hint(name, known.iter().map(String::as_str)),
+    ))
+}
+
+/// Names of the recipes in a folder.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+        .filter_map(|p| Some(p.file_stem()?.to_str()?.to_owned()))
+        .collect()
+}
+
+/// The content of `what`, given as text or as a file beside the recipe.
+fn content(
+    field: &str,
+    what: &Spanned<String>,
+    text: Option<String>,
+    beside: Option<Spanned<String>>,
+    source: &Source<'_>,
+) -> Result<Content> {
+    match (text, beside) {
+        (Some(text), None) => Ok(Content::Text(text)),
+        (None, Some(beside)) => {
+            let file = source.file.with_file_name(beside.get_ref());
+            if !file.is_file() {
+                let message = format!(
+                    "{field}.source: there is no {}; it is looked for from the recipe's folder",
+                    file.display()
+                );
+                return Err(source.error(Some(beside.span()), message).into());
+            }
+            Ok(Content::Path(file))
+        }
+        _ => {
+            let message = format!(
+                "{field} {:?} needs either `content` or `source`",
+                what.get_ref()
+            );
+            Err(source.error(Some(what.span()), message).into())
+        }
+    }
 }
 
 /// An absolute path of the node as a path below its root.
-fn inside(
-    field: &str,
-    path: &str,
-    span: std::ops::Range<usize>,
-    source: &Source<'_>,
-) -> Result<String> {
+fn inside(field: &str, path: &str, span: Range<usize>, source: &Source<'_>) -> Result<String> {
     let good = path.strip_prefix('/').filter(|rest| {
         !rest.is_empty()
             && rest

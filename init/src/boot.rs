@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_core::cluster::MESH_INTERFACE;
-use holdfast_core::image::{IMAGE_JSON, ImageInfo, SERVICES_JSON, ServiceSpec};
+use holdfast_core::image::{IMAGE_JSON, ImageInfo, PROVIDED_JSON, SERVICES_JSON, ServiceSpec};
 use holdfast_core::ipc::{LOG_SOCKET, SOCKET};
 use holdfast_core::layout::Role;
 use holdfast_core::slots::{State, Target};
@@ -26,7 +26,7 @@ use crate::sys::tun;
 use crate::system::{Clock, Doom, System};
 use crate::tool::Tools;
 use crate::vigil::Mode;
-use crate::{grow, ipc, kmsg, log, modules, mounts, root, var};
+use crate::{grow, ipc, kmsg, log, modules, mounts, provide, root, var};
 
 /// The agent in the initramfs.
 const AGENT_PROGRAM: &str = "/usr/bin/holdfast-agent";
@@ -111,6 +111,8 @@ pub fn run() -> Result<System> {
         Vec::new(),
     );
     if root_mounted {
+        let machine_id = fs::read_to_string("/run/machine-id").unwrap_or_default();
+        notes.extend(provide::apply(Path::new(PROVIDED_JSON), machine_id.trim()));
         add_recipe_services(&mut services, &mut notes);
     }
     for note in &notes {

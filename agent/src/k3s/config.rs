@@ -175,6 +175,25 @@ pub mod tests {
         assert!(!text.contains("node-taint"));
     }
 
+    /// The builder refuses them in recipes: a drop-in would win over this file.
+    #[test]
+    fn no_recipe_may_say_what_the_agent_says() {
+        let mut a = admission();
+        a.k3s.taints.push("x=y:NoSchedule".into());
+        let plan = AddressPlan::new(a.cluster_id, true);
+        let text = server(&a, &plan, PATHS);
+        let keys = text
+            .lines()
+            .filter(|l| !l.starts_with([' ', '#']))
+            .filter_map(|l| l.split_once(':'));
+        let mut seen = 0;
+        for (key, _) in keys {
+            seen += 1;
+            assert!(holdfast_core::image::K3S_OWN_KEYS.contains(&key), "{key}");
+        }
+        assert!(seen > 10);
+    }
+
     #[test]
     fn dual_stack_ranges_lie_in_the_clusters_prefix() {
         let a = admission();

@@ -16,11 +16,6 @@ const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const TOKEN: &str = "/etc/rancher/k3s/holdfast-server-token";
 const AGENT_TOKEN: &str = "/etc/rancher/k3s/holdfast-agent-token";
 const PASSWORD: &str = "/etc/rancher/node/password";
-/// Images that come with the system, and where k3s looks for images to import.
-const IMAGES: (&str, &str) = (
-    "/usr/lib/holdfast/images",
-    "/var/lib/rancher/k3s/agent/images",
-);
 
 /// The node password: from the identity, so that a lost `/var` does not lock the node out of its
 /// own name ("Node password rejected").
@@ -32,7 +27,7 @@ pub fn node_password(identity: &Identity) -> String {
 }
 
 /// Writes a file whole, readable by root only.
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(super) fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     if fs::read_to_string(path).is_ok_and(|t| t == text) {
         return Ok(());
     }
@@ -61,23 +56,6 @@ fn token(path: &Path) -> anyhow::Result<()> {
     put(path, &format!("{}\n", hex(&bytes)))
 }
 
-fn link_images(from: &Path, to: &Path) -> std::io::Result<()> {
-    let Ok(images) = fs::read_dir(from) else {
-        return Ok(());
-    };
-    fs::create_dir_all(to)?;
-    // Links of an image that has other ones.
-    for old in fs::read_dir(to)?.flatten() {
-        if fs::read_link(old.path()).is_ok_and(|t| t.starts_with(from)) {
-            fs::remove_file(old.path())?;
-        }
-    }
-    for image in images.flatten() {
-        std::os::unix::fs::symlink(image.path(), to.join(image.file_name()))?;
-    }
-    Ok(())
-}
-
 /// Writes all of them for a server.
 ///
 /// # Errors
@@ -97,8 +75,7 @@ pub fn write(admission: &Admission, identity: &Identity) -> anyhow::Result<()> {
     put(
         Path::new(CONFIG),
         &config::server(admission, &node::plan(admission), paths),
-    )?;
-    link_images(Path::new(IMAGES.0), Path::new(IMAGES.1)).context("images for k3s")
+    )
 }
 
 #[cfg(test)]
@@ -134,24 +111,5 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-    }
-
-    #[test]
-    fn links_follow_the_image() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-        fs::create_dir_all(&from).unwrap();
-        fs::write(from.join("a.tar"), "").unwrap();
-        link_images(&from, &to).unwrap();
-        fs::write(to.join("own.tar"), "").unwrap();
-        fs::remove_file(from.join("a.tar")).unwrap();
-        fs::write(from.join("b.tar"), "").unwrap();
-        link_images(&from, &to).unwrap();
-        let mut names: Vec<_> = fs::read_dir(&to)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["b.tar", "own.tar"]);
     }
 }

@@ -7,6 +7,7 @@ mod keep;
 mod life;
 mod prefetch;
 mod ready;
+mod shipped;
 
 use crate::backoff::Backoff;
 use crate::disk;
@@ -127,14 +128,20 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
         crate::update::reboot(node, "into the trial that was installed".into(), false).await?;
         bail!("the node reboots into its trial");
     }
-    disk::blocking(move || {
+    let odd = disk::blocking(move || {
         files::write(&admission, &identity)?;
+        let odd = shipped::bring()?;
         if !already {
             tend_copy(&running, &boot_id, on_trial, preparing || ahead)?;
         }
-        Ok(())
+        Ok(odd)
     })
     .await?;
+    if odd.is_empty() {
+        node.notes.clear("k3s images");
+    } else {
+        node.notes.set("k3s images", odd.join("; "));
+    }
     node.init.start(spec()).await
 }
 

@@ -4,7 +4,7 @@ use super::lock::Archive;
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, KeyFile};
 use crate::exit::Exit;
-use crate::find::{definition, node_binary};
+use crate::find::{self, definition, node_binary};
 use crate::progress::Steps;
 use crate::words;
 use anyhow::{Context as _, Result};
@@ -222,7 +222,7 @@ fn generation(app: &App, cluster: &ClusterDir, given: Option<u64>) -> Result<u64
 
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
-    let recipe = Recipe::read(&definition("recipes", &args.recipe)?)?;
+    let recipe = find::recipe(&args.recipe)?;
     let board = Board::read(&definition("boards", &args.board)?)?;
     let cache = Cache::open(Cache::default_dir()?)?;
     let steps = Arc::new(Steps::new());

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::find;
 use crate::progress::Steps;
 use anyhow::Result;
-use holdfast_image::{Board, Cache, Recipe, Sources};
+use holdfast_image::{Board, Cache, Sources};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Archive {
 
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
-    let recipe = Recipe::read(&find::definition("recipes", &args.recipe)?)?;
+    let recipe = find::recipe(&args.recipe)?;
     let files = if args.board.is_empty() {
         find::all_boards()?
     } else {

@@ -121,10 +121,12 @@ mod tests {
                 .to_string()
                 .contains("gone")
         );
-        let error = names(&index, &["soca"], &[]).unwrap_err().to_string();
-        assert!(
-            !error.contains("socat") || error.contains("there is"),
-            "{error}"
-        );
+        for slip in ["soca", "scoat", "socatt"] {
+            let error = names(&index, &[slip], &[]).unwrap_err().to_string();
+            assert!(
+                error.contains("not in the archive; there is socat"),
+                "{error}"
+            );
+        }
     }
 }

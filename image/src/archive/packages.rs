@@ -141,6 +141,10 @@ impl Index {
     /// Names that look like `name`, for an error's sake.
     #[must_use]
     pub fn similar(&self, name: &str) -> Vec<&str> {
+        let slips = crate::near::names(name, self.by_name.keys().map(String::as_str));
+        if !slips.is_empty() {
+            return slips;
+        }
         let stem = name.split(['-', '.']).next().unwrap_or(name);
         let mut found: Vec<&str> = self
             .by_name

@@ -2,6 +2,7 @@
 //! into it, so a second build does only what changed.
 
 mod boot;
+mod images;
 mod output;
 mod packages;
 mod stages;
@@ -53,6 +54,11 @@ impl Progress for Recorder {
 /// under a final name.
 pub fn build(request: &BuildRequest, progress: Arc<dyn Progress>) -> Result<BuildReport> {
     let begun = Instant::now();
+    // One architecture's recipe from here on.
+    let request = &BuildRequest {
+        recipe: request.recipe.resolved(request.board.arch),
+        ..request.clone()
+    };
     let recorder = Arc::new(Recorder {
         next: progress,
         steps: Mutex::default(),

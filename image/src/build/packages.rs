@@ -67,7 +67,7 @@ impl Builder<'_> {
         self.request
             .sources
             .fetcher(self.progress.clone())?
-            .objects(self.cache, &wanted, &self.request.recipe.name)
+            .objects(self.cache, &wanted, &self.request.recipe.called())
     }
 
     pub(super) fn used<'l>(&self, lock: &'l Lock) -> impl Iterator<Item = &'l Locked> {
@@ -100,6 +100,7 @@ impl Builder<'_> {
                 sha256: digest::of_file(path)?,
                 len,
                 prepared: Some(path.with_file_name("data")).filter(|data| data.is_dir()),
+                images: self.k3s_images(k3s)?,
             }));
         }
         if k3s.stand_in {
@@ -123,6 +124,7 @@ impl Builder<'_> {
             sha256: *sha256,
             len,
             prepared: None,
+            images: self.k3s_images(k3s)?,
         }))
     }
 

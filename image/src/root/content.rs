@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_core::image::SERVICES_JSON;
+use holdfast_core::image::{
+    K3S_CONFIG, K3S_IMAGES, K3S_MANIFESTS, PROVIDED_JSON, Provided, ProvidedKind, SERVICES_JSON,
+    SYSCTL_CONF,
+};
 
 use super::tree::{Data, Node, Tree};
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     error::{Error, IoContext, Result},
     modules::Module,
     pack::{Pack, Slice},
-    recipe::{Content, Recipe},
+    recipe::Recipe,
 };
 
 /// Mount points and folders that stay although they are empty.
@@ -43,6 +46,8 @@ pub(crate) struct K3sBinary {
     pub(crate) len: u64,
     /// What it would unpack on its first start, as a folder.
     pub(crate) prepared: Option<PathBuf>,
+    /// Container images for it to import: file name, file, digest, length.
+    pub(crate) images: Vec<(String, PathBuf, Digest, u64)>,
 }
 
 /// A file of the host whose name says nothing about its content.
@@ -123,6 +128,11 @@ pub(crate) fn tree(inputs: &Inputs<'_>) -> Result<Tree> {
         if let Some(prepared) = &k3s.prepared {
             add_folder(&mut tree, prepared, K3S_PREPARED)?;
         }
+        for (name, path, sha256, len) in &k3s.images {
+            let to = format!("{}/{name}", in_root(K3S_IMAGES));
+            let data = slice(path, sha256, *len);
+            tree.insert(&to, Node::File { mode: 0o644, data });
+        }
     }
     recipe_files(&mut tree, inputs.recipe)?;
     tree.check()?;
@@ -161,7 +171,7 @@ fn skeleton(tree: &mut Tree, recipe: &Recipe) -> Result<()> {
     tree.link("etc/os-release", "../usr/lib/os-release");
     let services =
         serde_json::to_vec_pretty(&recipe.services).map_err(|e| Error::build("services", e))?;
-    tree.file(SERVICES_JSON.trim_start_matches('/'), services);
+    tree.file(in_root(SERVICES_JSON), services);
     Ok(())
 }
 
@@ -197,15 +207,48 @@ fn modules(tree: &mut Tree, release: &str, late: &[Module]) {
     tree.file(MODULE_LIST, list);
 }
 
+/// A path of the node as one in the tree.
+fn in_root(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+/// Whether an image cannot hold this path: init makes it on the node.
+pub(crate) fn on_node(path: &str) -> bool {
+    path.starts_with("var/") || path.starts_with("run/")
+}
+
 fn recipe_files(tree: &mut Tree, recipe: &Recipe) -> Result<()> {
+    let mut provided = Vec::new();
+    let mut provide = |path: &str, what| {
+        let path = format!("/{path}");
+        provided.push(Provided { path, what });
+    };
     for dir in &recipe.dirs {
-        tree.dir(dir, 0o755);
+        match on_node(dir) {
+            true => provide(dir, ProvidedKind::Dir),
+            false => tree.dir(dir, 0o755),
+        }
     }
     for file in &recipe.files {
-        let bytes = match &file.content {
-            Content::Text(text) => text.clone().into_bytes(),
-            Content::Path(path) => std::fs::read(path).at("read", path)?,
-        };
+        let bytes = file.content.read()?;
+        if on_node(&file.path) {
+            let content = String::from_utf8(bytes).map_err(|_| {
+                let e = Error::build(
+                    format!("/{}", file.path),
+                    "must be text: each node makes it",
+                );
+                recipe.origins.blame("path", &file.path, e)
+            })?;
+            let executable = file.executable;
+            provide(
+                &file.path,
+                ProvidedKind::File {
+                    content,
+                    executable,
+                },
+            );
+            continue;
+        }
         let mode = if file.executable { 0o755 } else { 0o644 };
         tree.insert(
             &file.path,
@@ -215,8 +258,30 @@ fn recipe_files(tree: &mut Tree, recipe: &Recipe) -> Result<()> {
             },
         );
     }
-    for (path, target) in &recipe.links {
-        tree.link(path, target);
+    for link in &recipe.links {
+        let target = link.target.clone();
+        match on_node(&link.path) {
+            true => provide(&link.path, ProvidedKind::Link { target }),
+            false => tree.link(&link.path, &target),
+        }
+    }
+    if !provided.is_empty() {
+        let json = serde_json::to_vec_pretty(&provided)
+            .map_err(|e| Error::build("what each node makes", e))?;
+        tree.file(in_root(PROVIDED_JSON), json);
+    }
+    if !recipe.sysctl.is_empty() {
+        let lines = recipe.sysctl.iter().map(|(k, v)| format!("{k} = {v}\n"));
+        tree.file(in_root(SYSCTL_CONF), lines.collect::<String>());
+    }
+    if let Some(k3s) = &recipe.k3s {
+        for manifest in &k3s.manifests {
+            let to = format!("{}/{}", in_root(K3S_MANIFESTS), manifest.name);
+            tree.file(&to, manifest.content.read()?);
+        }
+        if let Some(yaml) = k3s.config_yaml() {
+            tree.file(in_root(K3S_CONFIG), yaml);
+        }
     }
     Ok(())
 }

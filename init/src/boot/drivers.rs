@@ -4,11 +4,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_core::image::SYSCTL_CONF;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::dog::{self, Dog};
 use crate::modules::background::Background;
 use crate::modules::{self, Which};
+use crate::sysctl;
 
 /// How often watchdogs are looked for while drivers load, in milliseconds.
 const WATCHDOG_LOOK: u16 = 20;
@@ -35,9 +37,10 @@ pub fn load_first(notes: &mut Vec<String>) -> Dog {
     dog
 }
 
-/// What only services need, and after it, where the disk was found without them, the boot modules
-/// that were put off: beside the start of the agent. Last what stands in for a watchdog, where none
-/// of all these drivers brought one.
+/// What only services need, then the recipe's kernel settings, some of which are there with a module
+/// only; after them, where the disk was found without them, the boot modules that were put off:
+/// beside the start of the agent. Last what stands in for a watchdog, where none of all these drivers
+/// brought one.
 pub fn load_the_rest(
     root_mounted: bool,
     initramfs: OwnedFd,
@@ -56,13 +59,16 @@ pub fn load_the_rest(
     let rest = initramfs.clone();
     Background::start_with_rest(
         move || {
-            let failed = for_services(&ALL);
-            if failed.is_empty() || all_loaded {
-                return failed;
+            let mut failed = for_services(&ALL);
+            if !failed.is_empty() && !all_loaded {
+                // One of them may need a module that was put off.
+                load_of_boot(&initramfs, Which::Later);
+                failed = for_services(&ALL);
             }
-            // One of them may need a module that was put off.
-            load_of_boot(&initramfs, Which::Later);
-            for_services(&ALL)
+            if root_mounted {
+                failed.extend(sysctl::apply(Path::new(SYSCTL_CONF)));
+            }
+            failed
         },
         move || {
             if !all_loaded {

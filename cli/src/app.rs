@@ -83,6 +83,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Lighthouse(v) => block_on(c::lighthouse::run(&app, v)).map(done),
         Verb::Lock(a) => c::lock::run(&app, a).map(done),
         Verb::Build(a) => c::build::run(&app, *a).map(done),
+        Verb::Flash(a) => c::flash::run(&app, *a).map(done),
         Verb::Seed(v) => block_on(c::seed::run(&app, v)).map(done),
         Verb::Token(v) => block_on(c::token::run(&app, v)).map(done),
         Verb::Evict(a) => block_on(c::evict::run(&app, a)).map(done),

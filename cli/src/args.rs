@@ -10,7 +10,8 @@ Exit codes:
   1  failed
   2  wrong command line, or no such cluster directory
   3  lighthouse or node unreachable
-  4  refused: by the lighthouse, by the node, or a signature or passphrase that does not fit
+  4  refused: by the lighthouse, by the node, a signature or passphrase that does not fit, or a
+     disk that must not be overwritten
   5  upgrade, rollback, reboot: the node went back by itself, or fell into its rescue system
   6  what --wait waited for did not come in time
   `holdfast kubectl` ends with kubectl's own code.
@@ -29,6 +30,7 @@ Examples:
   holdfast cluster new home --lighthouse lighthouse.example.net
   holdfast build --board x86-64 --recipe k3s --output-dir images
   holdfast seed new --role server --name n1 --out n1.seed.toml
+  holdfast flash images/holdfast-x86-64-k3s-2.img /dev/sdb --seed n1.seed.toml
   holdfast nodes
   holdfast upgrade n1 images/holdfast-x86-64-k3s-2.bundle --wait";
 
@@ -94,6 +96,8 @@ pub enum Verb {
     Lock(c::lock::Args),
     /// Build a disk image and an update bundle
     Build(Box<c::build::Args>),
+    /// Write an image and a seed to a card, a stick or a disk, or list what is plugged in
+    Flash(Box<c::flash::Args>),
     /// Make a seed: the file that turns a flashed image into a node
     #[command(subcommand)]
     Seed(c::seed::Verb),

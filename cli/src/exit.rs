@@ -13,7 +13,7 @@ pub enum Exit {
     Usage = 2,
     /// Lighthouse or node cannot be reached.
     Unreachable = 3,
-    /// Lighthouse or node said no.
+    /// Lighthouse or node said no, or a check of ours.
     Refused = 4,
     /// The node tried the other slot and went back, or runs its rescue system.
     WentBack = 5,

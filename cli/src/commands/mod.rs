@@ -4,6 +4,7 @@ pub mod build;
 pub mod cluster;
 pub mod completions;
 pub mod evict;
+pub mod flash;
 pub mod history;
 pub mod kubeconfig;
 pub mod kubectl;

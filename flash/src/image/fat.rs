@@ -1,0 +1,111 @@
+//! FAT volumes inside an image: their ids, and a file put onto one.
+
+use fatfs::{FileSystem, FsOptions};
+use std::io::{self, Cursor, Read as _, Seek as _, SeekFrom, Write as _};
+
+fn u16_at(b: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(b.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// Where the volume id (four bytes) of the FAT that begins with these bytes stands: in the boot
+/// sector, and of FAT32 in its copy (Microsoft's FAT specification 1.03). Empty: no FAT.
+pub(crate) fn id_places(head: &[u8]) -> Vec<u64> {
+    const EXTENDED: u8 = 0x29;
+    if head.get(510..512) != Some(&[0x55, 0xaa]) {
+        return Vec::new();
+    }
+    let (Some(sector), Some(per_fat), Some(copy)) =
+        (u16_at(head, 11), u16_at(head, 22), u16_at(head, 50))
+    else {
+        return Vec::new();
+    };
+    match (per_fat, head.get(38), head.get(66)) {
+        (1.., Some(&EXTENDED), _) => vec![39],
+        (0, _, Some(&EXTENDED)) => {
+            let copy = u64::from(copy) * u64::from(sector);
+            let mut places = vec![67];
+            if copy > 0 && copy < 0xffff_ffff {
+                places.push(copy + 67);
+            }
+            places
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The content of a file on the volume, if it is there.
+pub(crate) fn read_file(volume: &mut [u8], path: &str) -> Option<Vec<u8>> {
+    let fs = FileSystem::new(
+        Cursor::new(volume),
+        FsOptions::new().update_accessed_date(false),
+    )
+    .ok()?;
+    let mut content = Vec::new();
+    fs.root_dir()
+        .open_file(path)
+        .ok()?
+        .read_to_end(&mut content)
+        .ok()?;
+    Some(content)
+}
+
+/// Puts a file into the volume's root. One of the same name is overwritten with zeros before it is
+/// replaced: it may have been a secret.
+pub(crate) fn with_file(volume: &mut [u8], name: &str, content: &[u8]) -> io::Result<()> {
+    let fs = FileSystem::new(Cursor::new(volume), FsOptions::new())?;
+    {
+        let root = fs.root_dir();
+        let mut file = root.create_file(name)?;
+        let old = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&vec![0; old as usize])?;
+        file.seek(SeekFrom::Start(0))?;
+        file.truncate()?;
+        file.write_all(content)?;
+        file.flush()?;
+    }
+    fs.unmount()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fatfs::FormatVolumeOptions;
+
+    fn volume(len: usize, id: u32) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let options = FormatVolumeOptions::new().volume_id(id);
+        fatfs::format_volume(Cursor::new(&mut bytes), options).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_id_is_found_in_fats_of_all_sizes() {
+        for (len, places) in [(2 << 20, 1), (16 << 20, 1), (64 << 20, 1), (513 << 20, 2)] {
+            let mut bytes = volume(len, 0x0102_0304);
+            let found = id_places(&bytes);
+            assert_eq!(found.len(), places, "{len}");
+            for at in found {
+                let at = at as usize;
+                assert_eq!(bytes[at..at + 4], [4, 3, 2, 1]);
+                bytes[at..at + 4].copy_from_slice(&[8, 7, 6, 5]);
+            }
+            let fs = FileSystem::new(Cursor::new(bytes), FsOptions::new()).unwrap();
+            assert_eq!(fs.volume_id(), 0x0506_0708);
+        }
+        assert!(id_places(&[0; 512]).is_empty());
+        assert!(id_places(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_file_replaces_another_without_a_trace() {
+        let mut bytes = volume(16 << 20, 1);
+        let secret = b"sesame-sesame".repeat(1000);
+        with_file(&mut bytes, "seed.toml", &secret).unwrap();
+        assert_eq!(read_file(&mut bytes, "seed.toml").unwrap(), secret);
+        with_file(&mut bytes, "seed.toml", b"new").unwrap();
+        assert_eq!(read_file(&mut bytes, "SEED.TOML").unwrap(), b"new");
+        assert!(!bytes.windows(13).any(|w| w == b"sesame-sesame"));
+        assert!(with_file(&mut vec![0; 4096], "a", b"").is_err());
+    }
+}

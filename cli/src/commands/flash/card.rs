@@ -1,6 +1,6 @@
 //! One card: looked at, asked about, written, read back, ejected.
 
-use super::list::content_of;
+use super::list::{content_of, medium_size};
 use super::seeds::SeedFile;
 use super::stop::Stop;
 use super::{ask, explain};
@@ -144,7 +144,7 @@ pub fn flash(
             "{}: {}, {}{bus}. On it: {on_it}.",
             device.display(),
             checked.model,
-            words::size(checked.bytes)
+            medium_size(checked.bytes)
         );
         let with = seed.map_or_else(String::new, |s| format!(" and {}", s.path.display()));
         let question = format!(

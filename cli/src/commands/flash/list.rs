@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::table::table;
-use crate::words;
 use anyhow::Result;
 use holdfast_flash::device::{Device, Needs, Snapshot, content, devices, obstacle};
 use serde::Serialize;
@@ -19,6 +18,14 @@ struct Row {
     usable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+}
+
+/// A medium's size as it stands on it: in powers of ten.
+pub fn medium_size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 /// What lies on a disk or in a file, in words.
@@ -73,7 +80,7 @@ fn text(rows: &[Row], needs: Needs) -> String {
                 d.path.display().to_string(),
                 match d.bytes {
                     0 => String::new(),
-                    bytes => words::size(bytes),
+                    bytes => medium_size(bytes),
                 },
                 d.model.clone(),
                 d.bus.to_string(),

@@ -56,7 +56,7 @@ pub(crate) fn areas(
     let mut areas = Vec::new();
     for (start, end, part) in parts {
         let name = part.name.as_str();
-        if start % ALIGN != 0 || end % ALIGN != 0 {
+        if !start.is_multiple_of(ALIGN) || !end.is_multiple_of(ALIGN) {
             return Err(format!("its partition {name} does not lie at whole MiB"));
         }
         if start < at || end > len.saturating_sub(ALIGN) {
@@ -78,7 +78,7 @@ pub(crate) fn areas(
             });
         }
     }
-    if len % ALIGN != 0 || len < 2 * ALIGN {
+    if !len.is_multiple_of(ALIGN) || len < 2 * ALIGN {
         return Err(format!("its length of {len} bytes is not in whole MiB"));
     }
     Ok(areas)
@@ -218,7 +218,7 @@ mod tests {
                 .zip(&exact)
                 .map(|(c, e)| Area { start: c[0], end: c[1], exact: (c[0] + e).min(c[1]) })
                 .collect();
-            let mut zeroed = vec![false; 200];
+            let mut zeroed = [false; 200];
             let mut at = 0;
             let ends = data.iter().map(|d| (*d, true)).chain([(200, false)]);
             for (end, followed) in ends {

@@ -272,7 +272,7 @@ mod tests {
     fn a_seed_goes_on_one_card() {
         let dir = tempfile::tempdir().unwrap();
         let a = write(dir.path(), "a.toml", 1);
-        let seeds = Seeds::collect(&[a.clone()], false).unwrap();
+        let seeds = Seeds::collect(std::slice::from_ref(&a), false).unwrap();
         let seed = seeds.next().unwrap();
         seed.mark("note\n").unwrap().take_back();
         seed.mark("note\n").unwrap().keep("card 7\n");
@@ -283,7 +283,9 @@ mod tests {
         );
         // Neither this run nor the next puts it on another.
         assert_eq!(code_of(&seed.mark("").unwrap_err()), 4);
-        let error = Seeds::collect(&[a.clone()], false).err().unwrap();
+        let error = Seeds::collect(std::slice::from_ref(&a), false)
+            .err()
+            .unwrap();
         assert_eq!(code_of(&error), 4);
         assert!(error.to_string().contains("--reuse-seed"), "{error}");
         let mut again = Seeds::collect(&[a], true).unwrap();
@@ -329,7 +331,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.toml");
         assert_eq!(
-            code_of(&Seeds::collect(&[path.clone()], false).err().unwrap()),
+            code_of(
+                &Seeds::collect(std::slice::from_ref(&path), false)
+                    .err()
+                    .unwrap()
+            ),
             2
         );
         std::fs::write(&path, "#cloud-config\n").unwrap();

@@ -14,6 +14,7 @@ mod gate;
 mod hosts;
 mod identity;
 mod init;
+mod install;
 mod join;
 mod k3s;
 mod lighthouse;

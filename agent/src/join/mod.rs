@@ -19,7 +19,7 @@ use crate::node::{Node, event, remember};
 use crate::seed::choose::{Finding, Source};
 use crate::seed::report::Report;
 use crate::seed::volume;
-use crate::{disk, identity, network};
+use crate::{disk, identity, install, network};
 use holdfast_client::LighthouseClient;
 use holdfast_core::api::OfferRequest;
 use holdfast_core::seed::{Seed, SeedLighthouse};
@@ -41,6 +41,7 @@ const QUIET_LOOKS: u32 = 3;
 pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Uplinks>) {
     let mut pauses = Backoff::secs(1, 60);
     let mut looks = 0;
+    install::finish_what_was_done(node).await;
     loop {
         looks += 1;
         let joined = node.store.get().admission.is_some();
@@ -142,6 +143,10 @@ async fn try_once(
                 None => node.notes.clear("seed"),
             }
             node.clock.lift(seed.issued);
+            if let Some(rules) = &seed.install {
+                install::attempt(node, &seed, rules).await;
+                return false;
+            }
             node.wanted.send_if_modified(|w| {
                 let before = w.clone();
                 w.seed = seed.network.clone();

@@ -1,7 +1,7 @@
 //! The UEFI loader: from the firmware to the kernel of the slot that the record names.
 //!
-//! Pure: `options` (the kernel's command line), `payload` (digest and decoding), `i6300esb`
-//! (registers of a watchdog); the slot decisions are in `holdfast-core`. Effects: `firmware`
+//! Pure: `options` (the kernel's command line), `payload` (digest and decoding), `i6300esb`, `itco` and
+//! `bcm2835` (registers of watchdogs), `fdt` (which board this is); the slot decisions are in `holdfast-core`. Effects: `firmware`
 //! (protocols, disks, memory) and `node` (one disk of a node, from its table to its kernel).
 #![cfg_attr(target_os = "uefi", no_main, no_std)]
 // On the host only the tests of the pure modules use them.
@@ -9,7 +9,10 @@
 
 extern crate alloc;
 
+mod bcm2835;
+mod fdt;
 mod i6300esb;
+mod itco;
 mod options;
 mod payload;
 

@@ -2,6 +2,7 @@
 //! processor instructions.
 #![allow(unsafe_code)]
 
+use crate::fdt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use holdfast_core::loader_keys;
@@ -11,7 +12,8 @@ use uefi::boot::{
 };
 use uefi::proto::ProtocolPointer;
 use uefi::proto::loaded_image::LoadedImage;
-use uefi::{Handle, Result};
+use uefi::system::with_config_table;
+use uefi::{Guid, Handle, Result, guid};
 
 /// Opens a protocol beside the drivers that use it already.
 ///
@@ -86,6 +88,57 @@ pub fn set_options(image: Handle, options: &[u16]) -> Result<()> {
     // image has returned.
     unsafe { loaded.set_load_options(options.as_ptr().cast(), bytes) };
     Ok(())
+}
+
+/// Registers in memory. The firmware maps all memory where it lies (UEFI 2.10, 2.3.2 and 2.3.6).
+pub struct Registers;
+
+impl Registers {
+    /// Reads one.
+    pub fn read32(&self, address: u64) -> u32 {
+        // SAFETY: the callers are the watchdogs' drivers: the addresses are those of their hardware,
+        // found on this machine, aligned, and no object of this program lies there.
+        unsafe { core::ptr::read_volatile(address as usize as *const u32) }
+    }
+
+    /// Writes one.
+    pub fn write32(&self, address: u64, value: u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(address as usize as *mut u32, value) };
+    }
+}
+
+/// Reads a port.
+#[cfg(target_arch = "x86_64")]
+pub fn port16(port: u16) -> u16 {
+    let value: u16;
+    // SAFETY: reads one of the chipset's ports; touches no memory.
+    unsafe {
+        core::arch::asm!("in ax, dx", out("ax") value, in("dx") port, options(nomem, nostack, preserves_flags))
+    };
+    value
+}
+
+/// Writes a port.
+#[cfg(target_arch = "x86_64")]
+pub fn set_port16(port: u16, value: u16) {
+    // SAFETY: writes one of the watchdog's ports; touches no memory.
+    unsafe {
+        core::arch::asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags))
+    };
+}
+
+/// The device tree that the firmware hands on, where it does (`EFI_DTB_TABLE_GUID`, UEFI 2.10, 4.6).
+pub fn device_tree() -> Option<&'static [u8]> {
+    const DTB: Guid = guid!("b1b621d5-f19c-41a5-830b-d9152c69aae0");
+    let at = with_config_table(|all| all.iter().find(|e| e.guid == DTB).map(|e| e.address))?;
+    let at = NonNull::new(at.cast_mut().cast::<u8>())?;
+    // SAFETY: the firmware's table points to a flattened tree, which begins with its header and stays
+    // for the operating system.
+    let header = unsafe { core::slice::from_raw_parts(at.as_ptr(), fdt::HEADER) };
+    let len = fdt::len(header)?;
+    // SAFETY: as above; the header says how long the tree is.
+    Some(unsafe { core::slice::from_raw_parts(at.as_ptr(), len) })
 }
 
 /// Where the builder writes the cluster's keys.

@@ -3,6 +3,7 @@
 
 use super::{raw, say};
 use crate::i6300esb::{self, ArmError, Device};
+use crate::{bcm2835, fdt, itco};
 use holdfast_core::header::Watchdog;
 use uefi::boot::{self, ScopedProtocol};
 use uefi::proto::pci::PciIoAddress;
@@ -16,9 +17,74 @@ pub fn arm(watchdog: Watchdog, seconds: u16) {
             Ok(()) => say!("watchdog i6300esb armed, {seconds} s"),
             Err(e) => say!("watchdog i6300esb not armed: {e}"),
         },
-        Watchdog::Itco | Watchdog::Bcm2835 | Watchdog::Unknown(_) => {
+        Watchdog::Itco => match arm_itco(seconds) {
+            Ok(()) => say!("watchdog itco armed, {seconds} s"),
+            Err(e) => say!("watchdog itco not armed: {e}"),
+        },
+        Watchdog::Bcm2835 => match arm_bcm2835(seconds) {
+            Some(seconds) => say!("watchdog bcm2835 armed, {seconds} s"),
+            None => say!("watchdog bcm2835 not armed: no board of its kind"),
+        },
+        Watchdog::Unknown(_) => {
             say!("watchdog {watchdog} not armed: this loader does not know how");
         }
+    }
+}
+
+/// Only x86 has ports, and Intel's chipsets.
+#[cfg(target_arch = "x86_64")]
+fn arm_itco(seconds: u16) -> Result<(), itco::ArmError> {
+    let handles = boot::find_handles::<PciRootBridgeIo>().unwrap_or_default();
+    let first = handles.first().ok_or(itco::ArmError::Absent)?;
+    let bridge = raw::open::<PciRootBridgeIo>(*first).map_err(|_| itco::ArmError::Access)?;
+    itco::arm(&mut PciChipset(bridge), seconds)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn arm_itco(_: u16) -> Result<(), itco::ArmError> {
+    Err(itco::ArmError::Absent)
+}
+
+fn arm_bcm2835(seconds: u16) -> Option<u16> {
+    let base = bcm2835::base(fdt::compatible(raw::device_tree()?))?;
+    Some(bcm2835::arm(&mut raw::Registers, base, seconds))
+}
+
+impl bcm2835::Memory for raw::Registers {
+    fn read(&mut self, address: u64) -> u32 {
+        self.read32(address)
+    }
+    fn write(&mut self, address: u64, value: u32) {
+        self.write32(address, value);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+struct PciChipset(ScopedProtocol<PciRootBridgeIo>);
+
+#[cfg(target_arch = "x86_64")]
+impl itco::Chipset for PciChipset {
+    fn config32(
+        &mut self,
+        (device, function): itco::Function,
+        reg: u8,
+    ) -> Result<u32, itco::ArmError> {
+        let address = PciIoAddress::new(0, device, function).with_register(reg);
+        let read = self.0.pci().read_one(address);
+        read.map_err(|_| itco::ArmError::Access)
+    }
+    // Ports and memory of the chipset lie outside of what the bridge's protocol lets through.
+    fn port16(&mut self, port: u16) -> u16 {
+        raw::port16(port)
+    }
+    fn set_port16(&mut self, port: u16, value: u16) {
+        raw::set_port16(port, value);
+    }
+    fn memory32(&mut self, address: u64) -> u32 {
+        raw::Registers.read32(address)
+    }
+    fn set_memory32(&mut self, address: u64, value: u32) {
+        raw::Registers.write32(address, value);
     }
 }
 

@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 use holdfast_qemu::free_tcp_port;
 use std::path::{Path, PathBuf};
 
+/// The board of the stories' machines.
+const BOARD: &str = "x86-64";
+
 /// What `holdfast build` made.
 #[derive(Debug, Clone)]
 pub struct Built {
@@ -143,12 +146,24 @@ impl Lab {
     /// # Errors
     /// The builder's words.
     pub fn build_with(&self, recipe: &str, version: &str, more: &[&str]) -> Result<Built> {
+        self.build_on(BOARD, recipe, version, more)
+    }
+
+    /// Builds `recipe` as `version` for `board`.
+    ///
+    /// # Errors
+    /// The builder's words.
+    pub fn build_for(&self, board: &str, recipe: &str, version: &str) -> Result<Built> {
+        self.build_on(board, recipe, version, &[])
+    }
+
+    fn build_on(&self, board: &str, recipe: &str, version: &str, more: &[&str]) -> Result<Built> {
         let out = self.dir.join("images").join(version);
         let out_text = out.to_string_lossy().into_owned();
         let mut args = vec![
             "build",
             "--board",
-            "x86-64",
+            board,
             "--recipe",
             recipe,
             "--version",

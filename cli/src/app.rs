@@ -82,6 +82,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Cluster(v) => block_on(c::cluster::run(&app, v)).map(done),
         Verb::Lighthouse(v) => block_on(c::lighthouse::run(&app, v)).map(done),
         Verb::Lock(a) => c::lock::run(&app, a).map(done),
+        Verb::Recipe(v) => c::recipe::run(&app, v).map(done),
         Verb::Build(a) => c::build::run(&app, *a).map(done),
         Verb::Flash(a) => c::flash::run(&app, *a).map(done),
         Verb::Seed(v) => block_on(c::seed::run(&app, v)).map(done),

@@ -94,6 +94,9 @@ pub enum Verb {
     Lighthouse(c::lighthouse::Verb),
     /// Pin a recipe's packages by digest
     Lock(c::lock::Args),
+    /// List recipes, or check one: what it does, and what in it contradicts itself
+    #[command(subcommand)]
+    Recipe(c::recipe::Verb),
     /// Build a disk image and an update bundle
     Build(Box<c::build::Args>),
     /// Write an image and a seed to a card, a stick or a disk, or list what is plugged in

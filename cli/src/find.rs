@@ -3,7 +3,6 @@
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
 use holdfast_image::Recipe;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where `recipes/` and `boards/` are, for a program that is used away from its checkout.
@@ -93,16 +92,19 @@ fn folders(kind: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Every recipe that is known, by its file; of two with one name the first found.
+/// Every recipe of the first folder that has any, by its file.
 pub fn all_recipes() -> Vec<PathBuf> {
-    let mut all: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for dir in folders("recipes") {
-        for name in names(&dir) {
-            let file = dir.join(format!("{name}.toml"));
-            all.entry(name).or_insert(file);
-        }
-    }
-    all.into_values().collect()
+    let dir = folders("recipes").into_iter().next();
+    let mut all: Vec<PathBuf> = dir
+        .iter()
+        .flat_map(|dir| {
+            names(dir)
+                .into_iter()
+                .map(|n| dir.join(format!("{n}.toml")))
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 /// Every board that is known, by its file.

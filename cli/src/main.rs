@@ -16,6 +16,7 @@ mod paper;
 mod progress;
 mod secrets;
 mod series;
+mod sizes;
 mod table;
 mod vms;
 mod waiting;

@@ -187,6 +187,7 @@ impl Board {
         for (field, list) in [
             ("modules.boot", &raw.modules.boot),
             ("modules.late", &raw.modules.late),
+            ("kernel.args", &raw.kernel.args),
         ] {
             for module in list {
                 origins.note(field, module, &source);

@@ -9,8 +9,11 @@ use std::{
 use tar::EntryType;
 
 use crate::{
+    cache::Cache,
+    digest::Inputs,
     error::{Error, IoContext, Result},
-    pack::Writer,
+    lock::Locked,
+    pack::{Pack, Writer},
 };
 
 /// What no appliance reads.
@@ -24,13 +27,24 @@ const LEFT_OUT: [&str; 7] = [
     "var/",
 ];
 /// Raised when what is kept of a package changes.
-pub(crate) const STAGE: &str = "deb/1";
+const STAGE: &str = "deb/1";
+
+/// A locked package, unpacked in the cache, and whether it was there already.
+///
+/// # Errors
+/// As [`unpack`].
+pub(crate) fn unpacked(cache: &Cache, package: &Locked) -> Result<(Pack, bool)> {
+    let key = Inputs::of(STAGE).with(package.sha256.0).key();
+    let object = cache.object(&package.sha256);
+    let (dir, cached) = cache.stage("deb", &key, |to| unpack(&object, &package.name, to))?;
+    Ok((Pack::open(&dir)?, cached))
+}
 
 /// Unpacks `deb` into a pack at `to`.
 ///
 /// # Errors
 /// When it is no Debian package, or one of its paths leads out of the root.
-pub(crate) fn unpack(deb: &Path, name: &str, to: &Path) -> Result<()> {
+fn unpack(deb: &Path, name: &str, to: &Path) -> Result<()> {
     let bad = |reason: String| Error::Package {
         package: name.to_owned(),
         reason,

@@ -34,7 +34,8 @@ pub(crate) struct Module {
 }
 
 impl Module {
-    fn name(&self) -> &str {
+    /// Its name, as its file has it.
+    pub(crate) fn name(&self) -> &str {
         self.path
             .rsplit('/')
             .next()
@@ -96,6 +97,11 @@ impl<'a> KernelPackage<'a> {
             modules,
             builtin,
         })
+    }
+
+    /// Names of all its modules, also of those that are built in.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().chain(&self.builtin).map(String::as_str)
     }
 
     /// The kernel itself.

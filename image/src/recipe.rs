@@ -135,6 +135,8 @@ pub struct Recipe {
     /// The k3s, if any.
     pub k3s: Option<K3s>,
     for_arch: BTreeMap<&'static str, ForArch>,
+    /// The one it is resolved for.
+    arch: Option<Arch>,
     pub(crate) origins: Origins,
 }
 
@@ -208,6 +210,7 @@ impl Recipe {
             services: Vec::new(),
             k3s: None,
             for_arch: BTreeMap::new(),
+            arch: None,
             origins: Origins::default(),
         }
     }
@@ -234,6 +237,14 @@ impl Recipe {
             .collect()
     }
 
+    /// A path as it is on the architecture that the recipe is resolved for.
+    pub(crate) fn expanded(&self, path: &str) -> String {
+        match self.arch {
+            Some(arch) => path.replace(TRIPLET, triplet(arch)),
+            None => path.to_owned(),
+        }
+    }
+
     /// The recipe as it is for one architecture: with what only that one gets, and its own paths.
     #[must_use]
     pub fn resolved(&self, arch: Arch) -> Self {
@@ -244,16 +255,9 @@ impl Recipe {
             of.kernel_args.extend(own.kernel_args);
         }
         of.for_arch.clear();
-        let triplet = match arch {
-            Arch::Amd64 => "x86_64-linux-gnu",
-            Arch::Arm64 => "aarch64-linux-gnu",
-        };
-        let expand = |text: &mut String| *text = text.replace(TRIPLET, triplet);
-        of.remove = of
-            .remove
-            .iter()
-            .map(|path| path.replace(TRIPLET, triplet))
-            .collect();
+        of.arch = Some(arch);
+        let expand = |text: &mut String| *text = text.replace(TRIPLET, triplet(arch));
+        of.remove = self.remove.iter().map(|path| of.expanded(path)).collect();
         of.files.iter_mut().for_each(|f| expand(&mut f.path));
         of.dirs.iter_mut().for_each(expand);
         for link in &mut of.links {
@@ -268,6 +272,14 @@ impl Recipe {
             k3s.images.retain(|i| i.arch.is_none_or(|a| a == arch));
         }
         of
+    }
+}
+
+/// Debian's name of an architecture's folder of libraries (Debian's "Multiarch tuples").
+fn triplet(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "x86_64-linux-gnu",
+        Arch::Arm64 => "aarch64-linux-gnu",
     }
 }
 

@@ -8,7 +8,9 @@ use holdfast_core::{
     keys::{PrivateKey, PublicKey},
 };
 
-use crate::{board::Board, cache::Cache, digest::Digest, lock::Sources, recipe::Recipe};
+use crate::{
+    board::Board, cache::Cache, digest::Digest, lock::Sources, recipe::Recipe, report::SizeReport,
+};
 
 /// The programs that go in; `make node` builds them.
 #[derive(Clone, Debug)]
@@ -97,6 +99,8 @@ pub struct BuildRequest {
     pub outputs: Outputs,
     /// When to lock anew.
     pub relock: Relock,
+    /// Whether to measure what takes how much; costs a second compression of the root.
+    pub report: bool,
 }
 
 /// Sizes of what was built, in bytes.
@@ -150,6 +154,8 @@ pub struct BuildReport {
     pub k3s: Option<holdfast_core::image::K3sInfo>,
     /// Sizes in bytes.
     pub sizes: Sizes,
+    /// What takes how much, if asked for.
+    pub parts: Option<SizeReport>,
     /// The lock was made anew.
     pub relocked: bool,
     /// Steps in the order they ended.

@@ -25,13 +25,20 @@ pub fn parse(text: &str) -> impl Iterator<Item = Setting<'_>> {
         })
 }
 
-/// Where a setting lies below `top`; none for a name that leads elsewhere. A name with a slash keeps
-/// its dots (an interface's `eth0.1`), in others a dot is a slash.
+/// Where a setting lies below `top`; none for a name that leads elsewhere. The first separator is the
+/// one between folders, the other one stands for a dot (sysctl.d(5)): `net.ipv4.conf.eth0/1.x` and
+/// `net/ipv4/conf/eth0.1/x` are one.
 pub fn place(top: &Path, key: &str) -> Option<PathBuf> {
-    let path = if key.contains('/') {
-        key.to_owned()
+    let first = key.find(['.', '/']).and_then(|at| key.get(at..at + 1));
+    let path = if first == Some(".") {
+        let swapped = |c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        };
+        key.chars().map(swapped).collect()
     } else {
-        key.replace('.', "/")
+        key.to_owned()
     };
     let inside = path
         .split('/')
@@ -84,7 +91,8 @@ mod tests {
         let top = Path::new("/p");
         assert_eq!(place(top, "a.b_c"), Some("/p/a/b_c".into()));
         assert_eq!(place(top, "a/b.1/c"), Some("/p/a/b.1/c".into()));
-        for bad in ["", "..", "../x", "a/../b", "/etc/x", "a..b", "a/"] {
+        assert_eq!(place(top, "a.b/1.c"), Some("/p/a/b.1/c".into()));
+        for bad in ["", "..", "../x", "a/../b", "/etc/x", "a..b", "a/", "a.//.b"] {
             assert_eq!(place(top, bad), None, "{bad:?}");
         }
     }

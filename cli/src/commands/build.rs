@@ -24,6 +24,7 @@ use std::sync::Arc;
 Examples:
   holdfast build --board x86-64 --recipe k3s --output-dir images
   holdfast build --recipe base --version 1.4.0 --formats raw,qcow2,bundle
+  holdfast build --recipe ./my/edge.toml --report edge-sizes.json
   holdfast build --recipe kube --k3s stand-in=target/kube/k3s      test equipment
 
 Files are called holdfast-BOARD-RECIPE-VERSION, with .img, .qcow2 or .bundle behind it.
@@ -57,6 +58,9 @@ pub struct Args {
     /// binary, or `stand-in=PATH`: test equipment, which says so wherever it shows its name
     #[arg(long, default_value = "official", value_name = "K3S")]
     k3s: K3s,
+    /// Show what takes how much in the image, as a tree; with FILE, write it there as JSON, too
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    report: Option<Option<PathBuf>>,
     /// Build nothing: download the official k3s, and tell by the exit code whether it can be had
     #[arg(long)]
     check_k3s: bool,
@@ -276,10 +280,16 @@ pub fn run(app: &App, args: Args) -> Result<()> {
             RelockWhen::WhenGone => Relock::WhenGone,
             RelockWhen::Always => Relock::Always,
         },
+        report: args.report.is_some(),
     };
     let report = holdfast_image::build(&request, steps.clone());
     steps.clear();
     let report = report?;
+    if let (Some(Some(file)), Some(parts)) = (&args.report, &report.parts) {
+        let json = serde_json::to_string_pretty(parts).context("writing JSON")?;
+        std::fs::write(file, json + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
     app.print(&report, || text(&report))
 }
 
@@ -330,7 +340,12 @@ fn text(report: &BuildReport) -> String {
         ),
     ));
     rows.push(("took", format!("{:.1} s", report.took.as_secs_f64())));
-    crate::table::fields(&rows)
+    let mut out = crate::table::fields(&rows);
+    if let Some(parts) = &report.parts {
+        out += "\n\n";
+        out += &crate::sizes::text(parts);
+    }
+    out
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod lock;
 pub mod logs;
 pub mod nodes;
 pub mod reboot;
+pub mod recipe;
 pub mod restart_agent;
 pub mod rollback;
 pub mod seed;

@@ -5,6 +5,7 @@ mod boot;
 mod images;
 mod output;
 mod packages;
+mod sizes;
 mod stages;
 
 use std::{
@@ -25,7 +26,9 @@ use crate::{
     modules::KernelPackage,
     pack::Pack,
     progress::{Event, Progress},
+    report::Measured,
     request::{BuildReport, BuildRequest, Sizes, StepReport},
+    root::content,
 };
 
 /// Remembers steps for the report while it passes events on.
@@ -134,6 +137,7 @@ impl Builder<'_> {
             built: lock.date,
             k3s: k3s_info.clone(),
         };
+        let frame_lens: Vec<u64> = frames.iter().map(|f| f.len() as u64).collect();
         let initramfs = self.initramfs(frames, date, &info)?;
         let kernel_image = kernel.image()?.read()?;
         let uki = self.uki(
@@ -183,6 +187,29 @@ impl Builder<'_> {
                 .key(),
         };
         let files = self.write(&contents, &manifest, &lock, k3s.as_ref())?;
+        let parts = self.size_report(sizes::Built {
+            lock: &lock,
+            inputs: &content::Inputs {
+                recipe: &request.recipe,
+                packages: &root_packs,
+                kernel_release: &kernel.release,
+                late_modules: &late_modules,
+                k3s: k3s.as_ref(),
+            },
+            boot_modules: &boot_modules,
+            root_packs: &root_packs,
+            frames: &frame_lens,
+            measured: Measured {
+                loader: loader.len() as u64,
+                uki: uki.len() as u64,
+                stub: stub.len,
+                kernel: kernel_image.len() as u64,
+                initramfs: initramfs.len() as u64,
+                root_fs: root.fs_len,
+                root: root.len,
+                ..Measured::default()
+            },
+        })?;
         let len = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
         Ok(BuildReport {
             image: files.raw,
@@ -202,6 +229,7 @@ impl Builder<'_> {
                 k3s: k3s.as_ref().map_or(0, |k| k.len),
             },
             k3s: k3s_info,
+            parts,
             relocked,
             steps: Vec::new(),
             took: Duration::ZERO,

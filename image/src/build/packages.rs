@@ -6,8 +6,7 @@ use rayon::prelude::*;
 use super::Builder;
 use crate::{
     archive::fetch::{Fetcher, Wanted},
-    deb,
-    digest::{self, Inputs},
+    deb, digest,
     error::{Error, IoContext, Result},
     lock::{self, Lock, Locked},
     pack::Pack,
@@ -144,14 +143,7 @@ impl Builder<'_> {
             let done = all
                 .par_iter()
                 .with_max_len(1)
-                .map(|p| {
-                    let key = Inputs::of(deb::STAGE).with(p.sha256.0).key();
-                    let object = self.cache.object(&p.sha256);
-                    let (dir, cached) = self
-                        .cache
-                        .stage("deb", &key, |to| deb::unpack(&object, &p.name, to))?;
-                    Ok((Pack::open(&dir)?, cached))
-                })
+                .map(|p| deb::unpacked(self.cache, p))
                 .collect::<Result<Vec<_>>>()?;
             let cached = done.iter().all(|(_, cached)| *cached);
             let roots = lock.root_packages(self.request.board.arch).count();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// zstd level of the root; figures in `docs/design.md`.
-const ROOT_LEVEL: u32 = 6;
+pub(super) const ROOT_LEVEL: u32 = 6;
 /// Where the agent lies in the initramfs.
 const AGENT: &str = "usr/bin/holdfast-agent";
 

@@ -50,6 +50,8 @@ impl Recipe {
             kernel_args: raw.kernel_args,
         };
         let added = lists(common, &mut self.origins, source)?;
+        // What is wanted here may have been left out below.
+        self.exclude.retain(|name| !added.packages.contains(name));
         self.packages.extend(added.packages);
         self.modules.extend(added.modules);
         self.kernel_args.extend(added.kernel_args);
@@ -100,6 +102,8 @@ impl Recipe {
         for dir in raw.dir {
             let path = inside("dir", dir.get_ref(), dir.span(), source)?;
             if !self.dirs.contains(&path) {
+                self.origins
+                    .said("path", &path, dir.span(), "replace", source);
                 self.dirs.push(path);
             }
         }

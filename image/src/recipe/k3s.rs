@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     board::Arch,
-    definition::{Origin, Origins, Source},
+    definition::{Origin, Origins, Place, Source},
     digest::Digest,
     error::{Error, Result},
     near,
@@ -77,6 +77,8 @@ pub struct Image {
     pub source: ImageSource,
     /// Its digest.
     pub sha256: Digest,
+    /// Its length in bytes, where the file is there already.
+    pub len: Option<u64>,
     origin: Origin,
 }
 
@@ -191,6 +193,11 @@ impl K3s {
                 self.version
             ))
         })
+    }
+
+    /// Where its version stands.
+    pub(crate) fn place(&self) -> Place {
+        self.origin.place()
     }
 
     /// The entries that the recipe adds to a server's configuration, as YAML; none: no entry.
@@ -320,7 +327,12 @@ fn read_image(raw: RawImage, source: &Source<'_>, origins: &mut Origins) -> Resu
     };
     let arch = raw.arch.map_or("", Arch::debian);
     origins.said("k3s.image", name, raw.name.span(), arch, source);
+    let len = match &from {
+        ImageSource::Path(path) => std::fs::metadata(path).ok().map(|m| m.len()),
+        ImageSource::Url(_) => None,
+    };
     Ok(Image {
+        len,
         origin: source.origin("k3s.image", raw.name.span()),
         name: raw.name.into_inner(),
         arch: raw.arch,

@@ -7,18 +7,18 @@ use super::setting::Setting;
 /// # Errors
 /// What is wrong with it.
 pub(super) fn name(key: &str) -> Result<String, String> {
-    let good = |part: &str| {
-        let plain = |c: u8| c.is_ascii_alphanumeric() || b"_-*".contains(&c);
-        !part.is_empty() && part.bytes().all(plain)
+    // The first separator is the one between folders (sysctl.d(5)).
+    let parts: Vec<&str> = match key.find(['.', '/']) {
+        Some(at) if key[at..].starts_with('.') => key.split('.').collect(),
+        Some(_) => key.split('/').collect(),
+        None => Vec::new(),
     };
-    // With slashes, dots are part of a name: an interface's `eth0.1`.
-    let fine = match key.contains('/') {
-        true => key
-            .split('/')
-            .all(|part| part != ".." && part != "." && part.split('.').all(good)),
-        false => key.contains('.') && key.split('.').all(good),
+    let good = |part: &&str| {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b"_-./".contains(&c);
+        let dots = part.bytes().all(|c| c == b'.' || c == b'/');
+        !dots && part.bytes().all(plain)
     };
-    match fine && !key.contains('*') {
+    match parts.len() > 1 && parts.iter().all(good) {
         true => Ok(key.to_owned()),
         false => Err(format!(
             "{key:?} is no name of a kernel setting, like \"net.ipv4.ip_forward\""
@@ -57,6 +57,7 @@ mod tests {
     fn names_stay_in_proc_sys() {
         assert!(name("net.ipv4.ip_forward").is_ok());
         assert!(name("net/ipv4/conf/eth0.1/rp_filter").is_ok());
+        assert!(name("net.ipv4.conf.eth0/1.rp_filter").is_ok());
         for bad in [
             "swappiness",
             "",
@@ -68,6 +69,7 @@ mod tests {
             "a.b\n",
             "net.ipv4.conf.*.rp_filter",
             "net/",
+            "a.//.b",
         ] {
             assert!(name(bad).is_err(), "{bad:?}");
         }

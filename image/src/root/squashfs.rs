@@ -46,6 +46,21 @@ impl Read for Lazy<'_> {
     }
 }
 
+/// How many bytes a file takes when each of its blocks is compressed as the root's are; a block that
+/// does not shrink is kept as it is.
+///
+/// # Errors
+/// When the compressor fails.
+pub(crate) fn packed(bytes: &[u8], level: u32) -> Result<u64> {
+    let mut sum = 0;
+    for block in bytes.chunks(DEFAULT_BLOCK_SIZE as usize) {
+        let packed = zstd::bulk::compress(block, level as i32)
+            .map_err(|e| Error::build("root file system", e))?;
+        sum += packed.len().min(block.len()) as u64;
+    }
+    Ok(sum)
+}
+
 /// Writes `tree` to `to` as squashfs with zstd `level`, all times `date` (Unix seconds), padded
 /// to whole verity blocks. Returns its length in bytes.
 ///

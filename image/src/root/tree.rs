@@ -98,14 +98,7 @@ impl Tree {
 
     /// Removes `pattern` (a path; `*` at its end stands for any rest) with what lies below.
     pub(crate) fn remove(&mut self, pattern: &str) {
-        match pattern.strip_suffix('*') {
-            Some(prefix) => self.nodes.retain(|path, _| !path.starts_with(prefix)),
-            None => {
-                let below = format!("{pattern}/");
-                self.nodes
-                    .retain(|path, _| path != pattern && !path.starts_with(&below));
-            }
-        }
+        self.nodes.retain(|path, _| !removed(pattern, path));
     }
 
     /// Removes folders that hold nothing, except those in `keep`.
@@ -176,6 +169,16 @@ impl Tree {
             };
         }
         inputs.key()
+    }
+}
+
+/// Whether `pattern` (a path; `*` at its end stands for any rest) removes `path`.
+pub(crate) fn removed(pattern: &str, path: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path
+            .strip_prefix(pattern)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
     }
 }
 

@@ -165,6 +165,7 @@ func runControlPlane(ctx context.Context, c *config.Config, d paths.Dirs, advert
 	say("API server is ready")
 	part("kube-controller-manager", func() error { return control.RunControllerManager(ctx, c, d) })
 	part("kube-scheduler", func() error { return control.RunScheduler(ctx, c, d) })
+	part("manifests", func() error { return deployManifests(ctx, c, d) })
 	return nil
 }
 

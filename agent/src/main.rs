@@ -11,6 +11,7 @@ mod disk;
 mod documents;
 mod forever;
 mod gate;
+mod guest;
 mod hosts;
 mod identity;
 mod init;

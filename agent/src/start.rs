@@ -12,7 +12,7 @@ use crate::notes::Notes;
 use crate::seed::report::Reporter;
 use crate::seed::{Places, fwcfg};
 use crate::store::Store;
-use crate::{control, gate, hosts, join, k3s, lighthouse, meshed, watch};
+use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, watch};
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
@@ -45,6 +45,7 @@ pub async fn run(mesh: Handle) -> anyhow::Result<()> {
         () = serve(node.0, node.1, mesh) => {}
         _ = stop.recv() => {}
     }
+    guest::thaw();
     clock.stop().await;
     Ok(())
 }
@@ -124,6 +125,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         "agent {} (slot {})",
         image.version, boot.boot.slot
     ));
+    guest::start(init.clone(), image.clone(), Handle::current());
     let partition = |name: &str| boot.devices.partitions.get(name).map(PathBuf::from);
     let store = open_store(partition("hf-state"), &notes).await;
     let boot_id = boot.boot.boot_id.as_str();

@@ -16,6 +16,8 @@ pub(crate) struct Prepared {
     pub second: Option<(PathBuf, &'static str)>,
     pub console: PathBuf,
     pub qmp: PathBuf,
+    /// Where the guest agent's port ends on the host.
+    pub guest_agent: PathBuf,
     /// Our end's socket path of each link, in the description's order.
     pub link_sockets: Vec<PathBuf>,
 }
@@ -207,6 +209,15 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
     );
     add(&["-chardev", &control, "-mon", "chardev=qmp,mode=control"]);
     add(&["-device", "virtio-rng-pci"]);
+    if spec.guest_agent {
+        let socket = format!(
+            "socket,id=qga,server=on,wait=off,path={}",
+            option_path(&prepared.guest_agent)?
+        );
+        let port = format!("virtserialport,chardev=qga,name={}", crate::guest::PORT);
+        add(&["-device", "virtio-serial-pci", "-chardev", &socket]);
+        add(&["-device", &port]);
+    }
     match spec.watchdog {
         Dog::I6300esb => add(&["-device", "i6300esb", "-action", "watchdog=reset"]),
         Dog::Itco => add(&[
@@ -257,6 +268,7 @@ mod tests {
             second: None,
             console: PathBuf::from("/d/console.log"),
             qmp: PathBuf::from("/s/qmp"),
+            guest_agent: PathBuf::from("/s/qga"),
             link_sockets: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@ use crate::console::{Console, Waited};
 use crate::disk::Disk;
 use crate::error::{Error, Result, Scene, io};
 use crate::firmware::Firmware;
+use crate::guest::GuestAgent;
 use crate::qmp::Qmp;
 use crate::spec::MachineSpec;
 
@@ -32,6 +33,7 @@ struct Running {
     child: Child,
     qmp: Qmp,
     since: Instant,
+    guest_agent: PathBuf,
     /// Sockets live here: their paths may not exceed 107 bytes.
     _sockets: tempfile::TempDir,
 }
@@ -131,6 +133,7 @@ impl Machine {
             second: self.second.as_ref().map(on_line),
             console: self.console.path().to_owned(),
             qmp: sockets.path().join("qmp"),
+            guest_agent: sockets.path().join("qga"),
             link_sockets: (0..self.spec.links.len())
                 .map(|i| sockets.path().join(format!("link{i}")))
                 .collect(),
@@ -155,6 +158,7 @@ impl Machine {
                     child,
                     qmp,
                     since,
+                    guest_agent: prepared.guest_agent,
                     _sockets: sockets,
                 });
                 Ok(())
@@ -256,6 +260,18 @@ impl Machine {
     pub fn qmp(&mut self) -> Result<&mut Qmp> {
         match &mut self.running {
             Some(running) => Ok(&mut running.qmp),
+            None => Err(Error::Off(self.spec.name.clone())),
+        }
+    }
+
+    /// A conversation with the guest agent, for a machine described with one; `limit` is for each
+    /// of its answers, the first included.
+    ///
+    /// # Errors
+    /// The machine is off, has no such port, or nothing answers there.
+    pub fn guest_agent(&mut self, limit: Duration) -> Result<GuestAgent> {
+        match &self.running {
+            Some(running) => GuestAgent::connect(&running.guest_agent, limit),
             None => Err(Error::Off(self.spec.name.clone())),
         }
     }

@@ -104,6 +104,7 @@ pub struct MachineSpec {
     pub(crate) cdroms: Vec<PathBuf>,
     pub(crate) rtc: Rtc,
     pub(crate) watchdog: Dog,
+    pub(crate) guest_agent: bool,
     pub(crate) no_reboot: bool,
     pub(crate) dir: Option<PathBuf>,
 }
@@ -132,6 +133,7 @@ impl MachineSpec {
             cdroms: Vec::new(),
             rtc: Rtc::default(),
             watchdog: Dog::default(),
+            guest_agent: false,
             no_reboot: false,
             dir: None,
         }
@@ -305,6 +307,13 @@ impl MachineSpec {
     #[must_use]
     pub fn itco(mut self) -> Self {
         self.watchdog = Dog::Itco;
+        self
+    }
+
+    /// With a virtio port for the guest agent, which [`crate::Machine::guest_agent`] talks to.
+    #[must_use]
+    pub fn guest_agent(mut self) -> Self {
+        self.guest_agent = true;
         self
     }
 

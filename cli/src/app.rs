@@ -89,6 +89,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Token(v) => block_on(c::token::run(&app, v)).map(done),
         Verb::Evict(a) => block_on(c::evict::run(&app, a)).map(done),
         Verb::Vm(v) => c::vm::run(&app, v).map(done),
+        Verb::Proxmox(v) => block_on(c::proxmox::run(&app, v)).map(done),
         Verb::Nodes(a) => block_on(c::nodes::run(&app, a)).map(done),
         Verb::Status(a) => block_on(c::status::run(&app, a)).map(done),
         Verb::Logs(a) => block_on(c::logs::run(&app, a)).map(done),

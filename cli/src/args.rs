@@ -23,6 +23,8 @@ Environment:
   HOLDFAST_SHARE          where boards/ and recipes/ are, if not in the current directory
   HOLDFAST_NODE_BINARIES  where init, agent and loader for nodes are, if not in node/ARCH/ beside
                           this program
+  HOLDFAST_PROXMOX_HOST, HOLDFAST_PROXMOX_FINGERPRINT, HOLDFAST_PROXMOX_TOKEN
+                          Proxmox's host, its certificate, the API token: `holdfast proxmox`
   HOLDFAST_KUBECTL        the kubectl that `holdfast kubectl` runs
   HOLDFAST_LOG            what to log on standard error: error, warn, info, debug
 
@@ -112,6 +114,9 @@ pub enum Verb {
     /// Virtual machines on this computer
     #[command(subcommand)]
     Vm(c::vm::Verb),
+    /// Machines on Proxmox VE
+    #[command(subcommand)]
+    Proxmox(c::proxmox::Verb),
     /// List the nodes
     Nodes(c::nodes::Args),
     /// Ask one node for its own account

@@ -49,25 +49,35 @@ impl Exit {
 
 /// The code that `error` ends the program with.
 pub fn code_of(error: &anyhow::Error) -> u8 {
+    exit_of(error) as u8
+}
+
+/// The exit code that `error` carries.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
     error
         .chain()
         .find_map(|e| e.downcast_ref::<Failure>())
-        .map_or(Exit::Failed, |f| f.exit) as u8
+        .map_or(Exit::Failed, |f| f.exit)
 }
 
 /// The error as people read it: what, then why, each said once; much of it may be a node's or the
 /// lighthouse's own words.
 pub fn describe(error: &anyhow::Error) -> String {
+    plain_lines(&format!("holdfast: {}", words_of(error)))
+}
+
+/// What, then why, each said once.
+pub fn words_of(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let words = cause.to_string();
         if text.is_empty() {
-            text = format!("holdfast: {words}");
+            text = words;
         } else if !text.contains(&words) {
             text += &format!("\n  because: {words}");
         }
     }
-    plain_lines(&text)
+    text
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod lighthouse;
 pub mod lock;
 pub mod logs;
 pub mod nodes;
+pub mod proxmox;
 pub mod reboot;
 pub mod recipe;
 pub mod restart_agent;

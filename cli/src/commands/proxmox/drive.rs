@@ -1,0 +1,109 @@
+//! The `cidata` drive: the seed as `user-data`, and which machine this is.
+
+use crate::exit::Exit;
+use anyhow::{Context as _, Result};
+use holdfast_core::seed::{MAX_LEN, Seed, compact};
+use holdfast_proxmox::cidata::{self, META_DATA, NETWORK_CONFIG, USER_DATA};
+use holdfast_proxmox::names::MachineName;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// A seed that a node would take.
+pub struct CheckedSeed {
+    text: Zeroizing<Vec<u8>>,
+    /// What it says.
+    pub seed: Seed,
+    network: Option<Vec<u8>>,
+}
+
+/// Of what a drive is made.
+#[derive(Debug, clap::Args)]
+pub struct DriveArgs {
+    /// Network configuration for the drive, in cloud-init's form; the seed's own settings go first
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    network_config: Option<PathBuf>,
+    /// Where the drive is put [default: the storage that takes ISO images]
+    #[arg(long, value_name = "STORAGE")]
+    pub iso_storage: Option<holdfast_proxmox::names::Storage>,
+}
+
+fn read(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let what = || path.display().to_string();
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(what)?;
+    file.take(most as u64 + 1)
+        .read_to_end(&mut bytes)
+        .with_context(what)?;
+    if bytes.len() > most {
+        return Err(Exit::Usage.error(format!("{} is longer than {most} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+impl CheckedSeed {
+    /// Reads it as a node would.
+    pub fn read(path: &Path, drive: &DriveArgs) -> Result<Self> {
+        let text = Zeroizing::new(read(path, MAX_LEN)?);
+        let seed = Seed::from_bytes(&text).map_err(|e| {
+            Exit::Usage.error(format!("{}: a node would refuse it: {e}", path.display()))
+        })?;
+        let network = match &drive.network_config {
+            Some(path) => Some(read(path, MAX_LEN)?),
+            None => None,
+        };
+        Ok(Self {
+            text,
+            seed,
+            network,
+        })
+    }
+
+    /// The seed in short form.
+    pub fn line(&self) -> Result<String> {
+        let line = compact::pack(&self.seed).map_err(|e| Exit::Usage.error(e.to_string()))?;
+        Ok(line.to_string())
+    }
+
+    /// The drive of one machine.
+    pub fn drive(&self, instance: &str, name: &MachineName) -> Result<Vec<u8>> {
+        let meta = cidata::meta_data(instance, Some(name.as_str()));
+        let mut files: Vec<(&str, &[u8])> =
+            vec![(USER_DATA, &self.text), (META_DATA, meta.as_bytes())];
+        if let Some(network) = &self.network {
+            files.push((NETWORK_CONFIG, network));
+        }
+        Ok(cidata::iso(&files)?)
+    }
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn uuid() -> Result<String> {
+    let mut b = [0; 16];
+    getrandom::fill(&mut b).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+    Ok([
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_looks_like_one() {
+        let one = uuid().unwrap();
+        let parts: Vec<usize> = one.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(one.as_bytes()[14], b'4');
+        assert_ne!(one, uuid().unwrap());
+    }
+}

@@ -28,7 +28,6 @@ mod start {
     use crate::node::Node;
     use alloc::vec::Vec;
     use holdfast_core::loader_keys::LoaderKeys;
-    use holdfast_core::slots::BootId;
     use uefi::prelude::*;
 
     #[entry]
@@ -36,13 +35,12 @@ mod start {
         say!("loader {}", env!("CARGO_PKG_VERSION"));
         match keys::read() {
             Ok(keys) => {
-                let boot_id = random::boot_id();
                 // The disk of the loader is the node's, as a rule. Firmware that boots fast has
                 // not even looked for others.
                 let mut seen = Vec::new();
-                try_all(disks::find(&mut seen), &keys, boot_id);
+                try_all(disks::find(&mut seen), &keys);
                 disks::connect_all();
-                try_all(disks::find(&mut seen), &keys, boot_id);
+                try_all(disks::find(&mut seen), &keys);
                 say!("nothing on this machine's disks can be started");
                 say!("flash the disk anew, or attach one with a working image of this cluster");
             }
@@ -55,11 +53,12 @@ mod start {
     }
 
     /// Comes back only when nothing on them can be started.
-    fn try_all(disks: Vec<Disk>, keys: &LoaderKeys, boot_id: BootId) {
+    fn try_all(disks: Vec<Disk>, keys: &LoaderKeys) {
         for disk in disks {
             let name = disk.name();
             match Node::open(disk, keys) {
-                Ok(mut node) => say!("{name}: {}", node.start(boot_id)),
+                // An id for each: init must not take a disk that was asked in vain for its own.
+                Ok(mut node) => say!("{name}: {}", node.start(random::boot_id())),
                 Err(e) => say!("{name}: {e}"),
             }
         }

@@ -30,10 +30,14 @@ fn read_copies(device: &File) -> Option<Copies> {
 }
 
 impl RecordStore {
-    /// Opens `hf-slots` at `device` if its record was written for this boot.
+    /// Opens `hf-slots` at `device` if its record was written for this boot, and something of its
+    /// disk was started: the loader also asks disks that have nothing to start, before another.
     pub fn open(device: &Path, boot_id: &BootId) -> io::Result<Option<Self>> {
         let device = OpenOptions::new().read(true).write(true).open(device)?;
-        let copies = read_copies(&device).filter(|copies| copies.record().boot_id() == boot_id);
+        let copies = read_copies(&device).filter(|copies| {
+            let record = copies.record();
+            record.boot_id() == boot_id && record.running().is_some()
+        });
         Ok(copies.map(|copies| Self {
             device,
             copies,
@@ -122,6 +126,17 @@ mod tests {
         file
     }
 
+    fn written(record: Record) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(2 << 20).unwrap();
+        let mut copies = Copies::fresh(record);
+        for _ in RECORD_COPIES {
+            let (at, block) = copies.next_write();
+            file.as_file().write_all_at(&block, at).unwrap();
+        }
+        file
+    }
+
     #[test]
     fn only_this_boots_disk_is_opened_and_changes_last() {
         let disk = disk([3; 16]);
@@ -138,6 +153,19 @@ mod tests {
         let again = RecordStore::open(disk.path(), &[3; 16]).unwrap().unwrap();
         assert_eq!(again.record().slot(Slot::A).starts, 0);
         assert!(again.record().rescue_requested());
+    }
+
+    #[test]
+    fn a_disk_that_was_asked_in_vain_is_not_taken() {
+        let mut record = Record::factory([1; 32], 1);
+        record.choose_start([2; 16], Excluded::default()).unwrap();
+        record.retire(&[2; 16]).unwrap();
+        let mut excluded = Excluded::default();
+        while let Some(start) = record.choose_start([3; 16], excluded) {
+            excluded.add(start.target);
+        }
+        let disk = written(record);
+        assert!(RecordStore::open(disk.path(), &[3; 16]).unwrap().is_none());
     }
 
     #[test]

@@ -258,6 +258,12 @@ impl World {
                     continue;
                 }
                 assert!(self.whole(), "a half-installed disk starts");
+                // Init looks for the record of this boot's id that says what was started.
+                let record = &self.stick.record;
+                assert!(
+                    record.boot_id() != &id || record.running().is_none(),
+                    "init takes the stick"
+                );
                 return Came::Runs;
             }
             let mut excluded = Excluded::default();

@@ -19,13 +19,14 @@ fn fresh() -> anyhow::Result<PrivateKey> {
 ///
 /// # Errors
 /// When they cannot be made or stored.
-pub async fn ensure(store: &Store) -> anyhow::Result<(Identity, bool)> {
+pub async fn ensure(store: &Store, machine: Option<String>) -> anyhow::Result<(Identity, bool)> {
     if let Some(identity) = &store.get().identity {
         return Ok((identity.clone(), false));
     }
     let identity = Identity {
         signing: fresh()?,
         mesh: fresh()?,
+        machine,
         other: Default::default(),
     };
     let stored = identity.clone();
@@ -63,10 +64,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(32 << 20).unwrap();
         let (store, _) = Store::open(file.path()).await.unwrap();
-        let (made, new) = ensure(&store).await.unwrap();
+        let (made, new) = ensure(&store, None).await.unwrap();
         assert!(new);
         let (store, _) = Store::open(file.path()).await.unwrap();
-        let (again, new) = ensure(&store).await.unwrap();
+        let (again, new) = ensure(&store, None).await.unwrap();
         assert!(!new);
         assert_eq!(made.signing.public(), again.signing.public());
         assert_ne!(made.signing.as_bytes(), made.mesh.as_bytes());

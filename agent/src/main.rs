@@ -20,6 +20,7 @@ mod join;
 mod k3s;
 mod lighthouse;
 mod logs;
+mod machine;
 mod meshed;
 mod network;
 mod node;

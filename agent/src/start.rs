@@ -9,8 +9,9 @@ use crate::network::netlink::Netlink;
 use crate::network::{Network, Uplinks, Wanted};
 use crate::node::{self, Node, Opened};
 use crate::notes::Notes;
+use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
-use crate::seed::{Places, fwcfg};
+use crate::seed::{Places, fwcfg, smbios};
 use crate::store::Store;
 use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, watch};
 use anyhow::Context as _;
@@ -143,6 +144,9 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         places: Places {
             volume,
             fw_cfg: fwcfg::place(),
+            serial: smbios::place(),
+            drives: Drives::new(&boot.devices.disk),
+            board: image.board.clone(),
         },
         wanted: channel::Sender::new(wanted(&doc)),
         mesh: channel::Sender::new(None),

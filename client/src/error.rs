@@ -80,6 +80,15 @@ impl ClientError {
         }
     }
 
+    /// What the lighthouse holds, where it said that something is older.
+    #[must_use]
+    pub fn held(&self) -> Option<u64> {
+        match self {
+            ClientError::Api(e) => e.held,
+            _ => None,
+        }
+    }
+
     /// Whether the same call may well succeed later without anybody changing anything.
     #[must_use]
     pub fn may_mend_itself(&self) -> bool {

@@ -49,6 +49,9 @@ pub struct ApiError {
     pub kind: ApiErrorKind,
     /// For people.
     pub message: String,
+    /// With `older`: the counter or generation that is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
 }
 
 /// Why the lighthouse said no.

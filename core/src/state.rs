@@ -96,6 +96,9 @@ pub struct Identity {
     pub signing: PrivateKey,
     /// WireGuard private key (X25519, base64 as `wg` writes it).
     pub mesh: PrivateKey,
+    /// The machine that the keys were made on, as its firmware names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,

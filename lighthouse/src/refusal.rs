@@ -23,9 +23,17 @@ impl Refusal {
             error: ApiError {
                 kind,
                 message: message.into(),
+                held: None,
             },
             full: false,
         }
+    }
+
+    /// Older than what is held, which has `counter`.
+    pub fn older(counter: u64, message: impl Into<String>) -> Self {
+        let mut refusal = Self::new(ApiErrorKind::Older, message);
+        refusal.error.held = Some(counter);
+        refusal
     }
 
     /// The disk is full.

@@ -31,7 +31,7 @@ fn option_path(path: &Path) -> Result<&str> {
 }
 
 /// A MAC address from the machine's name and the card's number: the same at every power-on.
-pub(crate) fn mac(name: &str, card: u8) -> String {
+pub fn mac(name: &str, card: u8) -> String {
     // FNV-1a, 32 bits: enough to tell the machines of a test apart.
     let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)

@@ -19,6 +19,7 @@ mod spec;
 mod switch;
 
 pub use accel::{Accel, kvm_works};
+pub use args::mac;
 pub use console::Console;
 pub use disk::{Disk, ImageFormat};
 pub use error::{Error, Result, Scene};

@@ -7,7 +7,10 @@
 //!      '---- power cut: again, with the same keys: the lighthouse knows them
 //! ```
 
+mod again;
+mod copied;
 mod record;
+mod scrub;
 mod trouble;
 
 use crate::backoff::Backoff;
@@ -16,73 +19,59 @@ use crate::console::say;
 use crate::forever::forever;
 use crate::lighthouse::listed;
 use crate::node::{Node, event, remember};
-use crate::seed::choose::{Finding, Source};
+use crate::seed::choose::{Finding, Good, Source};
 use crate::seed::report::Report;
-use crate::seed::volume;
-use crate::{disk, identity, install, network};
+use crate::{disk, identity, install, machine, network};
 use holdfast_client::LighthouseClient;
 use holdfast_core::api::OfferRequest;
 use holdfast_core::seed::{Seed, SeedLighthouse};
 use holdfast_core::state::{Admission, Identity, StateDoc};
 use record::Ready;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use trouble::Trouble;
 
 /// How long the first attempt waits for an address.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(20);
-/// A seed's place may appear late (a module that is still loading): looks before it is said that
-/// there is none.
-const QUIET_LOOKS: u32 = 3;
+/// A seed's place may appear late (drivers of CD drives load beside the start): so long it is not
+/// said that there is none.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Returns once the node has joined; its seed is gone then, or is tried to be made so again and
 /// again.
 pub async fn settle(node: &Arc<Node>, mut uplinks: watch::Receiver<network::Uplinks>) {
     let mut pauses = Backoff::secs(1, 60);
-    let mut looks = 0;
+    let mut drives = BTreeSet::new();
+    let began = Instant::now();
+    let mut compared = false;
     install::finish_what_was_done(node).await;
+    copied::settle(node, &mut uplinks).await;
     loop {
-        looks += 1;
         let joined = node.store.get().admission.is_some();
         if joined {
             // A seed that cannot be followed must not keep a joined node from its mesh.
-            if rejoins(node).await && !try_once(node, &mut uplinks, looks).await {
+            if let Some(good) = again::look(node).await
+                && !follow(node, &mut uplinks, good).await
+            {
                 return;
             }
             // No more must a volume that takes no writes, or hangs over them.
-            if !scrub(node).await {
-                forever("scrub", scrub_later(node.clone()));
+            if !scrub::once(node).await {
+                forever("scrub", scrub::later(node.clone()));
             }
             return;
-        } else if try_once(node, &mut uplinks, looks).await {
+        } else if try_once(node, &mut uplinks, began.elapsed() > QUIET, &mut compared).await {
             pauses.reset();
             continue;
         }
-        // A network that came up is worth an attempt at once.
+        // A network that came up is worth an attempt at once, and so is a drive.
         tokio::select! {
             () = tokio::time::sleep(pauses.pause()) => {}
             Ok(()) = uplinks.changed() => {}
+            () = node.places.drives.changed(&mut drives) => {}
         }
-    }
-}
-
-/// Whether a joined node has to join anew: only where a seed says so with a grant that this node
-/// has not used (decision 13).
-async fn rejoins(node: &Node) -> bool {
-    let doc = node.store.get();
-    if doc.admission.as_ref().is_none_or(|a| !a.seed_scrubbed) {
-        return false;
-    }
-    match node.places.look().await {
-        Finding::Good { seed, source, .. } => {
-            let again = wants_rejoin(&seed, &doc);
-            if !again && source == Source::Volume {
-                node.notes.set("seed", format!("{source} is ignored: this node has joined; a seed with rejoin = true and a new grant would count"));
-            }
-            again
-        }
-        _ => false,
     }
 }
 
@@ -90,17 +79,19 @@ fn wants_rejoin(seed: &Seed, doc: &StateDoc) -> bool {
     seed.rejoin && !doc.spent_grants.iter().any(|g| g == seed.grant.as_str())
 }
 
-/// One look and, with a seed, one attempt; true when the node has joined.
+/// One look and, with a seed, one attempt; true when the node has joined. `loud`: it is said when
+/// there is none; `compared`: with what a drive may hold.
 async fn try_once(
-    node: &Node,
+    node: &Arc<Node>,
     uplinks: &mut watch::Receiver<network::Uplinks>,
-    looks: u32,
+    loud: bool,
+    compared: &mut bool,
 ) -> bool {
     match node.places.look().await {
         Finding::Nothing { unreadable } => {
-            if looks > QUIET_LOOKS {
+            if loud {
                 let places = if unreadable.is_empty() {
-                    "neither on the volume HOLDFAST (hf-seed) nor in fw_cfg opt/holdfast/seed"
+                    "not on the volume HOLDFAST (hf-seed), not in fw_cfg opt/holdfast/seed, not in SMBIOS' serial number, not on a drive labelled cidata"
                         .into()
                 } else {
                     unreadable.join("; ")
@@ -116,53 +107,61 @@ async fn try_once(
             }
             false
         }
-        Finding::Bad { source, why } => {
-            tell(
-                node,
-                "bad-seed",
-                Some(source),
-                why,
-                "Mend the seed, or make a new one with holdfast seed new; the node goes on looking",
-            )
-            .await;
+        Finding::Bad {
+            source,
+            why,
+            advice,
+        } => {
+            tell(node, "bad-seed", Some(source), why, &advice).await;
             false
         }
-        Finding::Good {
-            source,
-            seed,
-            differs,
-            ..
-        } => {
-            match differs {
-                Some(other) => {
-                    node.notes.set(
-                        "seed",
-                        format!("{source} is used; {other} holds another seed, which is ignored"),
-                    );
-                }
-                None => node.notes.clear("seed"),
+        Finding::Good(good) => {
+            if !std::mem::replace(compared, true) {
+                again::compare_with_drive(node, &good);
             }
-            node.clock.lift(seed.issued);
-            if let Some(rules) = &seed.install {
-                install::attempt(node, &seed, rules).await;
-                return false;
+            follow(node, uplinks, good).await
+        }
+    }
+}
+
+/// One attempt with a seed; true when the node has joined.
+async fn follow(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, good: Good) -> bool {
+    let source = good.source;
+    match good.differs.is_empty() {
+        false => again::told_to_differ(node, "seed", source, &good.differs),
+        true => node.notes.clear("seed"),
+    }
+    match &good.notes {
+        Some(text) => {
+            if node.notes.set("network-config", text.clone()) {
+                say(text);
             }
-            node.wanted.send_if_modified(|w| {
-                let before = w.clone();
-                w.seed = seed.network.clone();
-                w.host_name = seed.name.as_ref().map(ToString::to_string);
-                *w != before
-            });
-            let up = uplinks.wait_for(|u| u.values().any(|u| !u.addresses.is_empty()));
-            let _ = tokio::time::timeout(NETWORK_PATIENCE, up).await;
-            match attempt(node, &seed).await {
-                Ok(()) => true,
-                Err(t) => {
-                    tracing::info!(mends = t.may_mend_itself(), "join: {}", t.message);
-                    tell(node, t.state, Some(source), t.message, t.advice).await;
-                    false
-                }
-            }
+        }
+        None => node.notes.clear("network-config"),
+    }
+    let mut seed = good.seed;
+    if let Some(interface) = &good.interface {
+        seed.network.interface = network::interface_of(interface);
+    }
+    node.clock.lift(seed.issued);
+    if let Some(rules) = &seed.install {
+        install::attempt(node, &seed, rules).await;
+        return false;
+    }
+    node.wanted.send_if_modified(|w| {
+        let before = w.clone();
+        w.seed = seed.network.clone();
+        w.host_name = seed.name.as_ref().map(ToString::to_string);
+        *w != before
+    });
+    let up = uplinks.wait_for(|u| u.values().any(|u| !u.addresses.is_empty()));
+    let _ = tokio::time::timeout(NETWORK_PATIENCE, up).await;
+    match attempt(node, &seed).await {
+        Ok(()) => true,
+        Err(t) => {
+            tracing::info!(mends = t.may_mend_itself(), "join: {}", t.message);
+            tell(node, t.state, Some(source), t.message, t.advice).await;
+            false
         }
     }
 }
@@ -188,7 +187,7 @@ async fn tell(
 
 /// Tries every lighthouse of the seed; the most telling trouble of all counts.
 async fn attempt(node: &Node, seed: &Seed) -> Result<(), Trouble> {
-    let (identity, made) = identity::ensure(&node.store)
+    let (identity, made) = identity::ensure(&node.store, machine::id())
         .await
         .map_err(|e| Trouble::local(&e))?;
     if made {
@@ -287,96 +286,13 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
     }
 }
 
-/// Goes on until it is done.
-async fn scrub_later(node: Arc<Node>) {
-    let mut pauses = Backoff::secs(10, 3600);
-    loop {
-        tokio::time::sleep(pauses.pause()).await;
-        if scrub(&node).await {
-            return;
-        }
-    }
-}
-
-/// Makes `hf-seed` anew, once after each join; true when that is done.
-async fn scrub(node: &Node) -> bool {
-    let doc = node.store.get();
-    let Some(admission) = &doc.admission else {
-        return false;
-    };
-    if admission.seed_scrubbed {
-        return true;
-    }
-    let made = match node.partition("hf-seed") {
-        Some(partition) => {
-            volume::with(volume::PATIENCE, move || volume::format_anew(&partition)).await
-        }
-        None => Ok(()),
-    };
-    let stored = match made {
-        Ok(()) => {
-            node.store
-                .update(|d| {
-                    if let Some(a) = &mut d.admission {
-                        a.seed_scrubbed = true;
-                    }
-                })
-                .await
-        }
-        Err(e) => Err(e),
-    };
-    if let Err(e) = stored {
-        let text = format!("the seed may still be readable on hf-seed: {e:#}; tried again");
-        if node.notes.set("scrub", text.clone()) {
-            say(&format!("join: {text}"));
-        }
-        return false;
-    }
-    node.notes.clear("scrub");
-    say("join: seed scrubbed");
-    node.reporter.forget().await;
-    let message = format!("joined {} as {}", admission.cluster, admission.name);
-    tell(
-        node,
-        "joined",
-        None,
-        message,
-        "Nothing: the seed was removed from this disk",
-    )
-    .await;
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::keys::PrivateKey;
 
     #[test]
     fn a_joined_node_joins_anew_only_with_an_unused_grant_that_says_so() {
-        let key = PrivateKey::from_bytes([1; 32]);
-        let mut seed = Seed {
-            version: 1,
-            cluster: "demo".parse().unwrap(),
-            cluster_id: holdfast_core::cluster::ClusterId([1; 16]),
-            dual_stack: false,
-            name: None,
-            role: holdfast_core::names::Role::Bare,
-            issued: 1,
-            grant: "g2".parse().unwrap(),
-            token: key.clone(),
-            roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse {
-                https: vec!["l:1".into()],
-                key: key.public(),
-            }],
-            network: Default::default(),
-            k3s: Default::default(),
-            rejoin: false,
-            board: None,
-            wifi: None,
-            install: None,
-        };
+        let mut seed = crate::seed::fuzz::seed();
         let mut doc = StateDoc {
             spent_grants: vec!["g1".into()],
             ..StateDoc::default()

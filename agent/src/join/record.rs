@@ -164,6 +164,7 @@ mod tests {
         Identity {
             signing: key(3),
             mesh: key(4),
+            machine: None,
             other: Default::default(),
         }
     }

@@ -141,6 +141,7 @@ mod tests {
             Trouble::client(&ClientError::Api(ApiError {
                 kind,
                 message: "g1".into(),
+                held: None,
             }))
         };
         for (kind, word) in [

@@ -88,6 +88,7 @@ mod tests {
         let identity = |n| Identity {
             signing: PrivateKey::from_bytes([n; 32]),
             mesh: PrivateKey::from_bytes([9; 32]),
+            machine: None,
             other: Default::default(),
         };
         let password = node_password(&identity(1));

@@ -52,7 +52,7 @@ pub fn places(doc: &StateDoc) -> Vec<Place> {
 ///
 /// # Errors
 /// When the node has no keys, or none can be made.
-fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
+pub fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
     let identity = doc
         .identity
         .as_ref()
@@ -88,7 +88,7 @@ async fn active(node: &Node) -> Arc<LighthouseClient> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::documents::tests::{CLUSTER, key};
     use holdfast_core::cluster::MeshIndex;
@@ -100,7 +100,8 @@ mod tests {
     use holdfast_core::signed::Signed;
     use holdfast_core::state::Admission;
 
-    fn doc() -> StateDoc {
+    /// A node that has joined.
+    pub fn doc() -> StateDoc {
         let mut set = crate::documents::tests::set(1, 7);
         let lighthouse = |n: u8, at: &str| Lighthouse {
             name: format!("l{n}"),

@@ -3,10 +3,11 @@
 use crate::meshed;
 use crate::node::Node;
 use anyhow::Context as _;
+use holdfast_client::ClientError;
 use holdfast_core::signed::Signed;
 use holdfast_core::status::{NodeStatus, SystemMemory};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is sent without a change.
 const EVERY: Duration = Duration::from_secs(30);
@@ -67,9 +68,23 @@ pub async fn account(node: &Node, counter: u64) -> anyhow::Result<NodeStatus> {
 struct Counter {
     next: u64,
     reserved: u64,
+    /// When the lighthouse last had a later account.
+    behind: Option<Instant>,
 }
 
+/// Within so long of each other, two later accounts are another machine's.
+const TWIN: Duration = Duration::from_secs(3600);
+
 impl Counter {
+    /// The lighthouse has an account with `held`, later than this node's: after a restored backup
+    /// it goes on from there. If that is not the end of it, another machine has the same keys.
+    fn catch_up(&mut self, held: u64, now: Instant) -> bool {
+        self.next = self.next.max(held);
+        let again = self.behind.is_some_and(|b| now.duration_since(b) < TWIN);
+        self.behind = Some(now);
+        again
+    }
+
     async fn take(&mut self, node: &Node) -> anyhow::Result<u64> {
         if self.next >= self.reserved {
             let reserved = self.next + RESERVE;
@@ -87,11 +102,19 @@ pub async fn run(node: Arc<Node>) {
     let mut counter = Counter {
         next: start,
         reserved: start,
+        behind: None,
     };
     let mut other = node.lighthouse.subscribe();
     loop {
         if let Err(e) = send(&node, &mut counter).await {
             tracing::debug!("status not sent: {e:#}");
+            let held = e.downcast_ref::<ClientError>().and_then(ClientError::held);
+            if let Some(held) = held
+                && counter.catch_up(held, Instant::now())
+                && node.notes.set("twin", "another machine gives accounts of this node with its keys: one of the two disks is a copy; give it a seed made with holdfast seed new --rejoin")
+            {
+                crate::console::say("another machine uses this node's keys");
+            }
         }
         tokio::select! {
             () = node.changed.notified() => {}
@@ -117,6 +140,21 @@ async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_account_is_a_restored_backup_once_and_a_twin_when_it_comes_again() {
+        let mut counter = Counter {
+            next: 5,
+            reserved: 1005,
+            behind: None,
+        };
+        let now = Instant::now();
+        assert!(!counter.catch_up(2000, now) && counter.next == 2000);
+        assert!(counter.catch_up(2005, now + Duration::from_secs(60)));
+        assert!(!counter.catch_up(2010, now + Duration::from_secs(60) + TWIN));
+    }
+
     #[test]
     fn resident_memory_is_read_as_the_kernel_writes_it() {
         assert_eq!(

@@ -26,3 +26,41 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
         .map_err(|e| e.to_string())?;
     Ok(Some(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::seed::Seed;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::seed::fuzz::cases())]
+        #[test]
+        fn any_bytes_are_read_and_refused_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..4096),
+            changes in proptest::collection::vec((0usize..2000, any::<u8>()), 1..10),
+        ) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut good = crate::seed::fuzz::seed().to_toml().unwrap().into_bytes();
+            for (at, byte) in changes {
+                let at = at % good.len();
+                good[at] = byte;
+            }
+            for content in [&bytes, &good] {
+                std::fs::write(file.path(), content).unwrap();
+                let read = read(file.path()).unwrap().unwrap();
+                prop_assert_eq!(&*read, content);
+                let _ = Seed::from_bytes(&read);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read_whole() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 30).unwrap();
+        let read = read(file.path()).unwrap().unwrap();
+        assert_eq!(read.len(), MAX_LEN + 1);
+        assert!(Seed::from_bytes(&read).is_err());
+    }
+}

@@ -1,15 +1,14 @@
 //! The FAT volume `hf-seed`: read, reported on, and formatted anew, without mounting it.
 
+use super::patience::{Counted, Turn};
 use anyhow::Context as _;
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use holdfast_core::seed::{FILE_NAME, MAX_LEN};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 /// The volume's label, padded as FAT has it.
@@ -17,57 +16,43 @@ const LABEL: [u8; 11] = *b"HOLDFAST   ";
 /// The longest report that is left on the volume.
 pub const REPORT_MAX: usize = 64 * 1024;
 
-/// What hangs over a damaged volume keeps its thread: never more than one of the agent's few.
-static ONE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 /// A damaged volume holds up nobody for longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Does `work` on the volume off the event loop, one at a time. What takes longer than `limit`
-/// may still come to its end later.
+static TURN: LazyLock<Turn> = LazyLock::new(|| Turn::new("hf-seed"));
+
+/// Does `work` on the volume: see [`Turn::take`].
 ///
 /// # Errors
-/// The work's own; when it, or what came before it, does not end within `limit`; its panic.
+/// As there.
 pub async fn with<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    one_at_a_time(ONE.clone(), limit, work).await
-}
-
-async fn one_at_a_time<T: Send + 'static>(
-    one: Arc<Semaphore>,
-    limit: Duration,
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    let end = Instant::now() + limit;
-    let permit = timeout_at(end, one.acquire_owned())
-        .await
-        .context("hf-seed still hangs over earlier work")??;
-    let done = crate::disk::blocking(move || {
-        // With the work, not with who waits for it.
-        let _permit = permit;
-        work()
-    });
-    timeout_at(end, done)
-        .await
-        .context("the volume does not answer")?
+    TURN.take(limit, work).await
 }
 
 /// Reads the seed; `None` when the volume has none.
 pub fn read_seed(partition: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
     let file = File::open(partition).map_err(|e| format!("{}: {e}", partition.display()))?;
-    let volume = FileSystem::new(file, FsOptions::new().update_accessed_date(false))
+    let options = FsOptions::new().update_accessed_date(false);
+    let volume = FileSystem::new(Counted::new(file), options)
         .map_err(|e| format!("the volume is no FAT that can be read ({e})"))?;
-    let root = volume.root_dir();
-    let seed = match root.open_file(FILE_NAME) {
-        Ok(seed) => seed,
+    read_file(&volume, FILE_NAME).map_err(|e| e.to_string())
+}
+
+/// Reads a file of a volume's root directory, one byte more than a seed may have at most.
+pub fn read_file<T: Read + Write + Seek>(
+    volume: &FileSystem<T>,
+    name: &str,
+) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let file = match volume.root_dir().open_file(name) {
+        Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e.to_string()),
+        Err(e) => return Err(e),
     };
     let mut bytes = Zeroizing::new(Vec::new());
-    seed.take(MAX_LEN as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
+    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
@@ -77,7 +62,8 @@ pub fn read_seed(partition: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String>
 /// When the volume is no FAT or cannot be written.
 pub fn write_files(partition: &Path, files: &[(&str, Vec<u8>)]) -> anyhow::Result<()> {
     let disk = crate::disk::open_write(partition)?;
-    let volume = FileSystem::new(&disk, FsOptions::new()).context("hf-seed is no FAT volume")?;
+    let volume = FileSystem::new(Counted::new(&disk), FsOptions::new())
+        .context("hf-seed is no FAT volume")?;
     {
         let root = volume.root_dir();
         for (name, content) in files {
@@ -118,32 +104,13 @@ pub fn format_anew(partition: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn volume() -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(16 << 20).unwrap();
         format_anew(file.path()).unwrap();
         file
-    }
-
-    #[tokio::test]
-    async fn one_thread_at_most_hangs_over_a_volume() {
-        let one = Arc::new(Semaphore::new(1));
-        let (short, long) = (Duration::from_millis(50), Duration::from_secs(30));
-        let (release, hang) = std::sync::mpsc::channel::<()>();
-        let hangs = move || Ok(hang.recv()?);
-        let e = one_at_a_time(one.clone(), short, hangs).await.unwrap_err();
-        assert!(e.to_string().contains("does not answer"), "{e:#}");
-        let e = one_at_a_time(one.clone(), short, || Ok(())).await;
-        assert!(e.unwrap_err().to_string().contains("still hangs"));
-        // What overlaps waits for its turn.
-        let waits = tokio::spawn(one_at_a_time(one.clone(), long, || Ok(5)));
-        tokio::task::yield_now().await;
-        release.send(()).unwrap();
-        assert_eq!(waits.await.unwrap().unwrap(), 5);
-        let panics = one_at_a_time(one.clone(), long, || -> anyhow::Result<()> { panic!() });
-        assert!(panics.await.is_err());
-        assert!(one_at_a_time(one, long, || Ok(())).await.is_ok());
     }
 
     #[test]
@@ -183,5 +150,36 @@ mod tests {
         file.as_file().set_len(1 << 20).unwrap();
         assert!(read_seed(file.path()).unwrap_err().contains("FAT"));
         assert!(write_files(file.path(), &[]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(crate::seed::fuzz::cases())]
+        #[test]
+        fn damaged_volumes_are_read_and_written_to_an_end(
+            changes in proptest::collection::vec((0usize..65_536, any::<u8>()), 1..30),
+        ) {
+            static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+                let volume = volume();
+                let seed = vec![b'#'; 9000];
+                write_files(volume.path(), &[(FILE_NAME, seed)]).unwrap();
+                std::fs::read(volume.path()).unwrap()
+            });
+            let mut bytes = GOOD.clone();
+            for (at, byte) in changes {
+                // Twice in three: where boot sector, tables and root directory begin.
+                let at = if at % 3 == 0 { at } else { at % 1024 };
+                bytes[at] = byte;
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &bytes).unwrap();
+            let path = file.path().to_owned();
+            // As the agent does it: a panic of the library ends as an error.
+            let read = std::panic::catch_unwind(|| read_seed(&path));
+            if let Ok(Ok(Some(seed))) = read {
+                prop_assert!(seed.len() <= MAX_LEN + 1);
+            }
+            let report = vec![b'x'; 3000];
+            let _ = std::panic::catch_unwind(|| write_files(&path, &[("report.txt", report)]));
+        }
     }
 }

@@ -47,8 +47,8 @@ impl Registry {
             |old: Option<StatusRow>| {
                 let held = old.and_then(|o| o.status.open(|k| *k == caller).ok());
                 match held {
-                    Some(held) if opened.counter < held.counter => Err(Refusal::new(
-                        ApiErrorKind::Older,
+                    Some(held) if opened.counter < held.counter => Err(Refusal::older(
+                        held.counter,
                         format!(
                             "counter {} is older than {}, which is held",
                             opened.counter, held.counter

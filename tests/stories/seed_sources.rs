@@ -47,9 +47,10 @@ fn from_a_drive_and_from_smbios() -> Story {
     let config = format!(
         "version: 1\nconfig:\n    - type: physical\n      name: net7\n      mac_address: '{mac}'\n      subnets:\n      - type: static\n        address: '10.0.2.77'\n        netmask: '255.255.255.0'\n        gateway: '10.0.2.2'\n    - type: nameserver\n      address:\n      - '10.0.2.3'\n    - type: bond\n"
     );
+    let (text, meta) = (read(&seed)?, cidata::meta_data("1", None));
     let files: [(&str, &[u8]); 3] = [
-        (cidata::USER_DATA, &read(&seed)?),
-        (cidata::META_DATA, cidata::meta_data("1", None).as_bytes()),
+        (cidata::USER_DATA, &text),
+        (cidata::META_DATA, meta.as_bytes()),
         (cidata::NETWORK_CONFIG, config.as_bytes()),
     ];
     let iso = drive(&lab, "drive", &files)?;

@@ -123,7 +123,10 @@ impl Network {
                     if changed.is_err() { return; }
                 }
                 Some(Event::Dhcp(name, index, news)) = happened.recv() => {
-                    self.dhcp(&name, index, news, &wanted).await;
+                    // What is left of a client that was stopped for static addresses is no news.
+                    if tasks.get(&name).is_some_and(|t| t.mode == Mode::Automatic) {
+                        self.dhcp(&name, index, news, &wanted).await;
+                    }
                 }
                 // Should a message of the kernel be lost.
                 () = tokio::time::sleep(Duration::from_secs(30)) => {}
@@ -236,15 +239,16 @@ impl Network {
         if uplink.mtu.is_some() {
             wrong.extend(self.netlink.up(index, uplink.mtu).await.err());
         }
-        for address in &uplink.addresses {
-            wrong.extend(self.netlink.add_address(index, *address).await.err());
-        }
+        // Old ones first: with a network's first address the kernel takes its others away.
         wrong.extend(
             self.netlink
                 .keep_addresses(index, &uplink.addresses, true)
                 .await
                 .err(),
         );
+        for address in &uplink.addresses {
+            wrong.extend(self.netlink.add_address(index, *address).await.err());
+        }
         for route in &uplink.routes {
             wrong.extend(self.netlink.add_route(index, route).await.err());
         }

@@ -80,8 +80,9 @@ fn from_a_drive_and_from_smbios() -> Story {
     let mut node = Node::with(&lab, "smbios", &image, None, |spec| {
         spec.smbios_serial(serial).cdrom(&iso)
     })?;
-    node.boot()?;
+    node.machine.power_on()?;
     node.wait_for("another seed is ignored: user-data on the drive labelled cidata")?;
+    node.wait_online()?;
     node.power_cut()
 }
 

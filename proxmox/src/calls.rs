@@ -174,7 +174,7 @@ pub fn set_config(node: &Node, id: VmId, settings: Vec<(String, String)>) -> Cal
     call
 }
 
-/// Grows a disk to `bytes`.
+/// Grows a disk to so many GiB.
 #[must_use]
 pub fn resize(node: &Node, id: VmId, disk: &str, gib: u64) -> Call {
     Call::new(Method::Put, machine(node, id, "/resize"))
@@ -219,6 +219,13 @@ pub fn guest_interfaces(node: &Node, id: VmId) -> Call {
         Method::Get,
         machine(node, id, "/agent/network-get-interfaces"),
     )
+}
+
+/// Breaks a task off.
+#[must_use]
+pub fn stop_task(task: &Upid) -> Call {
+    let (node, id) = (task.node(), encoded(task.as_str()));
+    Call::new(Method::Delete, format!("/nodes/{node}/tasks/{id}"))
 }
 
 /// What a task has come to.

@@ -56,6 +56,8 @@ impl Scene {
         write("node.qcow2", &image);
         write("n1.toml", seed(Some("n1")).as_bytes());
         write("shelf.toml", seed(None).as_bytes());
+        let pi = seed(Some("n1")).replacen("issued", "board = \"rpi4\"\nissued", 1);
+        write("pi.toml", pi.as_bytes());
         write("cloud.yaml", b"#cloud-config\nhostname: n1\n");
         Self {
             fake: Fake::start(),
@@ -226,7 +228,7 @@ fn a_template_becomes_three_machines() {
     let (code, said) = scene.fails("clone base --count 2 --name x --seed n1.toml");
     assert!(code == 2 && said.contains("--uses 2"), "{said}");
     let (code, said) = scene.fails("clone 101 --name x --seed n1.toml");
-    assert!(code == 2 && said.contains("would have its keys"), "{said}");
+    assert!(code == 2 && said.contains("Clone a template"), "{said}");
     scene.ok("destroy shelf-01 shelf-02 shelf-03 base --yes");
     assert!(scene.empty());
 }
@@ -361,7 +363,32 @@ fn a_failed_task_shows_its_log_and_leaves_nothing() {
 
 #[test]
 fn ctrl_c_leaves_nothing_half_made() {
+    for (line, kind) in [
+        (CREATE, "qmcreate"),
+        (CREATE, "imgcopy"),
+        ("clone base --name n1 --seed n1.toml", "qmclone"),
+    ] {
+        let scene = Scene::new();
+        scene.ok("create --image node.qcow2 --template --name base");
+        scene.fake.state().files.clear();
+        scene.fake.state().held.insert(kind);
+        let child = scene.begin(line, kind);
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let said = text(&out);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        let clean = said.contains("nothing was left behind");
+        assert!(said.contains("interrupted") && clean, "{said}");
+        assert_eq!(scene.fake.state().vms.len(), 1, "{kind}");
+        assert!(scene.drives().is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn a_task_that_cannot_be_broken_off_is_waited_for() {
     let scene = Scene::new();
+    scene.fake.state().deaf = true;
     scene.fake.state().held.insert("qmcreate");
     let child = scene.begin(CREATE, "qmcreate");
     let pid = Pid::from_raw(child.id().try_into().unwrap());
@@ -418,6 +445,12 @@ fn a_create_whose_answer_is_lost_is_undone() {
         "{said}"
     );
     assert!(scene.empty());
+
+    // While it is locked nobody can tell whose it is: it is named.
+    scene.fake.state().quick = false;
+    scene.fake.state().cut_next_create = true;
+    let (code, said) = scene.fails(CREATE);
+    assert!(code == 3 && said.contains("perhaps VM 100"), "{said}");
 }
 
 #[test]
@@ -463,6 +496,11 @@ fn what_cannot_work_is_said_before_anything_is_made() {
         ),
         (format!("{CREATE} --node other"), 2, "no node other"),
         (CREATE.replace("n1.toml", "cloud.yaml"), 2, "cloud-init"),
+        (
+            CREATE.replace("n1.toml", "pi.toml"),
+            2,
+            "for the board rpi4",
+        ),
         (CREATE.replace("n1.toml", "gone.toml"), 1, "gone.toml"),
         (CREATE.replace("node.qcow2", "n1.toml"), 2, "no qcow2 image"),
         (CREATE.replace("--seed n1.toml", ""), 2, "--seed"),

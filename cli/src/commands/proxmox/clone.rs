@@ -20,13 +20,13 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  holdfast seed new --role agent --uses 3 --out shelf.seed.toml
+  holdfast seed new --role agent --uses 3 --name-prefix shelf --out shelf.seed.toml
   holdfast proxmox clone base --count 3 --name shelf --seed shelf.seed.toml --start
       makes shelf-01, shelf-02 and shelf-03
 
 Each machine is a whole copy with a network address, UUID and drive of its own, so that each becomes a
 node of its own. The seed needs as many uses as there are machines, and no name if there are several.
-A node's own name comes from its grant, and need not be its machine's. If one copy fails, those that are whole stay.")]
+A node's own name comes from its grant in the order of the joins, and need not be its machine's. If one copy fails, those that are whole stay.")]
 pub struct Args {
     #[command(flatten)]
     host: HostArgs,
@@ -83,7 +83,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let template = place::find(&machines, &args.template)?.clone();
     if template.running {
         return Err(Exit::Usage.error(format!(
-            "VM {} runs and has become a node: a copy would have its keys. Clone a template",
+            "VM {} runs: a copy would have its disk as a power cut leaves it, with all that its /var holds. Clone a template",
             template.id
         )));
     }
@@ -152,7 +152,8 @@ async fn one(
         args.storage.as_ref(),
     );
     let step = format!("copy to {name}");
-    work.make_machine(&step, &call, node, id, None).await?;
+    work.make_machine(&step, &call, node, id, volume.file_name())
+        .await?;
     let settings = vec![
         (DRIVE.into(), plugged(&volume)),
         ("tags".into(), TAG.into()),

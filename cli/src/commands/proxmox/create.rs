@@ -187,8 +187,8 @@ async fn make(
     }
     let id = machine.id;
     let call = calls::create(node, machine.settings()?);
-    let uuid = Some(machine.smbios.uuid.as_str());
-    work.make_machine("make the machine", &call, node, id, uuid)
+    let mark = &machine.smbios.uuid;
+    work.make_machine("make the machine", &call, node, id, mark)
         .await?;
     if let Some(bytes) = args.disk_size {
         let call = calls::resize(node, id, DISK, gib(bytes));

@@ -9,6 +9,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
+/// Whose images run on Proxmox.
+const BOARDS: [&str; 2] = ["proxmox", "x86-64"];
+
 /// A seed that a node would take.
 pub struct CheckedSeed {
     text: Zeroizing<Vec<u8>>,
@@ -48,6 +51,15 @@ impl CheckedSeed {
         let seed = Seed::from_bytes(&text).map_err(|e| {
             Exit::Usage.error(format!("{}: a node would refuse it: {e}", path.display()))
         })?;
+        if let Some(board) = &seed.board
+            && !BOARDS.contains(&board.as_str())
+        {
+            return Err(Exit::Usage.error(format!(
+                "{}: the seed is for the board {board}; a machine of Proxmox is one of {}",
+                path.display(),
+                BOARDS.join(", ")
+            )));
+        }
         let network = match &drive.network_config {
             Some(path) => Some(read(path, MAX_LEN)?),
             None => None,

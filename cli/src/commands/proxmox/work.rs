@@ -23,11 +23,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Made {
     File(Node, Volume),
-    /// `sure`: Proxmox said that it makes it. Otherwise only one with this UUID is ours.
+    /// `sure`: Proxmox said that it makes it. Otherwise only one that has this mark is ours.
     Machine {
         node: Node,
         id: VmId,
-        uuid: Option<String>,
+        mark: String,
         sure: bool,
     },
 }
@@ -93,19 +93,19 @@ impl<'a> Work<'a> {
         self.finish(step, &data).await
     }
 
-    /// Makes a machine; `uuid` is what its SMBIOS has, to know it again.
+    /// Makes a machine; `mark` stands in its SMBIOS or description, to know it again.
     pub async fn make_machine(
         &mut self,
         step: &str,
         call: &Call,
         node: &Node,
         id: VmId,
-        uuid: Option<&str>,
+        mark: &str,
     ) -> Result<()> {
         let made = |sure| Made::Machine {
             node: node.clone(),
             id,
-            uuid: uuid.map(str::to_owned),
+            mark: mark.to_owned(),
             sure,
         };
         self.steps.start(step, None);
@@ -126,8 +126,14 @@ impl<'a> Work<'a> {
     async fn finish(&mut self, step: &str, data: &serde_json::Value) -> Result<()> {
         if let Some(task) = answers::task(data)? {
             let client = self.client;
-            if let Some(words) = self.patiently(client.wait(&task)).await? {
-                self.steps.line(&format!("note: {step}: {words}"));
+            match self.patiently(client.wait(&task)).await {
+                Ok(None) => {}
+                Ok(Some(words)) => self.steps.line(&format!("note: {step}: {words}")),
+                Err(e) => {
+                    // One that is over takes no harm; one that goes on would hold what is removed.
+                    let _ = client.call(&calls::stop_task(&task)).await;
+                    return Err(e);
+                }
             }
         }
         self.steps.done(step, "done");
@@ -200,10 +206,10 @@ async fn remove(client: &Client, made: &Made) -> Result<(), String> {
         Made::Machine {
             node,
             id,
-            uuid,
+            mark,
             sure,
         } => {
-            if !sure && !is_ours(client, node, *id, uuid.as_deref()).await? {
+            if !sure && !is_ours(client, node, *id, mark).await? {
                 return Ok(());
             }
             let began = Instant::now();
@@ -221,17 +227,20 @@ async fn remove(client: &Client, made: &Made) -> Result<(), String> {
     }
 }
 
-async fn is_ours(
-    client: &Client,
-    node: &Node,
-    id: VmId,
-    uuid: Option<&str>,
-) -> Result<bool, String> {
+async fn is_ours(client: &Client, node: &Node, id: VmId, mark: &str) -> Result<bool, String> {
     match client.call(&calls::config(node, id)).await {
         Ok(data) => {
             let config = Config::read(&data).map_err(|e| e.to_string())?;
-            let smbios = config.get("smbios1").unwrap_or_default();
-            Ok(uuid.is_some_and(|uuid| smbios.contains(uuid)))
+            let marked = ["smbios1", "description"]
+                .iter()
+                .any(|name| config.get(name).is_some_and(|text| text.contains(mark)));
+            match config.get("lock") {
+                // Its settings come when Proxmox is done with it.
+                Some(lock) if !marked => {
+                    Err(format!("locked ({lock}), it cannot be told whose it is"))
+                }
+                _ => Ok(marked),
+            }
         }
         Err(e) if gone(&e) => Ok(false),
         Err(e) => Err(e.to_string()),

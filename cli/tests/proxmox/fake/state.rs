@@ -75,6 +75,8 @@ pub struct State {
     pub cut_next_create: bool,
     /// How often a locked machine was to be removed.
     pub locked_seen: u32,
+    /// Tasks are not broken off.
+    pub deaf: bool,
     /// Tasks end at once, watched or not.
     pub quick: bool,
     tasks: BTreeMap<String, Task>,
@@ -97,6 +99,7 @@ impl State {
             old_messages: true,
             cut_next_create: false,
             locked_seen: 0,
+            deaf: false,
             quick: false,
             tasks: BTreeMap::new(),
             started: 0,
@@ -141,6 +144,17 @@ impl State {
             self.finish_all();
         }
         Reply::Data(json!(upid))
+    }
+
+    /// A worker that is interrupted removes what it made.
+    fn break_off(&mut self, upid: &str) {
+        let Some(task) = self.tasks.get_mut(upid).filter(|t| t.exit.is_none()) else {
+            return;
+        };
+        task.exit = Some("interrupted by signal".into());
+        task.effect = None;
+        let made = matches!(task.kind.as_str(), "qmcreate" | "qmclone");
+        self.vms.retain(|_, vm| !made || vm.lock.is_none());
     }
 
     /// As time would: tasks end whether somebody watches or not.
@@ -218,6 +232,12 @@ impl State {
                 let lines = self.tasks[*upid].log.iter().enumerate();
                 let lines: Vec<Value> = lines.map(|(n, t)| json!({ "n": n + 1, "t": t })).collect();
                 data(json!(lines))
+            }
+            ("DELETE", ["nodes", NODE, "tasks", upid]) => {
+                if !self.deaf {
+                    self.break_off(upid);
+                }
+                data(Value::Null)
             }
             ("POST", ["nodes", NODE, "qemu"]) => self.create(params),
             (_, ["nodes", NODE, "qemu", id, rest @ ..]) => {
@@ -441,7 +461,11 @@ impl State {
                 if let Some(no) = self.lacks(&at, "VM.Audit") {
                     return Err(no);
                 }
-                Ok(Reply::Data(json!(self.vms[&id].settings)))
+                let mut settings = json!(self.vms[&id].settings);
+                if let Some(lock) = lock {
+                    settings["lock"] = json!(lock);
+                }
+                Ok(Reply::Data(settings))
             }
             ("PUT", ["config"]) => {
                 locked(self)?;

@@ -107,12 +107,8 @@ async fn try_once(
             }
             false
         }
-        Finding::Bad {
-            source,
-            why,
-            advice,
-        } => {
-            tell(node, "bad-seed", Some(source), why, &advice).await;
+        Finding::Bad(bad) => {
+            tell(node, "bad-seed", Some(bad.source), bad.why, &bad.advice).await;
             false
         }
         Finding::Good(good) => {

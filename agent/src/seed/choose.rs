@@ -88,6 +88,17 @@ pub struct Good {
     pub notes: Option<String>,
 }
 
+/// A seed that is not usable.
+#[derive(Debug)]
+pub struct Bad {
+    /// Where it is.
+    pub source: Source,
+    /// What is wrong.
+    pub why: String,
+    /// What a person can do.
+    pub advice: String,
+}
+
 /// What came of looking.
 #[derive(Debug)]
 pub enum Finding {
@@ -97,14 +108,7 @@ pub enum Finding {
         unreadable: Vec<String>,
     },
     /// The first one is not usable.
-    Bad {
-        /// Where it is.
-        source: Source,
-        /// What is wrong.
-        why: String,
-        /// What a person can do.
-        advice: String,
-    },
+    Bad(Bad),
     /// The first one.
     Good(Good),
 }
@@ -130,7 +134,7 @@ pub fn choose(found: Vec<Found>, board: &str) -> Finding {
     };
     let mut good = match good(source, &first, board) {
         Ok(good) => good,
-        Err(bad) => return bad,
+        Err(bad) => return Finding::Bad(bad),
     };
     good.differs = held
         .filter(|(_, other)| good.differs_from(other))
@@ -157,8 +161,8 @@ pub fn choose_again(
     (None, ignored)
 }
 
-fn good(source: Source, held: &Held, board: &str) -> Result<Good, Finding> {
-    let bad = |why: String, advice: &str| Finding::Bad {
+fn good(source: Source, held: &Held, board: &str) -> Result<Good, Bad> {
+    let bad = |why: String, advice: &str| Bad {
         source,
         why,
         advice: advice.into(),
@@ -295,11 +299,7 @@ mod tests {
 
     fn is_bad(found: Vec<Found>) -> (Source, String, String) {
         match choose(found, "x86-64") {
-            Finding::Bad {
-                source,
-                why,
-                advice,
-            } => (source, why, advice),
+            Finding::Bad(bad) => (bad.source, bad.why, bad.advice),
             other => panic!("{other:?}"),
         }
     }

@@ -9,8 +9,7 @@ export PATH := $(HOME)/.cargo/bin:$(TOOLS)/zig/bin:$(TOOLS)/tools/bin:/usr/local
 ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
-NODE := target/release/node/x86_64
-MUSL := x86_64-unknown-linux-musl
+NODE := target/release/node
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,14 +28,16 @@ all: setup
 cli: ## target/release/holdfast
 	cargo build --release --locked -p holdfast-cli
 
-node: ## init, agent (static) and the loader, into target/release/node
-	cargo zigbuild --profile node --locked --target $(MUSL) -p holdfast-init -p holdfast-agent
-	cargo build --profile node --locked --target x86_64-unknown-uefi -p holdfast-boot
-	mkdir -p $(NODE)
-	cp -u target/$(MUSL)/node/holdfast-init target/$(MUSL)/node/holdfast-agent $(NODE)/
-	cp -u target/x86_64-unknown-uefi/node/holdfast-boot.efi $(NODE)/
+node: node-x86_64 node-aarch64 ## init, agent (static) and the loader for both architectures, into target/release/node
 
-demo: build ## the whole way of a node, with its times
+node-%: ## (one architecture)
+	cargo zigbuild --profile node --locked --target $*-unknown-linux-musl -p holdfast-init -p holdfast-agent
+	cargo build --profile node --locked --target $*-unknown-uefi -p holdfast-boot
+	mkdir -p $(NODE)/$*
+	cp -u target/$*-unknown-linux-musl/node/holdfast-init target/$*-unknown-linux-musl/node/holdfast-agent $(NODE)/$*/
+	cp -u target/$*-unknown-uefi/node/holdfast-boot.efi $(NODE)/$*/
+
+demo: setup cli node-x86_64 ## the whole way of a node, with its times
 	@scripts/demo
 
 test: all ## every test, the ones in virtual machines included

@@ -1,7 +1,7 @@
 //! The lock file, `recipes/NAME.lock`: every package of an image by version and digest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,8 +44,24 @@ pub struct Lock {
 struct Need {
     /// `root/ARCH` or `board/NAME`.
     by: String,
+    /// Another suite than the lock's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suite: Option<String>,
+    /// Components of the archive; none: `main`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    components: BTreeSet<String>,
     wanted: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     exclude: BTreeSet<String>,
+}
+
+/// What kind of list a [`Need`] is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// With all dependencies: programs run from it.
+    Whole,
+    /// Only files are taken out of the packages.
+    Files,
 }
 
 /// One locked package.
@@ -98,6 +114,15 @@ pub fn path_of(recipe: &Recipe) -> PathBuf {
     recipe.path.with_extension("lock")
 }
 
+/// What becomes of the lists of boards that are not locked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They stay in the lock file as they are.
+    Keep,
+    /// They go.
+    Drop,
+}
+
 /// Resolves `recipe` for all of `boards` against the archive as it is now and writes the lock
 /// file beside the recipe.
 ///
@@ -106,6 +131,7 @@ pub fn path_of(recipe: &Recipe) -> PathBuf {
 pub fn lock(
     recipe: &Recipe,
     boards: &[Board],
+    others: Others,
     sources: &Sources,
     cache: &Cache,
     progress: Arc<dyn Progress>,
@@ -119,24 +145,43 @@ pub fn lock(
     )?;
     let needs = needs(recipe, boards);
     let mut date = 0;
-    let mut packages: BTreeMap<(String, String), Locked> = BTreeMap::new();
-    for arch in arches(boards) {
-        let release = release::fetch(&fetcher, cache, &keyring, &recipe.suite, arch.debian())?;
+    let mut packages: BTreeMap<(String, String, String), Locked> = BTreeMap::new();
+    let mut releases = BTreeMap::new();
+    for (need, arch, kind) in &needs {
+        let suite = need.suite.as_ref().unwrap_or(&recipe.suite);
+        let components = match need.components.is_empty() {
+            true => BTreeSet::from(["main".to_owned()]),
+            false => need.components.clone(),
+        };
+        let key = (suite.clone(), components.clone(), arch.debian());
+        let release = match releases.entry(key) {
+            Entry::Occupied(had) => had.into_mut(),
+            Entry::Vacant(new) => new.insert(release::fetch(
+                &fetcher,
+                cache,
+                &keyring,
+                suite,
+                &components,
+                arch.debian(),
+            )?),
+        };
         date = date.max(release.date);
-        for (need, of) in &needs {
-            if *of == arch {
-                add(&mut packages, &release.index, need)
-                    .map_err(|e| blame(e.on(arch.debian()), recipe, boards))?;
-            }
-        }
+        add(&mut packages, &release.index, need, *kind)
+            .map_err(|e| blame(e.on(arch.debian()), recipe, boards))?;
     }
-    let lock = Lock {
+    let mut lock = Lock {
         version: VERSION,
         suite: recipe.suite.clone(),
         date,
-        need: needs.into_iter().map(|(need, _)| need).collect(),
+        need: needs.into_iter().map(|(need, ..)| need).collect(),
         packages: packages.into_values().collect(),
     };
+    if others == Others::Keep {
+        // One that cannot be read holds nothing to keep.
+        if let Ok(old) = Lock::load(recipe) {
+            lock.keep(old);
+        }
+    }
     let text = toml::to_string(&lock).map_err(|e| Error::build("lock file", e))?;
     let head = format!("# Made by `holdfast lock {}`; do not edit.\n", recipe.name);
     write_whole(&path_of(recipe), (head + &text).as_bytes())?;
@@ -144,14 +189,19 @@ pub fn lock(
 }
 
 fn add(
-    packages: &mut BTreeMap<(String, String), Locked>,
+    packages: &mut BTreeMap<(String, String, String), Locked>,
     index: &packages::Index,
     need: &Need,
+    kind: Kind,
 ) -> Result<()> {
     let wanted: Vec<String> = need.wanted.iter().cloned().collect();
-    for p in depend::closure(index, &wanted, &need.exclude)?.into_values() {
+    let chosen = match kind {
+        Kind::Whole => depend::closure(index, &wanted, &need.exclude)?,
+        Kind::Files => depend::named(index, &need.wanted, "linux-image-")?,
+    };
+    for p in chosen.into_values() {
         packages
-            .entry((p.name.clone(), p.arch.clone()))
+            .entry((p.name.clone(), p.arch.clone(), p.version.clone()))
             .or_insert_with(|| Locked {
                 name: p.name.clone(),
                 version: p.version.clone(),
@@ -178,7 +228,11 @@ fn blame(error: Error, recipe: &Recipe, boards: &[Board]) -> Error {
         .iter()
         .flat_map(|b| {
             let of = &b.origins;
-            [(of, "kernel.package"), (of, "boot.stub_package")]
+            [
+                (of, "kernel.package"),
+                (of, "boot.stub_package"),
+                (of, "firmware.packages"),
+            ]
         })
         .chain([(&recipe.origins, "packages")])
         .fold(error, |e, (origins, field)| match e {
@@ -195,33 +249,45 @@ fn arches(boards: &[Board]) -> Vec<Arch> {
     arches
 }
 
-/// What has to be resolved: the recipe's packages for each architecture, and each board's own,
-/// of which nothing but the named files is used: dependencies that only maintainer scripts
-/// need are left out.
-fn needs(recipe: &Recipe, boards: &[Board]) -> Vec<(Need, Arch)> {
+/// What has to be resolved: the recipe's packages for each architecture, and each board's own, of
+/// which nothing but the named files is used.
+fn needs(recipe: &Recipe, boards: &[Board]) -> Vec<(Need, Arch, Kind)> {
     let roots = arches(boards).into_iter().map(|arch| {
         let need = Need {
             by: root_of(arch),
+            suite: None,
+            components: root_components(recipe),
             wanted: recipe.packages_for(arch),
             exclude: recipe.exclude.clone(),
         };
-        (need, arch)
+        (need, arch, Kind::Whole)
     });
-    let boards = boards.iter().map(|board| {
-        let exclude = [
-            "kmod",
-            "initramfs-tools",
-            "linux-initramfs-tool",
-            "linux-base",
-        ];
-        let need = Need {
+    let boards = boards.iter().flat_map(|board| {
+        let need = |suite: Option<&String>, wanted: BTreeSet<String>| Need {
             by: board_of(&board.name),
-            wanted: board.packages().into_iter().collect(),
-            exclude: exclude.into_iter().map(str::to_owned).collect(),
+            suite: suite.cloned(),
+            components: board.components.clone(),
+            wanted,
+            exclude: BTreeSet::new(),
         };
-        (need, board.arch)
+        let own = need(None, board.packages());
+        let kernel = board.kernel_suite.as_ref().map(|suite| {
+            let wanted = BTreeSet::from([board.kernel_package.clone()]);
+            need(Some(suite), wanted)
+        });
+        std::iter::once(own)
+            .chain(kernel)
+            .map(|need| (need, board.arch, Kind::Files))
     });
     roots.chain(boards).collect()
+}
+
+/// The components that a recipe asks for, none if it is `main` alone.
+fn root_components(recipe: &Recipe) -> BTreeSet<String> {
+    match recipe.components.iter().any(|c| c != "main") {
+        true => recipe.components.clone(),
+        false => BTreeSet::new(),
+    }
 }
 
 /// Whose packages are in an image for this board.
@@ -237,43 +303,73 @@ fn board_of(name: &str) -> String {
     format!("board/{name}")
 }
 
+fn bad(recipe: &Recipe, reason: &str) -> Error {
+    Error::Lock {
+        path: path_of(recipe).display().to_string(),
+        reason: reason.to_owned(),
+        recipe: recipe.called(),
+    }
+}
+
 impl Lock {
     /// Reads the lock file of `recipe` and checks that it was made for it and for `board`.
     ///
     /// # Errors
     /// When it is missing, damaged or stale, with the command that makes it anew.
     pub fn read(recipe: &Recipe, board: &Board) -> Result<Self> {
+        let lock = Self::load(recipe)?;
+        let current = lock.suite == recipe.suite
+            && needs(recipe, std::slice::from_ref(board))
+                .iter()
+                .all(|(need, ..)| lock.need.contains(need));
+        match current {
+            true => Ok(lock),
+            false => Err(bad(
+                recipe,
+                "the recipe or the board asks for other packages than when it was locked",
+            )),
+        }
+    }
+
+    /// Reads the lock file of `recipe`, whatever it was made for.
+    fn load(recipe: &Recipe) -> Result<Self> {
         let path = path_of(recipe);
-        let bad = |reason: &str| Error::Lock {
-            path: path.display().to_string(),
-            reason: reason.to_owned(),
-            recipe: recipe.called(),
-        };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) => return Err(bad(&e.to_string())),
-        };
+        let text = std::fs::read_to_string(&path).map_err(|e| bad(recipe, &e.to_string()))?;
         let lock: Self = Source {
             file: &path,
             text: &text,
         }
         .parse()?;
-        if lock.version != VERSION {
-            return Err(bad(&format!(
-                "is of version {}, this builder reads {VERSION}",
-                lock.version
-            )));
-        }
-        let current = lock.suite == recipe.suite
-            && needs(recipe, std::slice::from_ref(board))
-                .iter()
-                .all(|(need, _)| lock.need.contains(need));
-        match current {
-            true => Ok(lock),
-            false => Err(bad(
-                "the recipe or the board asks for other packages than when it was locked",
+        match lock.version {
+            VERSION => Ok(lock),
+            other => Err(bad(
+                recipe,
+                &format!("is of version {other}, this builder reads {VERSION}"),
             )),
         }
+    }
+
+    /// Takes over the lists of `old` that this lock does not have, with their packages.
+    fn keep(&mut self, old: Self) {
+        if old.suite != self.suite {
+            return;
+        }
+        let mine: BTreeSet<String> = self.need.iter().map(|n| n.by.clone()).collect();
+        let kept: BTreeSet<String> = old.need.iter().map(|n| n.by.clone()).collect();
+        let kept: BTreeSet<String> = kept.difference(&mine).cloned().collect();
+        self.need
+            .extend(old.need.into_iter().filter(|n| kept.contains(&n.by)));
+        for mut package in old.packages {
+            package.by.retain(|by| kept.contains(by));
+            let same = |p: &&mut Locked| p.sha256 == package.sha256 && p.path == package.path;
+            match self.packages.iter_mut().find(same) {
+                _ if package.by.is_empty() => {}
+                Some(have) => have.by.append(&mut package.by),
+                None => self.packages.push(package),
+            }
+        }
+        self.packages
+            .sort_by(|a, b| (&a.name, &a.arch, &a.version).cmp(&(&b.name, &b.arch, &b.version)));
     }
 
     /// The packages of the root for `arch`.
@@ -286,5 +382,64 @@ impl Lock {
     pub fn board_packages<'a>(&'a self, board: &str) -> impl Iterator<Item = &'a Locked> + use<'a> {
         let by = board_of(board);
         self.packages.iter().filter(move |p| p.by.contains(&by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(lists: &[(&str, &[&str])]) -> Lock {
+        let mut packages: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for (by, names) in lists {
+            for name in *names {
+                packages.entry(name).or_default().insert((*by).to_owned());
+            }
+        }
+        Lock {
+            version: VERSION,
+            suite: "trixie".into(),
+            date: 1,
+            need: lists
+                .iter()
+                .map(|(by, names)| Need {
+                    by: (*by).to_owned(),
+                    suite: None,
+                    components: BTreeSet::new(),
+                    wanted: names.iter().map(|n| (*n).to_owned()).collect(),
+                    exclude: BTreeSet::new(),
+                })
+                .collect(),
+            packages: packages
+                .into_iter()
+                .map(|(name, by)| Locked {
+                    name: name.to_owned(),
+                    version: "1".into(),
+                    arch: "all".into(),
+                    source: name.to_owned(),
+                    path: format!("pool/{name}"),
+                    sha256: Digest::of(name.as_bytes()),
+                    size: 1,
+                    by,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn lists_of_other_boards_stay_with_their_packages() {
+        let old = lock(&[
+            ("root/amd64", &["a"]),
+            ("board/x", &["k", "old"]),
+            ("board/y", &["k", "z"]),
+        ]);
+        let mut new = lock(&[("root/amd64", &["b"]), ("board/x", &["k"])]);
+        new.keep(old);
+        let names: Vec<&str> = new.packages.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["b", "k", "z"]);
+        assert_eq!(new.packages[1].by.len(), 2);
+        assert_eq!(new.need.len(), 3);
+        let y: Vec<&str> = new.board_packages("y").map(|p| p.name.as_str()).collect();
+        assert_eq!(y, ["k", "z"]);
     }
 }

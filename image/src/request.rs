@@ -108,10 +108,14 @@ pub struct BuildRequest {
 pub struct Sizes {
     /// The loader.
     pub loader: u64,
-    /// The unified kernel image.
+    /// The unified kernel image as it lies in its slot.
     pub uki: u64,
+    /// The same decoded.
+    pub uki_decoded: u64,
     /// Of it, the kernel.
     pub kernel: u64,
+    /// Of it, the microcode.
+    pub microcode: u64,
     /// Of it, the initramfs.
     pub initramfs: u64,
     /// Root file system with its verity tree.

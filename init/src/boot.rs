@@ -49,7 +49,8 @@ pub fn run() -> Result<System> {
     let line = cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let mut notes = line.notes.clone();
     kmsg::notice(format_args!("started, {}", env!("CARGO_PKG_VERSION")));
-    let mut dog = drivers::load_first(&mut notes);
+    keep_firmware(&mut notes);
+    let mut dog = drivers::load_first(line.watchdog, &mut notes);
     kmsg::notice(format_args!("modules loaded at {}", clock.now_text()));
     let agent = mounts::keep_program(AGENT_PROGRAM)?;
     // The initramfs goes out of sight with the root's coming; modules are still loaded from it.
@@ -139,6 +140,28 @@ pub fn run() -> Result<System> {
     };
     let system = System::new(clock, dog, server, store, mode, services, facts);
     Ok(system.with_modules_loading(background))
+}
+
+/// Where drivers find the initramfs's firmware also when the root covers it: a network card may ask
+/// for its only when it is brought up.
+const FIRMWARE: (&str, &str) = ("/usr/lib/firmware", "/run/holdfast/firmware");
+
+/// Keeps the initramfs's firmware in reach (Linux `Documentation/driver-api/firmware/fw_search_path.rst`),
+/// and frees what only the kernel itself needed.
+fn keep_firmware(notes: &mut Vec<String>) {
+    // Microcode, used before init was started.
+    let _ = fs::remove_dir_all("/kernel");
+    let (from, to) = FIRMWARE;
+    if !Path::new(from).exists() {
+        return;
+    }
+    let kept = fs::create_dir_all(to)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| mounts::bind(Path::new(from), Path::new(to)))
+        .and_then(|()| Ok(fs::write("/sys/module/firmware_class/parameters/path", to)?));
+    if let Err(error) = kept {
+        notes.push(format!("firmware for drivers: {error:#}"));
+    }
 }
 
 /// Settings that nobody else makes, before they matter.

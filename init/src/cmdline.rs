@@ -12,6 +12,7 @@
 //! | `holdfast.rootlen=BYTES` | builder | length of the root file system; the hash tree follows |
 //! | `holdfast.rootfs=NAME` | builder | its type, as `mount` names it |
 //! | `holdfast.trial=SECONDS` | builder | how long a trial may take, default 600 |
+//! | `holdfast.watchdog=off` | builder | leave watchdogs alone: an emulator's may fire at once |
 
 use holdfast_core::status::SlotName;
 
@@ -34,6 +35,8 @@ pub struct Cmdline {
     pub root: Option<RootSpec>,
     /// How long a trial may take, in seconds.
     pub deadline: u64,
+    /// Whether to use the hardware watchdog.
+    pub watchdog: bool,
     /// Words that could not be used, and why.
     pub notes: Vec<String>,
 }
@@ -62,6 +65,7 @@ pub fn parse(text: &str) -> Cmdline {
         rescue: false,
         root: None,
         deadline: DEFAULT_DEADLINE,
+        watchdog: true,
         notes: Vec::new(),
     };
     let (mut hash, mut salt, mut len, mut fs) = (None, None, None, None);
@@ -89,6 +93,7 @@ pub fn parse(text: &str) -> Cmdline {
             "rootsalt" => hex(value).map(|v| salt = Some(v)),
             "rootlen" => root_len(value).map(|v| len = Some(v)),
             "rootfs" => fs_name(value).map(|v| fs = Some(v)),
+            "watchdog" => (value == "off").then(|| line.watchdog = false),
             "trial" => value
                 .parse()
                 .ok()
@@ -180,6 +185,7 @@ mod tests {
             Some("bb")
         );
         assert!(parse("holdfast.rescue=1").rescue);
+        assert!(parse("").watchdog && !parse("holdfast.watchdog=off").watchdog);
     }
 
     #[test]

@@ -23,20 +23,25 @@ pub struct Dog {
     open: BTreeMap<String, Watchdog>,
     fed: Instant,
     trouble: Option<String>,
+    wanted: bool,
 }
 
 impl Dog {
-    /// None yet.
-    pub fn new() -> Self {
+    /// None yet; none ever, unless they are `wanted`.
+    pub fn new(wanted: bool) -> Self {
         Self {
             open: BTreeMap::new(),
             fed: Instant::now(),
             trouble: None,
+            wanted,
         }
     }
 
     /// Arms what has come since the last look.
     pub fn look(&mut self) {
+        if !self.wanted {
+            return;
+        }
         for name in names(Path::new(CLASS)) {
             if self.open.contains_key(&name) {
                 continue;
@@ -55,6 +60,7 @@ impl Dog {
     /// Why no watchdog is armed; `None`: one is.
     pub fn missing(&self) -> Option<String> {
         self.open.is_empty().then(|| match &self.trouble {
+            _ if !self.wanted => "no hardware watchdog: this image leaves it alone".to_owned(),
             Some(trouble) => format!("no hardware watchdog: {trouble}"),
             None => "no hardware watchdog: no driver found one".to_owned(),
         })

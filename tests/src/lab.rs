@@ -8,7 +8,7 @@ use holdfast_qemu::free_tcp_port;
 use std::path::{Path, PathBuf};
 
 /// The board of the stories' machines.
-const BOARD: &str = "x86-64";
+const BOARD: &str = "proxmox";
 
 /// What `holdfast build` made.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ fn build(lab: &Lab, cache: &Path, out: &Path) -> anyhow::Result<()> {
     let line = [
         "build",
         "--board",
-        "x86-64",
+        "proxmox",
         "--recipe",
         "base",
         "--version",

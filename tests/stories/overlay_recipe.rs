@@ -132,7 +132,7 @@ fn everything_that_an_overlay_adds_is_there() -> Story {
     let stand_in = format!("stand-in={kube}");
     let image = lab.build_with(&recipe, "1.0.0", &["--k3s", &stand_in])?;
 
-    let check = ["recipe", "check", &recipe, "--board", "x86-64"];
+    let check = ["recipe", "check", &recipe, "--board", "proxmox"];
     let told = lab.holdfast.json(&check)?;
     let none = Some(&Vec::new());
     ensure!(told[0]["conflicts"].as_array() == none, "{told}");
@@ -145,7 +145,7 @@ fn everything_that_an_overlay_adds_is_there() -> Story {
     let odd = second.to_string_lossy().into_owned();
     let refused = lab
         .holdfast
-        .try_run(["recipe", "check", &odd, "--board", "x86-64"])?;
+        .try_run(["recipe", "check", &odd, "--board", "proxmox"])?;
     ensure!(refused.code == 1, "{refused:?}");
     ensure!(
         refused.stdout.contains("panic=10 and panic=0"),

@@ -68,7 +68,7 @@ fn a_storage_node_has_what_drivers_ask_for() -> Story {
     let image = lab.build_with(&file, "1.0.0", &["--k3s", "stand-in=/usr/bin/true"])?;
     let told = lab
         .holdfast
-        .json(&["recipe", "check", &file, "--board", "x86-64"])?;
+        .json(&["recipe", "check", &file, "--board", "proxmox"])?;
     ensure!(
         told[0]["unchecked"].as_array() == Some(&Vec::new()),
         "{told}"

@@ -22,7 +22,8 @@ use std::sync::Arc;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  holdfast build --board x86-64 --recipe k3s --output-dir images
+  holdfast build --board proxmox --recipe k3s --output-dir images
+  holdfast build --board rpi4 --recipe base --formats raw,bundle
   holdfast build --recipe base --version 1.4.0 --formats raw,qcow2,bundle
   holdfast build --recipe ./my/edge.toml --report edge-sizes.json
   holdfast build --recipe kube --k3s stand-in=target/kube/k3s      test equipment
@@ -64,6 +65,10 @@ pub struct Args {
     /// Build nothing: download the official k3s, and tell by the exit code whether it can be had
     #[arg(long)]
     check_k3s: bool,
+    /// Leave the hardware watchdog alone, in loader and init: for emulators whose watchdog fires at
+    /// once (QEMU's Raspberry Pi machines). A node that hangs then stays so
+    #[arg(long)]
+    no_watchdog: bool,
     /// holdfast-init [default: in HOLDFAST_NODE_BINARIES, else node/ARCH/ beside this program]
     #[arg(long, value_name = "PATH", help_heading = "Programs for nodes")]
     init: Option<PathBuf>,
@@ -227,7 +232,10 @@ fn generation(app: &App, cluster: &ClusterDir, given: Option<u64>) -> Result<u64
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
     let recipe = find::recipe(&args.recipe)?;
-    let board = Board::read(&definition("boards", &args.board)?)?;
+    let mut board = Board::read(&definition("boards", &args.board)?)?;
+    if args.no_watchdog {
+        board = board.without_watchdog();
+    }
     let cache = Cache::open(Cache::default_dir()?)?;
     let steps = Arc::new(Steps::new());
     if args.check_k3s {

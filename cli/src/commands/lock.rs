@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::find;
 use crate::progress::Steps;
 use anyhow::Result;
+use holdfast_image::lock::Others;
 use holdfast_image::{Board, Cache, Sources};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ out of the archive's signed index.")]
 pub struct Args {
     /// A recipe's name in recipes/, or its file
     recipe: String,
-    /// Lock for this board; may be repeated [default: every board in boards/]
+    /// Lock for this board, and leave the others' lists as they are; may be repeated [default: every
+    /// board in boards/, and drop what is of others]
     #[arg(long, value_name = "BOARD")]
     board: Vec<String>,
     #[command(flatten)]
@@ -66,9 +68,14 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let cache = Cache::open(Cache::default_dir()?)?;
     let steps = Arc::new(Steps::new());
+    let others = match args.board.is_empty() {
+        true => Others::Drop,
+        false => Others::Keep,
+    };
     let lock = holdfast_image::lock(
         &recipe,
         &boards,
+        others,
         &args.archive.sources(),
         &cache,
         steps.clone(),

@@ -4,6 +4,7 @@
 //! No IO: reading asks a closure for blocks, writing is a list of [`Step`]s.
 
 mod grow;
+mod mbr;
 #[cfg(test)]
 mod model;
 mod read;
@@ -11,6 +12,7 @@ mod renew;
 mod write;
 
 pub use grow::grow;
+pub use mbr::{FatPart, hybrid};
 pub use read::{Found, GptError, Source, find};
 pub use renew::rewrite;
 pub use write::{Part, Step, create};

@@ -1,7 +1,7 @@
 //! Tables as bytes, and a new disk's table.
 
 use super::read::{HEADER_LEN, SIGNATURE};
-use super::{Geometry, Table};
+use super::{Geometry, Table, mbr};
 use crate::bytes::put;
 use crate::guid::Guid;
 use alloc::vec;
@@ -68,7 +68,7 @@ pub fn create(disk: Geometry, guid: Guid, parts: &[Part<'_>]) -> Vec<Step> {
         0,
         Step::Write {
             lba: 0,
-            bytes: protective_mbr(disk),
+            bytes: mbr::protective(disk),
         },
     );
     steps
@@ -122,18 +122,4 @@ fn writes(disk: Geometry, table: &Table, my: u64, alternate: u64, array: u64) ->
         },
         Step::Flush,
     ]
-}
-
-/// UEFI 2.10, 5.2.3. The size is "unknown", which stays true when the disk grows.
-fn protective_mbr(disk: Geometry) -> Vec<u8> {
-    let mut mbr = vec![0; disk.bytes()];
-    put(
-        &mut mbr,
-        446,
-        &[
-            0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
-        ],
-    );
-    put(&mut mbr, 510, &[0x55, 0xaa]);
-    mbr
 }

@@ -45,6 +45,32 @@ pub fn closure<'a>(
     Ok(chosen)
 }
 
+/// `wanted` themselves; of their dependencies only those whose name begins with `follow` (a
+/// metapackage's kernel).
+///
+/// # Errors
+/// When a package is not in the index.
+pub fn named<'a>(
+    index: &'a Index,
+    wanted: &BTreeSet<String>,
+    follow: &str,
+) -> Result<BTreeMap<String, &'a Package>> {
+    let mut chosen = BTreeMap::new();
+    for name in wanted {
+        let package = index.get(name).ok_or_else(|| unknown(index, name))?;
+        chosen.insert(name.clone(), package);
+        let followed = package.depends.iter().flatten();
+        for relation in followed.filter(|r| r.name.starts_with(follow)) {
+            let found = index
+                .satisfying(relation)
+                .next()
+                .ok_or_else(|| unknown(index, &relation.name))?;
+            chosen.insert(found.name.clone(), found);
+        }
+    }
+    Ok(chosen)
+}
+
 /// Excluded, or already chosen under its own or a provided name.
 fn met(
     index: &Index,

@@ -57,6 +57,15 @@ impl Index {
     /// When a stanza lacks its path, digest or size.
     pub fn parse(what: &str, text: &str) -> Result<Self> {
         let mut index = Self::default();
+        index.extend(what, text)?;
+        Ok(index)
+    }
+
+    /// Adds the packages of another `Packages` file.
+    ///
+    /// # Errors
+    /// When it misses a field.
+    pub fn extend(&mut self, what: &str, text: &str) -> Result<()> {
         for stanza in stanzas(text) {
             let name = stanza.get("Package").unwrap_or_default().to_owned();
             let bad = |field: &str| Error::Index {
@@ -87,9 +96,9 @@ impl Index {
                 version,
                 path,
             };
-            index.add(package);
+            self.add(package);
         }
-        Ok(index)
+        Ok(())
     }
 
     fn add(&mut self, package: Package) {

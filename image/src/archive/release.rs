@@ -1,6 +1,6 @@
 //! The signed index: `InRelease`, and the `Packages` file that it vouches for.
 
-use std::{io::Read, time::SystemTime};
+use std::{collections::BTreeSet, io::Read, time::SystemTime};
 
 use super::{fetch::Fetcher, keyring::Keyring, packages::Index, stanza::stanzas};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 pub struct Release {
     /// The archive's own date of the index, Unix seconds.
     pub date: u64,
-    /// The packages of its component `main`.
+    /// The packages of the components that were asked for.
     pub index: Index,
 }
 
@@ -26,42 +26,49 @@ pub fn fetch(
     cache: &Cache,
     keyring: &Keyring,
     suite: &str,
+    components: &BTreeSet<String>,
     arch: &str,
 ) -> Result<Release> {
     let base = format!("dists/{suite}");
     let message = fetcher.text(&format!("{base}/InRelease"))?;
     let what = fetcher.url(&format!("{base}/InRelease"));
     let text = keyring.verify(&what, &message, SystemTime::now())?;
-    let (date, digest, size) = packages_entry(&what, &text, suite, arch)?;
-    let kept = cache.object(&digest);
-    if !kept.exists() {
-        let by_hash = format!("{base}/main/binary-{arch}/by-hash/SHA256/{digest}");
-        fetcher.object(cache, &by_hash, &digest, size)?;
-    }
-    let packed = std::fs::File::open(&kept).map_err(|e| Error::Index {
-        what: what.clone(),
-        reason: e.to_string(),
-    })?;
-    let mut list = String::new();
-    liblzma::read::XzDecoder::new(packed)
-        .read_to_string(&mut list)
-        .map_err(|e| Error::Index {
-            what: format!("{base}/main/binary-{arch}/Packages.xz"),
+    let mut release = Release {
+        date: 0,
+        index: Index::default(),
+    };
+    for component in components {
+        let list = format!("{component}/binary-{arch}");
+        let (date, digest, size) = packages_entry(&what, &text, suite, &list)?;
+        release.date = date;
+        let kept = cache.object(&digest);
+        if !kept.exists() {
+            let by_hash = format!("{base}/{list}/by-hash/SHA256/{digest}");
+            fetcher.object(cache, &by_hash, &digest, size)?;
+        }
+        let bad = |e: std::io::Error| Error::Index {
+            what: format!("{base}/{list}/Packages.xz"),
             reason: e.to_string(),
-        })?;
+        };
+        let packed = std::fs::File::open(&kept).map_err(bad)?;
+        let mut text = String::new();
+        liblzma::read::XzDecoder::new(packed)
+            .read_to_string(&mut text)
+            .map_err(bad)?;
+        release
+            .index
+            .extend(&format!("{base}/{list}/Packages"), &text)?;
+    }
     // Kept for people who want to know what the lock was made from; nothing reads it.
     write_whole(
         &cache.index(&format!("{suite}-InRelease")),
         message.as_bytes(),
     )?;
-    Ok(Release {
-        date,
-        index: Index::parse(&format!("{base}/main/binary-{arch}/Packages"), &list)?,
-    })
+    Ok(release)
 }
 
-/// The date, and digest and size of `Packages.xz`, from the signed text.
-fn packages_entry(what: &str, text: &str, suite: &str, arch: &str) -> Result<(u64, Digest, u64)> {
+/// The date, and digest and size of `Packages.xz` in the folder `list`, from the signed text.
+fn packages_entry(what: &str, text: &str, suite: &str, list: &str) -> Result<(u64, Digest, u64)> {
     let bad = |reason: String| Error::Index {
         what: what.to_owned(),
         reason,
@@ -80,7 +87,7 @@ fn packages_entry(what: &str, text: &str, suite: &str, arch: &str) -> Result<(u6
         .and_then(|d| d.duration_since(SystemTime::UNIX_EPOCH).ok())
         .ok_or_else(|| bad("has no date".into()))?
         .as_secs();
-    let name = format!("main/binary-{arch}/Packages.xz");
+    let name = format!("{list}/Packages.xz");
     let entry = stanza
         .get("SHA256")
         .unwrap_or_default()
@@ -107,11 +114,12 @@ mod tests {
             "Suite: stable\r\nCodename: trixie\r\nDate: Sat, 12 Sep 2026 07:55:41 UTC\r\nSHA256:\r\n \
              {d} 12 main/binary-amd64/Packages.xz\r\n"
         );
-        let (date, digest, size) = packages_entry("x", &text, "trixie", "amd64").unwrap();
+        let (date, digest, size) =
+            packages_entry("x", &text, "trixie", "main/binary-amd64").unwrap();
         assert_eq!((date, digest.to_string(), size), (1_789_199_741, d, 12));
-        assert!(packages_entry("x", &text, "trixie", "arm64").is_err());
+        assert!(packages_entry("x", &text, "trixie", "main/binary-arm64").is_err());
         assert!(
-            packages_entry("x", &text, "sid", "amd64")
+            packages_entry("x", &text, "sid", "main/binary-amd64")
                 .unwrap_err()
                 .to_string()
                 .contains("trixie")

@@ -2,7 +2,7 @@
 
 use holdfast_core::{
     bytes::Block,
-    header::{Encoding, SlotHeader, Watchdog},
+    header::{DECODED_MAX, Encoding, SlotHeader, Watchdog},
     image::ImageInfo,
     loader_keys::LoaderKeys,
     releases::ReleaseList,
@@ -15,6 +15,21 @@ use crate::{
     error::{Error, IoContext, Result},
     payload::{initramfs, uki},
 };
+
+/// zstd level of a UKI whose kernel is not compressed; figures in `docs/design.md`.
+const UKI_LEVEL: i32 = 9;
+
+/// What a unified kernel image is made of, beside its command line.
+pub(super) struct UkiParts<'a> {
+    pub(super) stub: &'a [u8],
+    pub(super) kernel: &'a [u8],
+    pub(super) release: &'a str,
+    /// An archive that the kernel reads before all others.
+    pub(super) microcode: Option<Vec<u8>>,
+    pub(super) device_trees: Vec<Vec<u8>>,
+    pub(super) initramfs: &'a [u8],
+    pub(super) root: &'a RootMeta,
+}
 
 impl Builder<'_> {
     /// An image that its own loader would refuse is not built.
@@ -70,14 +85,7 @@ impl Builder<'_> {
         Ok(all)
     }
 
-    pub(super) fn uki(
-        &self,
-        stub: &[u8],
-        kernel: &[u8],
-        release: &str,
-        initramfs: &[u8],
-        root: &RootMeta,
-    ) -> Result<Vec<u8>> {
+    pub(super) fn uki(&self, parts: &UkiParts<'_>) -> Result<Vec<u8>> {
         let request = self.request;
         let mut args: Vec<String> = request
             .board
@@ -86,8 +94,8 @@ impl Builder<'_> {
             .chain(&request.recipe.kernel_args)
             .cloned()
             .collect();
-        args.push(format!("holdfast.roothash={}", root.root_hash));
-        args.push(format!("holdfast.rootlen={}", root.fs_len));
+        args.push(format!("holdfast.roothash={}", parts.root.root_hash));
+        args.push(format!("holdfast.rootlen={}", parts.root.fs_len));
         args.push("holdfast.rootfs=squashfs".to_owned());
         let trial = request.recipe.trial_seconds.or(request.board.trial_seconds);
         args.extend(trial.map(|seconds| format!("holdfast.trial={seconds}")));
@@ -95,23 +103,41 @@ impl Builder<'_> {
             "ID=holdfast\nNAME=Holdfast\nPRETTY_NAME=\"Holdfast {0}\"\nVERSION_ID=\"{0}\"\nIMAGE_ID={1}\n",
             request.version, request.recipe.name
         );
-        uki::assemble(
-            stub,
-            &[
-                (".osrel", os_release.as_bytes()),
-                (".uname", release.as_bytes()),
-                (".cmdline", args.join(" ").as_bytes()),
-                (".initrd", initramfs),
-                (".linux", kernel),
-            ],
-        )
+        let args = args.join(" ");
+        let mut sections: Vec<(&str, &[u8])> = vec![
+            (".osrel", os_release.as_bytes()),
+            (".uname", parts.release.as_bytes()),
+            (".cmdline", args.as_bytes()),
+        ];
+        sections.extend(parts.microcode.iter().map(|m| (".ucode", &m[..])));
+        sections.extend(parts.device_trees.iter().map(|t| (".dtbauto", &t[..])));
+        sections.push((".initrd", parts.initramfs));
+        sections.push((".linux", parts.kernel));
+        uki::assemble(parts.stub, &sections)
     }
 
-    pub(super) fn header(&self, uki: &[u8], digest: &Digest) -> Block {
+    /// The UKI as it lies in its slot.
+    pub(super) fn encode(&self, uki: Vec<u8>) -> Result<Vec<u8>> {
+        if uki.len() as u64 > DECODED_MAX {
+            let reason = format!(
+                "is {} MiB, the loader takes {} MiB at most",
+                uki.len() >> 20,
+                DECODED_MAX >> 20
+            );
+            return Err(Error::build("the unified kernel image", reason));
+        }
+        match self.request.board.encoding {
+            Encoding::Raw => Ok(uki),
+            Encoding::Zstd => zstd::bulk::compress(&uki, UKI_LEVEL)
+                .map_err(|e| Error::build("the unified kernel image", e)),
+        }
+    }
+
+    pub(super) fn header(&self, stored: &[u8], decoded_len: u64, digest: &Digest) -> Block {
         let (request, key) = (self.request, &self.request.signing.release_key);
         let board = &request.board;
         let header = SlotHeader {
-            encoding: Encoding::Raw,
+            encoding: board.encoding,
             watchdog: board.watchdog,
             watchdog_seconds: if board.watchdog == Watchdog::None {
                 0
@@ -119,8 +145,8 @@ impl Builder<'_> {
                 board.watchdog_seconds
             },
             generation: request.generation,
-            stored_len: uki.len() as u64,
-            decoded_len: uki.len() as u64,
+            stored_len: stored.len() as u64,
+            decoded_len,
             payload: digest.0,
             board: Text::new(&board.name),
             version: Text::new(&request.version),

@@ -2,6 +2,7 @@
 //! into it, so a second build does only what changed.
 
 mod boot;
+pub(crate) mod firmware;
 mod images;
 mod output;
 mod packages;
@@ -117,14 +118,26 @@ impl Builder<'_> {
         let (root, frames) = rayon::join(
             || {
                 self.root(
-                    &root_packs,
-                    &kernel.release,
-                    &late_modules,
-                    k3s.as_ref(),
+                    &content::Inputs {
+                        recipe: &request.recipe,
+                        packages: &root_packs,
+                        kernel_release: &kernel.release,
+                        late_modules: &late_modules,
+                        firmware: &self.root_firmware(&board_packs)?,
+                        k3s: k3s.as_ref(),
+                    },
                     lock.date,
                 )
             },
-            || self.initramfs_frames(&modules_key, &kernel.release, date, &boot_modules),
+            || {
+                let firmware = self.initramfs_firmware(&board_packs)?;
+                let boot = stages::BootModules {
+                    key: &modules_key,
+                    release: &kernel.release,
+                    modules: &boot_modules,
+                };
+                self.initramfs_frames(&boot, &firmware, date)
+            },
         );
         let ((root_image, root), frames) = (root?, frames?);
 
@@ -140,16 +153,22 @@ impl Builder<'_> {
         let frame_lens: Vec<u64> = frames.iter().map(|f| f.len() as u64).collect();
         let initramfs = self.initramfs(frames, date, &info)?;
         let kernel_image = kernel.image()?.read()?;
-        let uki = self.uki(
-            &stub.read()?,
-            &kernel_image,
-            &kernel.release,
-            &initramfs,
-            &root,
-        )?;
+        let parts = boot::UkiParts {
+            stub: &stub.read()?,
+            kernel: &kernel_image,
+            release: &kernel.release,
+            microcode: self.microcode(&board_packs, date)?,
+            device_trees: self.device_trees(&board_packs, &kernel.release)?,
+            initramfs: &initramfs,
+            root: &root,
+        };
+        let uki = self.uki(&parts)?;
+        let decoded_len = uki.len() as u64;
+        let uki = self.encode(uki)?;
         let uki_digest = Digest::of(&uki);
-        let header = self.header(&uki, &uki_digest);
+        let header = self.header(&uki, decoded_len, &uki_digest);
         let loader = self.loader(&keys)?;
+        let esp_files = self.esp_files(&board_packs, &kernel.release)?;
 
         let (boot_payload, root_payload) = bundle::payloads(
             &bundle::Content {
@@ -176,6 +195,8 @@ impl Builder<'_> {
         let contents = disk::image::Contents {
             loader_path: &request.board.loader,
             loader: &loader,
+            esp_files: &esp_files,
+            hybrid_mbr: board.hybrid_mbr,
             release_list: &request.signing.release_list,
             header: &header,
             generation: request.generation,
@@ -223,7 +244,9 @@ impl Builder<'_> {
             sizes: Sizes {
                 loader: loader.len() as u64,
                 uki: uki.len() as u64,
+                uki_decoded: decoded_len,
                 kernel: kernel_image.len() as u64,
+                microcode: parts.microcode.as_ref().map_or(0, |m| m.len() as u64),
                 initramfs: initramfs.len() as u64,
                 root: len(&root_image),
                 k3s: k3s.as_ref().map_or(0, |k| k.len),

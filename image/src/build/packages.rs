@@ -23,6 +23,7 @@ impl Builder<'_> {
             lock::lock(
                 &request.recipe,
                 std::slice::from_ref(&request.board),
+                lock::Others::Keep,
                 &request.sources,
                 self.cache,
                 self.progress.clone(),

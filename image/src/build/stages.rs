@@ -4,18 +4,15 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Builder;
+use super::{Builder, firmware::Taken};
 use crate::{
     digest::{Digest, Inputs},
     error::{Error, IoContext, Result},
     modules::{KernelPackage, Module},
-    pack::{Kind, Pack, Writer},
+    pack::{Kind, Pack, Slice, Writer},
     payload::initramfs,
     progress::step,
-    root::{
-        content::{self, K3sBinary},
-        squashfs, verity,
-    },
+    root::{content, squashfs, verity},
 };
 
 /// zstd level of the root; figures in `docs/design.md`.
@@ -34,6 +31,13 @@ pub(super) struct RootMeta {
     pub(super) len: u64,
     /// Of file system and tree.
     pub(super) digest: Digest,
+}
+
+/// Modules for the initramfs, and what stands for them in cache keys.
+pub(super) struct BootModules<'a> {
+    pub(super) key: &'a Digest,
+    pub(super) release: &'a str,
+    pub(super) modules: &'a [Module],
 }
 
 impl Builder<'_> {
@@ -104,21 +108,11 @@ impl Builder<'_> {
     /// File system and verity tree in one file, and what init has to know of it.
     pub(super) fn root(
         &self,
-        packages: &[Pack],
-        kernel_release: &str,
-        late_modules: &[Module],
-        k3s: Option<&K3sBinary>,
+        inputs: &content::Inputs<'_>,
         date: u64,
     ) -> Result<(PathBuf, RootMeta)> {
         step(&*self.progress, "root", || {
-            let recipe = &self.request.recipe;
-            let tree = content::tree(&content::Inputs {
-                recipe,
-                packages,
-                kernel_release,
-                late_modules,
-                k3s,
-            })?;
+            let tree = content::tree(inputs)?;
             let tree_key = tree.key("tree/1");
             let key = Inputs::of("root/1")
                 .with(tree_key.0)
@@ -156,15 +150,19 @@ impl Builder<'_> {
 
     pub(super) fn initramfs_frames(
         &self,
-        modules_key: &Digest,
-        release: &str,
+        boot: &BootModules<'_>,
+        firmware: &[Taken],
         date: u32,
-        modules: &[Module],
     ) -> Result<Vec<Vec<u8>>> {
         step(&*self.progress, "initramfs", || {
             let binaries = &self.request.binaries;
+            let BootModules {
+                key,
+                release,
+                modules,
+            } = boot;
             let (modules, (init, agent)) = rayon::join(
-                || initramfs::modules(self.cache, modules_key, release, date, modules),
+                || initramfs::modules(self.cache, key, release, date, modules),
                 || {
                     rayon::join(
                         || initramfs::program(self.cache, "init", date, &binaries.init),
@@ -172,7 +170,15 @@ impl Builder<'_> {
                     )
                 },
             );
-            Ok((vec![modules?, init?, agent?], false))
+            let mut frames = vec![modules?, init?, agent?];
+            if !firmware.is_empty() {
+                let files: Vec<(&str, &Slice)> = firmware
+                    .iter()
+                    .map(|file| (file.path.as_str(), &file.slice))
+                    .collect();
+                frames.push(initramfs::firmware(self.cache, date, &files)?);
+            }
+            Ok((frames, false))
         })
     }
 }

@@ -34,11 +34,26 @@ impl TimeProvider for Fixed {
     }
 }
 
+/// Which FAT a volume has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Firmware of PCs and boot ROMs know it best (UEFI 2.10, 13.3).
+    Fat32,
+    /// What suits a small volume.
+    Fat16,
+}
+
 /// A volume of `len` bytes with these files (path with `/`, content).
 ///
 /// # Errors
 /// When the files do not fit.
-pub(crate) fn volume(len: u64, label: &str, id: u32, files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+pub(crate) fn volume(
+    kind: Kind,
+    len: u64,
+    label: &str,
+    id: u32,
+    files: &[(&str, &[u8])],
+) -> Result<Vec<u8>> {
     let bad = |e: std::io::Error| Error::build(format!("FAT volume {label}"), e);
     let mut bytes = vec![0; len as usize];
     let mut padded = [b' '; 11];
@@ -48,6 +63,13 @@ pub(crate) fn volume(len: u64, label: &str, id: u32, files: &[(&str, &[u8])]) ->
     let format = FormatVolumeOptions::new()
         .volume_id(id)
         .volume_label(padded);
+    let format = match kind {
+        // With clusters of one sector 64 MiB have as many as FAT32 needs at least (65,525).
+        Kind::Fat32 => format
+            .fat_type(fatfs::FatType::Fat32)
+            .bytes_per_cluster(512),
+        Kind::Fat16 => format,
+    };
     fatfs::format_volume(Cursor::new(&mut bytes), format).map_err(bad)?;
     {
         let options = FsOptions::new()
@@ -56,6 +78,7 @@ pub(crate) fn volume(len: u64, label: &str, id: u32, files: &[(&str, &[u8])]) ->
         let fs = FileSystem::new(Cursor::new(&mut bytes), options).map_err(bad)?;
         for (path, content) in files {
             for (at, _) in path.match_indices('/') {
+                // Another file's folder, or a new one: both are well.
                 fs.root_dir().create_dir(&path[..at]).map_err(bad)?;
             }
             let mut file = fs.root_dir().create_file(path).map_err(bad)?;
@@ -76,6 +99,7 @@ mod tests {
     fn files_are_read_back_and_bytes_repeat() {
         let make = || {
             volume(
+                Kind::Fat16,
                 16 << 20,
                 "HOLDFAST",
                 7,
@@ -94,6 +118,6 @@ mod tests {
             .read_to_end(&mut content)
             .unwrap();
         assert_eq!(content, [5; 70_000]);
-        assert!(volume(1 << 20, "X", 0, &[("a", &[0; 2 << 20])]).is_err());
+        assert!(volume(Kind::Fat16, 1 << 20, "X", 0, &[("a", &[0; 2 << 20])]).is_err());
     }
 }

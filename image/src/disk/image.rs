@@ -4,7 +4,7 @@ use std::path::Path;
 
 use holdfast_core::{
     bytes::Block,
-    gpt::{self, Geometry, Part, Step},
+    gpt::{self, FatPart, Geometry, Part, Step},
     guid::Guid,
     keys::Digest,
     layout::{self, HEADER_OFFSET, PAYLOAD_OFFSET, RECORD_COPIES, RELEASE_COPIES, Role},
@@ -35,6 +35,10 @@ pub(crate) struct Contents<'a> {
     /// Where the firmware looks for the loader on the ESP.
     pub(crate) loader_path: &'a str,
     pub(crate) loader: &'a [u8],
+    /// What lies beside it: path, bytes.
+    pub(crate) esp_files: &'a [(String, Vec<u8>)],
+    /// Whether the MBR names the FAT volumes.
+    pub(crate) hybrid_mbr: bool,
     pub(crate) release_list: &'a Block,
     pub(crate) header: &'a Block,
     pub(crate) generation: u64,
@@ -63,13 +67,19 @@ pub(crate) fn pieces(contents: &Contents<'_>) -> Result<(Vec<Piece>, u64)> {
     };
     check_sizes(contents)?;
 
-    let mut pieces = table(&extents, disk, &contents.seed);
+    let mut pieces = table(&extents, disk, contents);
     pieces.push(bytes(at(Role::Esp), esp(contents)?));
     pieces.push(bytes(at(Role::Slots), slots_partition(contents)?));
     let seed_id = volume_id(&contents.seed, "seed");
     pieces.push(bytes(
         at(Role::Seed),
-        fat::volume(Role::Seed.size(), SEED_LABEL, seed_id, &[])?,
+        fat::volume(
+            fat::Kind::Fat16,
+            Role::Seed.size(),
+            SEED_LABEL,
+            seed_id,
+            &[],
+        )?,
     ));
     for role in [Role::Rescue, Role::Boot(Slot::A)] {
         pieces.push(bytes(at(role) + HEADER_OFFSET, contents.header.to_vec()));
@@ -110,7 +120,8 @@ fn check_sizes(contents: &Contents<'_>) -> Result<()> {
     Ok(())
 }
 
-fn table(extents: &[layout::Extent], disk: u64, seed: &Digest) -> Vec<Piece> {
+fn table(extents: &[layout::Extent], disk: u64, contents: &Contents<'_>) -> Vec<Piece> {
+    let seed = &contents.seed;
     let parts: Vec<Part<'_>> = extents
         .iter()
         .map(|e| Part {
@@ -143,6 +154,10 @@ fn table(extents: &[layout::Extent], disk: u64, seed: &Digest) -> Vec<Piece> {
             end[from..from + bytes.len()].copy_from_slice(&bytes);
         }
     }
+    if contents.hybrid_mbr {
+        let mbr = gpt::hybrid(geometry, &fat_parts(extents));
+        front[..mbr.len()].copy_from_slice(&mbr);
+    }
     vec![
         Piece {
             offset: 0,
@@ -155,16 +170,32 @@ fn table(extents: &[layout::Extent], disk: u64, seed: &Digest) -> Vec<Piece> {
     ]
 }
 
+/// The FAT volumes, the one that firmware reads first.
+fn fat_parts(extents: &[layout::Extent]) -> Vec<FatPart> {
+    extents
+        .iter()
+        .filter(|e| matches!(e.role, Role::Esp | Role::Seed))
+        .map(|e| FatPart {
+            first: e.offset / SECTOR,
+            last: (e.offset + e.len) / SECTOR - 1,
+            fat32: e.role == Role::Esp,
+        })
+        .collect()
+}
+
 fn esp(contents: &Contents<'_>) -> Result<Vec<u8>> {
     let spare = match contents.loader_path.rsplit_once('/') {
         Some((dir, _)) => format!("{dir}/LOADER.NEW"),
         None => "LOADER.NEW".to_owned(),
     };
-    let files = [
+    let mut files = vec![
         (contents.loader_path, contents.loader),
         (&*spare, &[0; SPARE_LOADER][..]),
     ];
+    let more = contents.esp_files.iter();
+    files.extend(more.map(|(path, bytes)| (path.as_str(), &bytes[..])));
     fat::volume(
+        fat::Kind::Fat32,
         Role::Esp.size(),
         "ESP",
         volume_id(&contents.seed, "esp"),

@@ -4,3 +4,4 @@ pub(crate) mod fat;
 pub(crate) mod image;
 pub(crate) mod piece;
 pub(crate) mod qcow2;
+pub(crate) mod u_boot_env;

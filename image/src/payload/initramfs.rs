@@ -9,6 +9,7 @@ use crate::{
     digest::{Digest, Inputs},
     error::{Error, IoContext, Result},
     modules::Module,
+    pack::Slice,
 };
 
 /// Where init looks for the modules it loads first.
@@ -40,6 +41,25 @@ pub(crate) fn modules(
             list += &module.line(&dir);
         }
         cpio.file(MODULE_LIST, 0o644, list.as_bytes());
+        compress(&cpio.finish(), MODULES_LEVEL)
+    })
+}
+
+/// An archive with files that drivers ask for.
+pub(crate) fn firmware(cache: &Cache, date: u32, files: &[(&str, &Slice)]) -> Result<Vec<u8>> {
+    let mut key = Inputs::of("initramfs-firmware/1").with(date.to_le_bytes());
+    for (path, slice) in files {
+        key = key
+            .with(path)
+            .with(&*slice.key)
+            .with(slice.offset.to_le_bytes())
+            .with(slice.len.to_le_bytes());
+    }
+    cached(cache, &key.key(), || {
+        let mut cpio = Cpio::new(date);
+        for (path, slice) in files {
+            cpio.file(path, 0o644, &slice.read()?);
+        }
         compress(&cpio.finish(), MODULES_LEVEL)
     })
 }

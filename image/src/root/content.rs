@@ -13,6 +13,7 @@ use holdfast_core::image::{
 
 use super::tree::{Data, Node, Tree};
 use crate::{
+    build::firmware::Taken,
     digest::{self, Digest},
     error::{Error, IoContext, Result},
     modules::Module,
@@ -104,6 +105,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) packages: &'a [Pack],
     pub(crate) kernel_release: &'a str,
     pub(crate) late_modules: &'a [Module],
+    pub(crate) firmware: &'a [Taken],
     pub(crate) k3s: Option<&'a K3sBinary>,
 }
 
@@ -123,6 +125,10 @@ pub(crate) fn tree(inputs: &Inputs<'_>) -> Result<Tree> {
     tree.remove_empty_dirs(&[]);
     skeleton(&mut tree, inputs.recipe)?;
     modules(&mut tree, inputs.kernel_release, inputs.late_modules);
+    for file in inputs.firmware {
+        let data = Data::Slice(file.slice.clone());
+        tree.insert(&file.path, Node::File { mode: 0o644, data });
+    }
     if let Some(k3s) = inputs.k3s {
         tree.program("usr/bin/k3s", slice(&k3s.path, &k3s.sha256, k3s.len));
         if let Some(prepared) = &k3s.prepared {

@@ -18,9 +18,9 @@ const WATCHDOG_LOOK: u16 = 20;
 /// Loads what the start waits for. Watchdogs are armed as soon as their drivers are there and not
 /// fed meanwhile (a driver may have stopped what the loader armed): a module that hangs ends in a
 /// reset.
-pub fn load_first(notes: &mut Vec<String>) -> Dog {
+pub fn load_first(watchdog: bool, notes: &mut Vec<String>) -> Dog {
     let work = || modules::load(Path::new("/"), modules::BOOT_LIST, Which::Now);
-    let mut dog = Dog::new();
+    let mut dog = Dog::new(watchdog);
     match Background::start(work) {
         Ok(loading) => loop {
             dog.look();

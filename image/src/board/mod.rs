@@ -1,11 +1,17 @@
 //! Boards: how a kind of machine boots and which modules it needs (`boards/NAME.toml`).
 
-use std::path::Path;
+mod raw;
 
-use holdfast_core::header::Watchdog;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use holdfast_core::header::{Encoding, Watchdog};
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::raw::{Raw, RawEspFile};
 use crate::{
     definition::{Origins, Source},
     error::{IoContext, Result},
@@ -32,51 +38,25 @@ impl Arch {
     }
 }
 
-/// A board file as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    description: String,
-    arch: Arch,
-    console: Vec<String>,
-    kernel: RawKernel,
-    boot: RawBoot,
-    modules: RawModules,
-    #[serde(default)]
-    watchdog: Option<RawWatchdog>,
-    #[serde(default)]
-    trial_seconds: Option<Spanned<u32>>,
+/// A file on the ESP beside the loader: what a firmware reads before it.
+#[derive(Clone, Debug)]
+pub struct EspFile {
+    /// Path on the ESP.
+    pub path: String,
+    /// Its bytes.
+    pub content: EspContent,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKernel {
-    package: Spanned<String>,
-    #[serde(default)]
-    args: Vec<Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBoot {
-    stub_package: Spanned<String>,
-    stub: Spanned<String>,
-    loader: Spanned<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawModules {
-    boot: Vec<Spanned<String>>,
-    #[serde(default)]
-    late: Vec<Spanned<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWatchdog {
-    kind: Spanned<String>,
-    seconds: Spanned<u16>,
+/// Where a file of the ESP comes from.
+#[derive(Clone, Debug)]
+pub enum EspContent {
+    /// The board file.
+    Text(String),
+    /// A file of the board's packages; `{release}` stands for the kernel's, a `*` in the last part
+    /// for any rest (the path on the ESP is then a folder, `.` the volume's own).
+    Package(String),
+    /// U-Boot's environment with these variables and no others.
+    UBootEnv(BTreeMap<String, String>),
 }
 
 /// A board, checked.
@@ -88,8 +68,12 @@ pub struct Board {
     pub description: String,
     /// Its architecture.
     pub arch: Arch,
+    /// Components of the archive that its packages are in.
+    pub components: BTreeSet<String>,
     /// The package (or metapackage) of its kernel.
     pub kernel_package: String,
+    /// The suite of its kernel, if not the recipe's.
+    pub kernel_suite: Option<String>,
     /// Kernel arguments, consoles included.
     pub kernel_args: Vec<String>,
     /// The package with the UKI stub.
@@ -98,6 +82,22 @@ pub struct Board {
     pub stub: String,
     /// Where the firmware looks for the loader on the ESP.
     pub loader: String,
+    /// How the UKI lies in its slot.
+    pub encoding: Encoding,
+    /// Device trees for the UKI, paths in the kernel's package; `{release}` stands for its release.
+    pub device_trees: Vec<String>,
+    /// The table of the disk has MBR entries for the FAT volumes, for a boot ROM that knows no GPT.
+    pub hybrid_mbr: bool,
+    /// Packages with firmware.
+    pub firmware_packages: Vec<String>,
+    /// Firmware that drivers ask for, in the initramfs: paths, a final `*` stands for any rest.
+    pub initramfs_firmware: Vec<String>,
+    /// The same, in the root.
+    pub root_firmware: Vec<String>,
+    /// Microcode that the kernel loads first: its name there (`GenuineIntel.bin`) to the files.
+    pub microcode: BTreeMap<String, String>,
+    /// What lies on the ESP beside the loader.
+    pub esp: Vec<EspFile>,
     /// Modules that init loads at once, in the initramfs.
     pub boot_modules: Vec<String>,
     /// Modules that init loads once the root is mounted.
@@ -175,6 +175,25 @@ impl Board {
                 (kind, seconds)
             }
         };
+        let encoding = match raw.boot.encoding.as_ref() {
+            None => Encoding::Raw,
+            Some(word) => match word.get_ref().as_str() {
+                "raw" => Encoding::Raw,
+                "zstd" => Encoding::Zstd,
+                other => {
+                    let message = format!("boot.encoding: {other:?} is not one of raw, zstd");
+                    return Err(source.error(Some(word.span()), message).into());
+                }
+            },
+        };
+        if let Some(bad) = raw.components.iter().find(|c| !is_component(c.get_ref())) {
+            let message = format!(
+                "components: {:?} is not one of {}",
+                bad.get_ref(),
+                COMPONENTS.join(", ")
+            );
+            return Err(source.error(Some(bad.span()), message).into());
+        }
         let trial_seconds = source.trial_seconds(raw.trial_seconds.as_ref())?;
         let mut origins = Origins::default();
         for (field, value) in [
@@ -188,11 +207,23 @@ impl Board {
             ("modules.boot", &raw.modules.boot),
             ("modules.late", &raw.modules.late),
             ("kernel.args", &raw.kernel.args),
+            ("boot.device_trees", &raw.boot.device_trees),
+            ("firmware.packages", &raw.firmware.packages),
+            ("firmware.initramfs", &raw.firmware.initramfs),
+            ("firmware.root", &raw.firmware.root),
         ] {
-            for module in list {
-                origins.note(field, module, &source);
+            for value in list {
+                origins.note(field, value, &source);
             }
         }
+        for files in raw.firmware.microcode.values() {
+            origins.note("firmware.microcode", files, &source);
+        }
+        let esp = raw
+            .esp
+            .into_iter()
+            .map(|file| esp_file(file, &source, &mut origins))
+            .collect::<Result<_>>()?;
         let names =
             |list: Vec<Spanned<String>>| list.into_iter().map(Spanned::into_inner).collect();
         let mut kernel_args: Vec<String> =
@@ -202,11 +233,30 @@ impl Board {
             name: name.to_owned(),
             description: raw.description,
             arch: raw.arch,
+            components: raw
+                .components
+                .into_iter()
+                .map(Spanned::into_inner)
+                .collect(),
             kernel_package: raw.kernel.package.into_inner(),
+            kernel_suite: raw.kernel.suite.map(Spanned::into_inner),
             kernel_args,
             stub_package: raw.boot.stub_package.into_inner(),
             stub: raw.boot.stub.into_inner(),
             loader: raw.boot.loader.into_inner(),
+            encoding,
+            device_trees: names(raw.boot.device_trees),
+            hybrid_mbr: raw.boot.hybrid_mbr,
+            firmware_packages: names(raw.firmware.packages),
+            initramfs_firmware: names(raw.firmware.initramfs),
+            root_firmware: names(raw.firmware.root),
+            microcode: raw
+                .firmware
+                .microcode
+                .into_iter()
+                .map(|(name, files)| (name.into_inner(), files.into_inner()))
+                .collect(),
+            esp,
             boot_modules: names(raw.modules.boot),
             late_modules: names(raw.modules.late),
             watchdog,
@@ -217,11 +267,75 @@ impl Board {
         })
     }
 
-    /// The packages it adds to a recipe's.
+    /// The packages it adds to a recipe's from the recipe's suite.
     #[must_use]
-    pub fn packages(&self) -> Vec<String> {
-        vec![self.kernel_package.clone(), self.stub_package.clone()]
+    pub fn packages(&self) -> BTreeSet<String> {
+        let kernel = self
+            .kernel_suite
+            .is_none()
+            .then(|| self.kernel_package.clone());
+        kernel
+            .into_iter()
+            .chain([self.stub_package.clone()])
+            .chain(self.firmware_packages.iter().cloned())
+            .collect()
     }
+
+    /// The same board with its hardware watchdog left alone, by loader and init: for emulators
+    /// whose watchdog fires at once.
+    #[must_use]
+    pub fn without_watchdog(mut self) -> Self {
+        self.watchdog = Watchdog::None;
+        self.watchdog_seconds = 0;
+        self.kernel_args.push(NO_WATCHDOG.to_owned());
+        self
+    }
+}
+
+/// Tells init to leave watchdogs alone (`init/src/cmdline.rs`).
+const NO_WATCHDOG: &str = "holdfast.watchdog=off";
+
+/// The components of Debian's archive that an image may be made of.
+const COMPONENTS: [&str; 3] = ["main", "contrib", "non-free-firmware"];
+
+fn is_component(name: &str) -> bool {
+    COMPONENTS.contains(&name)
+}
+
+fn esp_file(raw: RawEspFile, source: &Source<'_>, origins: &mut Origins) -> Result<EspFile> {
+    let path = raw.path.get_ref();
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        let message = format!("esp.path: {path:?} must be a path without a leading slash");
+        return Err(source.error(Some(raw.path.span()), message).into());
+    }
+    let content = match (raw.from, raw.content, raw.u_boot_env) {
+        (Some(from), None, None) => {
+            origins.note("esp.from", &from, source);
+            EspContent::Package(from.into_inner())
+        }
+        (None, Some(text), None) => EspContent::Text(text),
+        (None, None, Some(env)) => {
+            if let Some(bad) = env
+                .get_ref()
+                .keys()
+                .find(|k| k.is_empty() || k.contains('='))
+            {
+                let message = format!("esp.u_boot_env: {bad:?} is no name of a variable");
+                return Err(source.error(Some(env.span()), message).into());
+            }
+            EspContent::UBootEnv(env.into_inner())
+        }
+        _ => {
+            let message = format!(
+                "esp: {path:?} needs one of from = \"file of a package\", content = \"text\", u_boot_env = {{ name = \"value\" }}"
+            );
+            return Err(source.error(Some(raw.path.span()), message).into());
+        }
+    };
+    Ok(EspFile {
+        path: raw.path.into_inner(),
+        content,
+    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, io};
 use crate::firmware::Firmware;
+use crate::platform::Platform;
 
 /// Which accelerator runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,8 +23,12 @@ pub enum Accel {
 }
 
 impl Accel {
-    pub(crate) fn wants_kvm(self) -> Result<bool> {
+    pub(crate) fn wants_kvm(self, platform: Platform) -> Result<bool> {
         match self {
+            Self::Kvm if !platform.runs_natively() => Err(Error::NoKvm(
+                "this processor does not run that machine".into(),
+            )),
+            _ if !platform.runs_natively() => Ok(false),
             Self::Tcg => Ok(false),
             Self::Auto => Ok(kvm_works().is_ok()),
             Self::Kvm => kvm_works().map(|()| true).map_err(Error::NoKvm),
@@ -88,7 +93,7 @@ fn cache_dir() -> Option<PathBuf> {
 /// Runs the firmware without a disk under KVM: it says `BdsDxe` on the serial port once it has gone
 /// through 16, 32 and 64 bit code, its drivers and interrupts.
 fn probe() -> Result<std::result::Result<(), String>> {
-    let firmware = Firmware::find()?;
+    let firmware = Firmware::find(Platform::Q35)?;
     let dir = tempfile::tempdir().map_err(io("make a directory in", std::env::temp_dir()))?;
     let log = dir.path().join("serial");
     let errors = dir.path().join("stderr");

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::firmware::Firmware;
+use crate::platform::Platform;
+use crate::raspi::Loaded;
 use crate::spec::{DiskBus, Dog, MachineSpec, Nic, Protocol, Rtc};
 
 /// What power-on has prepared: files in the machine's directory and the accelerator chosen.
 pub(crate) struct Prepared {
     pub kvm: bool,
+    /// A Raspberry Pi's kernel and device tree.
+    pub raspi: Option<Loaded>,
     pub firmware: Option<Firmware>,
     /// The disk and QEMU's name of its format.
     pub disk: Option<(PathBuf, &'static str)>,
@@ -73,6 +77,8 @@ fn disk_devices(number: usize, bus: DiskBus, place: u8) -> Vec<String> {
 }
 
 pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Vec<String>> {
+    let [machine, accel, cpu] = spec.platform.words();
+    let raspi = spec.platform.is_raspi();
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
 
@@ -84,20 +90,26 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         "-display",
         "none",
         "-machine",
-        "q35,smm=off",
+        machine,
     ]);
     if prepared.kvm {
         add(&["-accel", "kvm", "-cpu", "host"]);
     } else {
-        // LA57 off: a fifth level of page tables only costs time under emulation.
-        add(&["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]);
+        add(&["-accel", accel, "-cpu", cpu]);
     }
-    add(&[
-        "-m",
-        &spec.memory_mib.to_string(),
-        "-smp",
-        &spec.cpus.to_string(),
-    ]);
+    let (memory_mib, cpus) = spec
+        .platform
+        .fixed()
+        .unwrap_or((spec.memory_mib, spec.cpus));
+    add(&["-m", &memory_mib.to_string(), "-smp", &cpus.to_string()]);
+    if let Some(loaded) = &prepared.raspi {
+        add(&[
+            "-kernel",
+            option_path(&loaded.kernel)?,
+            "-dtb",
+            option_path(&loaded.device_tree)?,
+        ]);
+    }
 
     if let Some(firmware) = &prepared.firmware {
         add(&[
@@ -141,6 +153,11 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
     ];
     for (number, (disk, bus, place)) in disks.into_iter().enumerate() {
         if let Some((path, format)) = disk {
+            if raspi {
+                let card = format!("if=sd,format={format},file={}", option_path(path)?);
+                add(&["-drive", &card]);
+                continue;
+            }
             add(&[
                 "-drive",
                 &format!(
@@ -164,7 +181,7 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         add(&["-drive", &drive, "-device", &device]);
     }
 
-    if spec.network {
+    if spec.network && spec.platform != Platform::Raspi4b {
         let mut user = String::from("user,id=net0");
         for forward in &spec.forwards {
             let protocol = match forward.protocol {
@@ -181,6 +198,10 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
             card_model(spec.nic),
             mac(&spec.name, 0)
         );
+        let card = match raspi {
+            true => format!("usb-net,netdev=net0,mac={}", mac(&spec.name, 0)),
+            false => card,
+        };
         add(&["-netdev", &user, "-device", &card]);
     }
     for (i, (ours, switch)) in prepared.link_sockets.iter().zip(&spec.links).enumerate() {
@@ -202,13 +223,20 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         "file,id=console,append=on,path={}",
         option_path(&prepared.console)?
     );
-    add(&["-chardev", &serial, "-serial", "chardev:console"]);
+    add(&["-chardev", &serial]);
+    // A Raspberry Pi 3's console is its second port, the mini UART.
+    if spec.platform == Platform::Raspi3b {
+        add(&["-serial", "null"]);
+    }
+    add(&["-serial", "chardev:console"]);
     let control = format!(
         "socket,id=qmp,server=on,wait=off,path={}",
         option_path(&prepared.qmp)?
     );
     add(&["-chardev", &control, "-mon", "chardev=qmp,mode=control"]);
-    add(&["-device", "virtio-rng-pci"]);
+    if !raspi {
+        add(&["-device", "virtio-rng-pci"]);
+    }
     if spec.guest_agent {
         let socket = format!(
             "socket,id=qga,server=on,wait=off,path={}",
@@ -219,6 +247,7 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         add(&["-device", &port]);
     }
     match spec.watchdog {
+        _ if raspi => {}
         Dog::I6300esb => add(&["-device", "i6300esb", "-action", "watchdog=reset"]),
         Dog::Itco => add(&[
             "-global",
@@ -232,6 +261,7 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         add(&["-no-reboot"]);
     }
     match &spec.rtc {
+        _ if raspi => {}
         Rtc::Host => add(&["-rtc", "base=utc,clock=host"]),
         Rtc::Epoch => add(&["-rtc", "base=1970-01-01T00:00:00,clock=vm"]),
         Rtc::At(time) => add(&["-rtc", &format!("base={time},clock=vm")]),
@@ -263,6 +293,7 @@ mod tests {
     fn prepared() -> Prepared {
         Prepared {
             kvm: false,
+            raspi: None,
             firmware: None,
             disk: Some((PathBuf::from("/d/disk.qcow2"), "qcow2")),
             second: None,

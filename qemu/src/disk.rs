@@ -260,18 +260,21 @@ fn search_in<'n>(
     }
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| Error::BadPath(path.to_owned()))
 }
 
 /// Runs a helper of `qemu-utils` to its end.
-fn run(program: &str, args: &[&str]) -> Result<Vec<u8>> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new(program)
         .args(args)
         .output()
         .map_err(|_| Error::MissingProgram {
             program: program.into(),
-            package: "qemu-utils",
+            package: match program {
+                "fdtput" => "device-tree-compiler",
+                _ => "qemu-utils",
+            },
         })?;
     if output.status.success() {
         return Ok(output.stdout);

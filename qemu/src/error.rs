@@ -14,16 +14,16 @@ pub enum Error {
     },
     /// The UEFI firmware is not installed.
     #[error(
-        "no UEFI firmware among {tried:?}: install Debian's package ovmf (apt-get install ovmf)"
+        "no UEFI firmware among {tried:?}: install Debian's package {package} (apt-get install {package})"
     )]
     MissingFirmware {
+        /// The Debian package that has it.
+        package: &'static str,
         /// The paths that were looked at.
         tried: Vec<PathBuf>,
     },
     /// The disk image named does not exist.
-    #[error(
-        "no disk image at {0}: build one first (holdfast build --board x86-64 --recipe RECIPE)"
-    )]
+    #[error("no disk image at {0}: build one first (holdfast build --board BOARD --recipe RECIPE)")]
     MissingImage(PathBuf),
     /// A file could not be read, written or made.
     #[error("{what} {path}: {source}")]
@@ -35,6 +35,9 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A card that a Raspberry Pi's firmware would not start from.
+    #[error("{0}: {1}")]
+    NotBootable(PathBuf, String),
     /// A helper program failed.
     #[error("{program} {args:?} failed ({status}): {stderr}")]
     Program {

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 
 /// UEFI firmware: its code, and the template of its variable store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,19 +25,34 @@ const PLACES: [(&str, &str); 2] = [
     ),
 ];
 
+/// The same for 64-bit Arm, package `qemu-efi-aarch64`.
+const ARM_PLACES: [(&str, &str); 1] = [(
+    "/usr/share/AAVMF/AAVMF_CODE.fd",
+    "/usr/share/AAVMF/AAVMF_VARS.fd",
+)];
+
 impl Firmware {
-    /// Finds OVMF where Debian installs it.
+    /// Finds the platform's firmware where Debian installs it.
     ///
     /// # Errors
     /// [`Error::MissingFirmware`] names the package to install.
-    pub fn find() -> Result<Self> {
-        Self::find_among(
-            &PLACES.map(|(c, v)| (PathBuf::from(c), PathBuf::from(v))),
-            |p| p.is_file(),
-        )
+    pub fn find(platform: Platform) -> Result<Self> {
+        let (package, places): (_, &[_]) = match platform {
+            Platform::Q35 => ("ovmf", &PLACES),
+            _ => ("qemu-efi-aarch64", &ARM_PLACES),
+        };
+        let places: Vec<_> = places
+            .iter()
+            .map(|(c, v)| (PathBuf::from(c), PathBuf::from(v)))
+            .collect();
+        Self::find_among(package, &places, |p| p.is_file())
     }
 
-    fn find_among(places: &[(PathBuf, PathBuf)], exists: impl Fn(&Path) -> bool) -> Result<Self> {
+    fn find_among(
+        package: &'static str,
+        places: &[(PathBuf, PathBuf)],
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self> {
         places
             .iter()
             .find(|(code, vars)| exists(code) && exists(vars))
@@ -45,6 +61,7 @@ impl Firmware {
                 vars: vars.clone(),
             })
             .ok_or_else(|| Error::MissingFirmware {
+                package,
                 tried: places.iter().map(|(code, _)| code.clone()).collect(),
             })
     }
@@ -57,7 +74,7 @@ mod tests {
     #[test]
     fn missing_firmware_names_the_package() {
         let places = [(PathBuf::from("/a"), PathBuf::from("/b"))];
-        let error = Firmware::find_among(&places, |p| p == Path::new("/a")).unwrap_err();
+        let error = Firmware::find_among("ovmf", &places, |p| p == Path::new("/a")).unwrap_err();
         assert!(
             error.to_string().contains("apt-get install ovmf"),
             "{error}"

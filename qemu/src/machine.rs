@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Scene, io};
 use crate::firmware::Firmware;
 use crate::guest::GuestAgent;
 use crate::qmp::Qmp;
+use crate::raspi;
 use crate::spec::MachineSpec;
 
 /// A virtual machine that can be powered on and off any number of times; its disk and firmware
@@ -76,10 +77,10 @@ impl Machine {
             Some((bytes, _)) => Some(blank_disk(&home.path().join("second.img"), bytes)?),
             None => None,
         };
-        if spec.kernel.is_none() {
+        if spec.kernel.is_none() && !spec.platform.is_raspi() {
             let vars = home.path().join("vars.fd");
             if !vars.exists() {
-                let template = Firmware::find()?.vars;
+                let template = Firmware::find(spec.platform)?.vars;
                 std::fs::copy(&template, &vars).map_err(io("copy", &template))?;
             }
         }
@@ -114,7 +115,8 @@ impl Machine {
         if self.is_on() {
             return Err(Error::On(self.spec.name.clone()));
         }
-        let kvm = self.spec.accel.wants_kvm()?;
+        let platform = self.spec.platform;
+        let kvm = self.spec.accel.wants_kvm(platform)?;
         let sockets = tempfile::Builder::new()
             .prefix("hf-qmp-")
             .tempdir()
@@ -122,10 +124,15 @@ impl Machine {
         let home = self.home.path();
         let prepared = Prepared {
             kvm,
+            raspi: match self.disk.as_ref().filter(|_| platform.is_raspi()) {
+                Some(card) => Some(raspi::load(platform, card, home)?),
+                None => None,
+            },
             firmware: match self.spec.kernel {
                 Some(_) => None,
+                None if platform.is_raspi() => None,
                 None => Some(Firmware {
-                    code: Firmware::find()?.code,
+                    code: Firmware::find(platform)?.code,
                     vars: home.join("vars.fd"),
                 }),
             },
@@ -142,15 +149,15 @@ impl Machine {
         let errors = home.join("qemu.stderr");
         let stderr = File::create(&errors).map_err(io("make", &errors))?;
         let since = Instant::now();
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut child = Command::new(platform.program())
             .args(&args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
             .map_err(|_| Error::MissingProgram {
-                program: "qemu-system-x86_64".into(),
-                package: "qemu-system-x86",
+                program: platform.program().into(),
+                package: platform.package(),
             })?;
         match Qmp::connect(&prepared.qmp, || matches!(child.try_wait(), Ok(None))) {
             Ok(qmp) => {
@@ -424,8 +431,18 @@ fn prepare_disk(spec: &MachineSpec, home: &Path) -> Result<Option<Disk>> {
     if path.exists() {
         Disk::open(&path).map(Some)
     } else {
-        Disk::overlay(image, &path, spec.disk_bytes).map(Some)
+        let bytes = match spec.platform.is_raspi() {
+            true => Some(card_bytes(image, spec.disk_bytes)?),
+            false => spec.disk_bytes,
+        };
+        Disk::overlay(image, &path, bytes).map(Some)
     }
+}
+
+/// QEMU's SD card has a power of two of bytes.
+fn card_bytes(image: &Path, asked: Option<u64>) -> Result<u64> {
+    let len = std::fs::metadata(image).map_err(io("read", image))?.len();
+    Ok(asked.unwrap_or(len).max(len).next_power_of_two())
 }
 
 /// The empty disk at `path`, or what a machine made of it before.

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::accel::Accel;
+use crate::platform::Platform;
 
 /// How the disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +84,7 @@ pub(crate) struct Smbios {
 /// A machine, described. A value: nothing runs until [`crate::Machine::create`] and `power_on`.
 #[derive(Debug, Clone)]
 pub struct MachineSpec {
+    pub(crate) platform: Platform,
     pub(crate) name: String,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
@@ -113,6 +115,7 @@ impl MachineSpec {
     /// A machine of 1 GiB and 2 CPUs with network and watchdog, without a disk.
     pub fn new(name: &str) -> Self {
         Self {
+            platform: Platform::default(),
             name: name.to_owned(),
             memory_mib: 1024,
             cpus: 2,
@@ -137,6 +140,14 @@ impl MachineSpec {
             no_reboot: false,
             dir: None,
         }
+    }
+
+    /// Another kind of machine. A Raspberry Pi's board fixes memory, processors, disk bus and network
+    /// card; its card is rounded up to a power of two, as QEMU's SD card wants.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
     }
 
     /// Memory in MiB.

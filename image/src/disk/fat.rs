@@ -87,6 +87,7 @@ pub(crate) fn volume(
         }
         fs.unmount().map_err(bad)?;
     }
+    super::fat_mend::mend(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -117,14 +117,20 @@ pub struct Frame {
 pub struct Measured {
     /// The loader.
     pub loader: u64,
-    /// The unified kernel image.
+    /// The unified kernel image as it lies in its slot.
     pub uki: u64,
     /// Of it, the stub.
     pub stub: u64,
-    /// Of it, the kernel.
-    pub kernel: u64,
-    /// Of it, the initramfs.
+    /// Of it, the kernel: before the slot's compression, and after.
+    pub kernel: (u64, u64),
+    /// Of it, the microcode, likewise.
+    pub microcode: (u64, u64),
+    /// Of it, the device trees, likewise.
+    pub device_trees: (u64, u64),
+    /// Of it, the initramfs, which is compressed by itself.
     pub initramfs: u64,
+    /// What the ESP holds beside the loader.
+    pub esp_files: Vec<(String, u64)>,
     /// Of that, its archives as far as they are told apart.
     pub frames: Vec<Frame>,
     /// Files of the root.
@@ -160,19 +166,33 @@ pub fn report(board: &str, recipe: &str, measured: &Measured) -> SizeReport {
         measured.uki,
         vec![
             Part::leaf("stub", measured.stub, measured.stub),
-            Part::leaf("kernel", measured.kernel, measured.kernel),
+            Part::leaf("kernel", measured.kernel.0, measured.kernel.1),
+            Part::leaf("microcode", measured.microcode.0, measured.microcode.1),
+            Part::leaf(
+                "device trees",
+                measured.device_trees.0,
+                measured.device_trees.1,
+            ),
             initramfs(measured),
         ],
         "headers",
     );
+    let esp: Vec<Part> = measured
+        .esp_files
+        .iter()
+        .map(|(path, len)| Part::leaf(path.clone(), *len, *len))
+        .collect();
     let tree = measured.root.saturating_sub(measured.root_fs);
     let mut root = owners(&files);
     root.push(Part::leaf("verity tree", tree, tree));
-    let image = vec![
+    let mut image = vec![
         Part::leaf("loader", measured.loader, measured.loader),
         uki,
         Part::of("root", root),
     ];
+    if !esp.is_empty() {
+        image.push(Part::of("firmware on the ESP", esp));
+    }
     SizeReport {
         board: board.to_owned(),
         recipe: recipe.to_owned(),
@@ -294,7 +314,7 @@ mod tests {
             loader: 40,
             uki: 1000,
             stub: 100,
-            kernel: 500,
+            kernel: (500, 500),
             initramfs: 390,
             frames: vec![Frame {
                 name: "modules".into(),
@@ -309,6 +329,7 @@ mod tests {
             ],
             root_fs: 1002,
             root: 1010,
+            ..Measured::default()
         }
     }
 

@@ -133,6 +133,15 @@ impl Builder<'_> {
         }
     }
 
+    /// Length of a part of the UKI, and what the slot's encoding leaves of it, for the report.
+    pub(super) fn in_slot(&self, part: &[u8]) -> Result<(u64, u64)> {
+        let len = part.len() as u64;
+        match self.request.report && len > 0 {
+            true => Ok((len, self.encode(part.to_vec())?.len() as u64)),
+            false => Ok((len, len)),
+        }
+    }
+
     pub(super) fn header(&self, stored: &[u8], decoded_len: u64, digest: &Digest) -> Block {
         let (request, key) = (self.request, &self.request.signing.release_key);
         let board = &request.board;

@@ -114,30 +114,24 @@ impl Builder<'_> {
         let kernel = KernelPackage::new(kernel_pack)?;
         let (modules_key, boot_modules, late_modules) = self.modules(&kernel, kernel_pack)?;
 
+        let inputs = content::Inputs {
+            recipe: &request.recipe,
+            packages: &root_packs,
+            kernel_release: &kernel.release,
+            late_modules: &late_modules,
+            firmware: &self.root_firmware(&board_packs)?,
+            k3s: k3s.as_ref(),
+        };
+        let boot = stages::BootModules {
+            key: &modules_key,
+            release: &kernel.release,
+            modules: &boot_modules,
+            firmware: &self.initramfs_firmware(&board_packs)?,
+        };
         // The two long steps side by side: the root, and what goes into the initramfs.
         let (root, frames) = rayon::join(
-            || {
-                self.root(
-                    &content::Inputs {
-                        recipe: &request.recipe,
-                        packages: &root_packs,
-                        kernel_release: &kernel.release,
-                        late_modules: &late_modules,
-                        firmware: &self.root_firmware(&board_packs)?,
-                        k3s: k3s.as_ref(),
-                    },
-                    lock.date,
-                )
-            },
-            || {
-                let firmware = self.initramfs_firmware(&board_packs)?;
-                let boot = stages::BootModules {
-                    key: &modules_key,
-                    release: &kernel.release,
-                    modules: &boot_modules,
-                };
-                self.initramfs_frames(&boot, &firmware, date)
-            },
+            || self.root(&inputs, lock.date),
+            || self.initramfs_frames(&boot, date),
         );
         let ((root_image, root), frames) = (root?, frames?);
 
@@ -153,7 +147,7 @@ impl Builder<'_> {
         let frame_lens: Vec<u64> = frames.iter().map(|f| f.len() as u64).collect();
         let initramfs = self.initramfs(frames, date, &info)?;
         let kernel_image = kernel.image()?.read()?;
-        let parts = boot::UkiParts {
+        let uki_parts = boot::UkiParts {
             stub: &stub.read()?,
             kernel: &kernel_image,
             release: &kernel.release,
@@ -162,7 +156,8 @@ impl Builder<'_> {
             initramfs: &initramfs,
             root: &root,
         };
-        let uki = self.uki(&parts)?;
+        let microcode = uki_parts.microcode.as_ref().map_or(0, |m| m.len() as u64);
+        let uki = self.uki(&uki_parts)?;
         let decoded_len = uki.len() as u64;
         let uki = self.encode(uki)?;
         let uki_digest = Digest::of(&uki);
@@ -210,22 +205,22 @@ impl Builder<'_> {
         let files = self.write(&contents, &manifest, &lock, k3s.as_ref())?;
         let parts = self.size_report(sizes::Built {
             lock: &lock,
-            inputs: &content::Inputs {
-                recipe: &request.recipe,
-                packages: &root_packs,
-                kernel_release: &kernel.release,
-                late_modules: &late_modules,
-                k3s: k3s.as_ref(),
-            },
-            boot_modules: &boot_modules,
+            inputs: &inputs,
+            boot: &boot,
             root_packs: &root_packs,
             frames: &frame_lens,
             measured: Measured {
                 loader: loader.len() as u64,
                 uki: uki.len() as u64,
                 stub: stub.len,
-                kernel: kernel_image.len() as u64,
+                kernel: self.in_slot(&kernel_image)?,
+                microcode: self.in_slot(uki_parts.microcode.as_deref().unwrap_or_default())?,
+                device_trees: self.in_slot(&uki_parts.device_trees.concat())?,
                 initramfs: initramfs.len() as u64,
+                esp_files: esp_files
+                    .iter()
+                    .map(|(path, bytes)| (path.clone(), bytes.len() as u64))
+                    .collect(),
                 root_fs: root.fs_len,
                 root: root.len,
                 ..Measured::default()
@@ -246,7 +241,7 @@ impl Builder<'_> {
                 uki: uki.len() as u64,
                 uki_decoded: decoded_len,
                 kernel: kernel_image.len() as u64,
-                microcode: parts.microcode.as_ref().map_or(0, |m| m.len() as u64),
+                microcode,
                 initramfs: initramfs.len() as u64,
                 root: len(&root_image),
                 k3s: k3s.as_ref().map_or(0, |k| k.len),

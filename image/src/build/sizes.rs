@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use holdfast_core::image::K3S_IMAGES;
 use rayon::prelude::*;
 
-use super::Builder;
+use super::{Builder, stages::BootModules};
 use crate::{
     error::{IoContext, Result},
     lock::Lock,
-    modules::Module,
     pack::Pack,
     progress::step,
     report::{self, Frame, Measured, Owner, RootFile, SizeReport},
@@ -24,9 +23,9 @@ use crate::{
 pub(super) struct Built<'a> {
     pub(super) lock: &'a Lock,
     pub(super) inputs: &'a Inputs<'a>,
-    pub(super) boot_modules: &'a [Module],
+    pub(super) boot: &'a BootModules<'a>,
     pub(super) root_packs: &'a [Pack],
-    /// The initramfs's archives: modules, init, agent, then others.
+    /// The initramfs's archives: modules, init, agent, firmware, then others.
     pub(super) frames: &'a [u64],
     pub(super) measured: Measured,
 }
@@ -49,7 +48,7 @@ impl Builder<'_> {
                 .zip(names)
                 .collect();
             measured.files = self.files(&tree, &owners)?;
-            measured.frames = self.frames(built.frames, built.boot_modules)?;
+            measured.frames = self.frames(built.frames, built.boot)?;
             let report = report::report(&board.name, &recipe.name, &measured);
             Ok((Some(report), false))
         })
@@ -98,19 +97,26 @@ impl Builder<'_> {
         }
     }
 
-    fn frames(&self, packed: &[u64], modules: &[Module]) -> Result<Vec<Frame>> {
+    fn frames(&self, packed: &[u64], boot: &BootModules<'_>) -> Result<Vec<Frame>> {
         let binaries = &self.request.binaries;
         let of = |path: &std::path::Path| -> Result<u64> {
             Ok(std::fs::metadata(path).at("read", path)?.len())
         };
-        let modules = modules
+        let modules = boot
+            .modules
             .iter()
             .map(|m| (m.name().to_owned(), m.bytes.len() as u64))
+            .collect();
+        let firmware = boot
+            .firmware
+            .iter()
+            .map(|f| (f.path.clone(), f.slice.len))
             .collect();
         let parts = [
             ("modules", modules),
             ("init", vec![("init".to_owned(), of(&binaries.init)?)]),
             ("agent", vec![("agent".to_owned(), of(&binaries.agent)?)]),
+            ("firmware", firmware),
         ];
         Ok(parts
             .into_iter()

@@ -38,6 +38,8 @@ pub(super) struct BootModules<'a> {
     pub(super) key: &'a Digest,
     pub(super) release: &'a str,
     pub(super) modules: &'a [Module],
+    /// What their drivers ask for.
+    pub(super) firmware: &'a [Taken],
 }
 
 impl Builder<'_> {
@@ -151,7 +153,6 @@ impl Builder<'_> {
     pub(super) fn initramfs_frames(
         &self,
         boot: &BootModules<'_>,
-        firmware: &[Taken],
         date: u32,
     ) -> Result<Vec<Vec<u8>>> {
         step(&*self.progress, "initramfs", || {
@@ -160,6 +161,7 @@ impl Builder<'_> {
                 key,
                 release,
                 modules,
+                firmware,
             } = boot;
             let (modules, (init, agent)) = rayon::join(
                 || initramfs::modules(self.cache, key, release, date, modules),

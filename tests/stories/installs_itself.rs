@@ -15,27 +15,27 @@ const DISK: u64 = 6 << 30;
 /// Copying a system to a disk under software emulation.
 const INSTALL: Duration = Duration::from_secs(400);
 
+/// The small board of virtual machines has no USB.
+const STICK: DiskBus = DiskBus::VirtioBlk;
+
 /// A machine with the image on a stick, its seed on the stick's volume, and an empty disk.
 fn machine(
     lab: &Lab,
     name: &str,
     image: &Built,
     rules: &[&str],
-    disk: DiskBus,
+    (stick, disk): (DiskBus, DiskBus),
 ) -> anyhow::Result<(Node, String)> {
     let mut more = vec!["--install"];
     more.extend(rules);
     let seed = std::fs::read_to_string(lab.seed(name, "bare", &more)?)?;
     let node = Node::with(lab, name, image, None, |spec| {
-        spec.bus(STICK).second_disk(DISK, disk)
+        spec.bus(stick).second_disk(DISK, disk)
     })?;
     let stick = node.machine.disk().context("no stick")?;
     seedvolume::put(stick, "seed.toml", seed.as_bytes())?;
     Ok((node, token(&seed)?))
 }
-
-/// How the stick is attached.
-const STICK: DiskBus = DiskBus::VirtioBlk;
 
 fn token(seed: &str) -> anyhow::Result<String> {
     let line = seed.lines().find_map(|l| l.strip_prefix("token = \""));
@@ -65,8 +65,9 @@ fn is_spent(node: &Node, token: &str) -> Story {
 #[test]
 fn from_a_stick_to_the_disk() -> Story {
     let lab = Lab::new("installs_itself")?;
-    let image = lab.build("base", "1.0.0")?;
-    let (mut node, token) = machine(&lab, "n1", &image, &[], DiskBus::Nvme)?;
+    let image = lab.build_for("x86-64", "base", "1.0.0")?;
+    let buses = (DiskBus::Usb, DiskBus::Nvme);
+    let (mut node, token) = machine(&lab, "n1", &image, &[], buses)?;
     ensure!(
         holds(node.machine.disk().context("no stick")?, &token)?,
         "the search itself does not find the token"
@@ -107,7 +108,7 @@ fn from_a_stick_to_the_disk() -> Story {
 fn power_cuts_in_the_middle() -> Story {
     let lab = Lab::new("installs_itself_cut")?;
     let image = lab.build("base", "1.0.0")?;
-    let (mut node, token) = machine(&lab, "n1", &image, &[], DiskBus::Ahci)?;
+    let (mut node, token) = machine(&lab, "n1", &image, &[], (STICK, DiskBus::Ahci))?;
     // Three starts cut within minutes lead to the rescue system, which gives the slot another one.
     for marker in [
         "holdfast: install: begun",
@@ -133,7 +134,7 @@ fn power_cuts_in_the_middle() -> Story {
 fn refuses_a_disk_that_holds_data() -> Story {
     let lab = Lab::new("installs_itself_refused")?;
     let image = lab.build("base", "1.0.0")?;
-    let (mut node, token) = machine(&lab, "n1", &image, &[], DiskBus::Nvme)?;
+    let (mut node, token) = machine(&lab, "n1", &image, &[], (STICK, DiskBus::Nvme))?;
     let disk = node.machine.second_disk().context("no disk")?.clone();
     disk.write_at(1080, b"\x53\xef")?;
     let before = seen(&disk)?;
@@ -168,7 +169,13 @@ fn refuses_a_disk_that_holds_data() -> Story {
 fn a_stick_that_is_kept_installs_once() -> Story {
     let lab = Lab::new("installs_itself_kept")?;
     let image = lab.build("base", "1.0.0")?;
-    let (mut node, token) = machine(&lab, "n1", &image, &["--install-reuse"], DiskBus::Nvme)?;
+    let (mut node, token) = machine(
+        &lab,
+        "n1",
+        &image,
+        &["--install-reuse"],
+        (STICK, DiskBus::Nvme),
+    )?;
     for words in ["install: done", "holds what this installer put there"] {
         node.machine.power_on()?;
         node.machine.wait_for(words, INSTALL)?;

@@ -44,7 +44,9 @@ fn a_hanging_kernel_is_reset_by_the_chipset() -> Story {
     })?;
     node.machine.power_on()?;
     node.wait_for("watchdog itco armed, 60 s")?;
-    let hung = node.machine.wait_for("Kernel panic", Duration::from_secs(120))?;
+    let hung = node
+        .machine
+        .wait_for("Kernel panic", Duration::from_secs(120))?;
     let again = node
         .machine
         .wait_for("preferred slot, start 2", Duration::from_secs(300))?;

@@ -1,6 +1,6 @@
 //! A node of recipe `storage`: iscsid runs under a name of the node's own, the modules are there,
-//! its tools start. With HOLDFAST_ISCSI_TARGET=ADDRESS:PORT (as the machine sees it) a disk of that
-//! target is attached, too: `tgtd` on the host will do.
+//! its tools start. With HOLDFAST_ISCSI_TARGET=ADDRESS:PORT,IQN (as the machine sees it) the first disk
+//! of that target is attached, too: `tgtd` on the host will do.
 
 use anyhow::{Result, ensure};
 use holdfast_qemu::free_tcp_port;
@@ -19,8 +19,9 @@ const DISCOVER: usize = 5;
 const LOGIN: usize = 6;
 const DISKS: usize = 7;
 const SOCKETS: usize = 8;
+const RECORD: usize = 9;
 
-fn recipe(target: &str) -> String {
+fn recipe(portal: &str, iqn: &str) -> String {
     let file = |path: &str| format!("\"-U\", \"LISTEN\", \"OPEN:{path},rdonly\"");
     let run = |command: &str| format!("\"LISTEN\", \"EXEC:'{command}',stderr\"");
     let told = [
@@ -30,11 +31,16 @@ fn recipe(target: &str) -> String {
         run("/usr/sbin/cryptsetup benchmark -c aes-xts-plain64"),
         run("/usr/sbin/mount.nfs4 -V"),
         run(&format!(
-            "/usr/sbin/iscsiadm -m discovery -t sendtargets -p {target}"
+            "/usr/sbin/iscsiadm -m discovery -t sendtargets -p {portal}"
         )),
-        run("/usr/sbin/iscsiadm -m node --login"),
+        run(&format!(
+            "/usr/sbin/iscsiadm -m node -T {iqn} -p {portal} --login"
+        )),
         run("/usr/bin/lsblk -S"),
         file("/proc/net/unix"),
+        run(&format!(
+            "/usr/sbin/iscsiadm -m node -o new -T {iqn} -p {portal}"
+        )),
     ];
     let mut text =
         "description = \"For a test: storage, telling what is there\"\nextends = \"storage\"\n\
@@ -62,7 +68,11 @@ fn a_storage_node_has_what_drivers_ask_for() -> Story {
     let lab = Lab::new("storage_node")?;
     let target = std::env::var("HOLDFAST_ISCSI_TARGET").ok();
     let file = lab.dir().join("told.toml");
-    std::fs::write(&file, recipe(target.as_deref().unwrap_or("127.0.0.1")))?;
+    let (portal, iqn) = target
+        .as_deref()
+        .and_then(|t| t.split_once(','))
+        .unwrap_or(("127.0.0.1", "none"));
+    std::fs::write(&file, recipe(portal, iqn))?;
     let file = file.to_string_lossy().into_owned();
     // A bare node starts no k3s: any program will do.
     let image = lab.build_with(&file, "1.0.0", &["--k3s", "stand-in=/usr/bin/true"])?;
@@ -75,7 +85,7 @@ fn a_storage_node_has_what_drivers_ask_for() -> Story {
     );
 
     let seed = lab.seed("n1", "bare", &[])?;
-    let ports: Vec<u16> = (0..=SOCKETS)
+    let ports: Vec<u16> = (0..=RECORD)
         .map(|_| Ok(free_tcp_port()?))
         .collect::<Result<_>>()?;
     let mut node = Node::with(&lab, "n1", &image, Some(&seed), |spec| {
@@ -106,7 +116,9 @@ fn a_storage_node_has_what_drivers_ask_for() -> Story {
     let log = lab.holdfast.run(["logs", "n1"])?;
     ensure!(!log.contains("iscsid ended"), "{log}");
     if target.is_some() {
-        ask(DISCOVER, "iqn.")?;
+        ask(DISCOVER, iqn)?;
+        // A target behind a translated address tells another one of itself than it is reached at.
+        ask(RECORD, "added")?;
         ask(LOGIN, "successful")?;
         println!("{}", ask(DISKS, "VIRTUAL-DISK")?);
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+use holdfast_core::{layout::Role, slots::Slot};
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, firmware::Taken};
@@ -12,7 +13,7 @@ use crate::{
     pack::{Kind, Pack, Slice, Writer},
     payload::initramfs,
     progress::step,
-    root::{content, squashfs, verity},
+    root::{content, squashfs, tree::Tree, verity},
 };
 
 /// zstd level of the root; figures in `docs/design.md`.
@@ -40,6 +41,28 @@ pub(super) struct BootModules<'a> {
     pub(super) modules: &'a [Module],
     /// What their drivers ask for.
     pub(super) firmware: &'a [Taken],
+}
+
+/// Fails with the largest files when a root of `len` bytes does not fit its partition.
+fn fits(tree: &Tree, len: u64) -> Result<()> {
+    let limit = Role::Root(Slot::A).size();
+    if len <= limit {
+        return Ok(());
+    }
+    let largest: Vec<String> = tree
+        .largest(5)
+        .iter()
+        .map(|(path, len)| format!("/{path} {} MiB", len >> 20))
+        .collect();
+    Err(Error::build(
+        "the root",
+        format!(
+            "is {} MiB, its partition holds {} MiB; the largest files, before compression: {}",
+            len >> 20,
+            limit >> 20,
+            largest.join(", ")
+        ),
+    ))
 }
 
 impl Builder<'_> {
@@ -128,6 +151,7 @@ impl Builder<'_> {
                 let mut bytes = std::fs::read(&image).at("read", &image)?;
                 let (hashes, root_hash) = verity::tree(&bytes);
                 bytes.extend(hashes);
+                fits(&tree, bytes.len() as u64)?;
                 std::fs::write(&image, &bytes).at("write", &image)?;
                 let meta = RootMeta {
                     fs_len,
@@ -182,5 +206,23 @@ impl Builder<'_> {
             }
             Ok((frames, false))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_that_is_too_large_names_what_is_large() {
+        let mut tree = Tree::default();
+        tree.file("usr/small", "1");
+        tree.file("usr/large", vec![0; 3 << 20]);
+        assert!(fits(&tree, 1 << 30).is_ok());
+        let e = fits(&tree, (1 << 30) + 1).unwrap_err().to_string();
+        assert!(
+            e.contains("1024 MiB") && e.contains(": /usr/large 3 MiB, "),
+            "{e}"
+        );
     }
 }

@@ -16,6 +16,13 @@ pub(crate) enum Data {
 }
 
 impl Data {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Slice(slice) => slice.len,
+        }
+    }
+
     pub(crate) fn read(&self) -> Result<Vec<u8>> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.to_vec()),
@@ -129,6 +136,21 @@ impl Tree {
         }
     }
 
+    /// The largest files, with their lengths in bytes before compression.
+    pub(crate) fn largest(&self, count: usize) -> Vec<(&str, u64)> {
+        let mut files: Vec<(&str, u64)> = self
+            .nodes
+            .iter()
+            .filter_map(|(path, node)| match node {
+                Node::File { data, .. } => Some((path.as_str(), data.len())),
+                _ => None,
+            })
+            .collect();
+        files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+        files.truncate(count);
+        files
+    }
+
     /// Nothing may lie below a link or a file: two packages (or a recipe) that disagree.
     pub(crate) fn check(&self) -> Result<()> {
         for path in self.nodes.keys() {
@@ -204,6 +226,16 @@ mod tests {
         tree.remove_empty_dirs(&["var"]);
         assert_eq!(tree.nodes.keys().collect::<Vec<_>>(), ["var"]);
         assert_ne!(before, tree.key("t"));
+    }
+
+    #[test]
+    fn the_largest_files_come_first() {
+        let mut tree = Tree::default();
+        tree.file("a", "1");
+        tree.file("b/c", "333");
+        tree.file("b/d", "22");
+        tree.link("l", "b");
+        assert_eq!(tree.largest(2), [("b/c", 3), ("b/d", 2)]);
     }
 
     #[test]

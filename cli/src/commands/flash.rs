@@ -6,12 +6,12 @@ mod list;
 mod seeds;
 mod stop;
 
+use super::seed::tables::InstallArgs;
 use crate::app::App;
 use crate::exit::Exit;
 use crate::words::parse_size;
 use anyhow::{Context as _, Result};
 use card::{Card, Failed};
-use holdfast_core::seed::{Bus, Choose, SeedInstall};
 use holdfast_flash::Error;
 use holdfast_flash::device::Needs;
 use holdfast_flash::image::Image;
@@ -75,63 +75,7 @@ pub struct Args {
     #[arg(long)]
     no_eject: bool,
     #[command(flatten)]
-    install: Install,
-}
-
-const INSTALLER: &str = "Installer";
-
-/// What `--installer` puts into the seed.
-#[derive(Debug, clap::Args)]
-struct Install {
-    /// Make an installer: the machine that boots it installs on an internal disk
-    #[arg(long, requires = "seeds", help_heading = INSTALLER)]
-    installer: bool,
-    /// Only on disks of this bus: nvme, ata, scsi, virtio, mmc, usb; may be repeated
-    #[arg(long = "install-bus", value_name = "BUS", value_parser = of_name::<Bus>, requires = "installer", help_heading = INSTALLER)]
-    bus: Vec<Bus>,
-    /// Only on a disk whose model has this in its name
-    #[arg(long = "install-model", value_name = "TEXT", requires = "installer", help_heading = INSTALLER)]
-    model: Option<String>,
-    /// Only on the disk of this serial number
-    #[arg(long = "install-serial", value_name = "SERIAL", requires = "installer", help_heading = INSTALLER)]
-    serial: Option<String>,
-    /// Only on a disk of at least so many GB
-    #[arg(long = "install-min-gb", value_name = "GB", requires = "installer", help_heading = INSTALLER)]
-    min_gb: Option<u64>,
-    /// Only on a disk of at most so many GB
-    #[arg(long = "install-max-gb", value_name = "GB", requires = "installer", help_heading = INSTALLER)]
-    max_gb: Option<u64>,
-    /// Where several disks fit: only (refuse), smallest, largest
-    #[arg(long = "install-choose", value_name = "WHICH", value_parser = of_name::<Choose>, requires = "installer", help_heading = INSTALLER)]
-    choose: Option<Choose>,
-    /// Erase the disk although it holds data
-    #[arg(long = "install-erase", requires = "installer", help_heading = INSTALLER)]
-    erase: bool,
-    /// Keep the stick an installer after the first machine
-    #[arg(long = "install-reuse", requires = "installer", help_heading = INSTALLER)]
-    reuse: bool,
-}
-
-/// Reads a value by the name that seeds have for it.
-fn of_name<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(text.into()).map_err(|e| e.to_string())
-}
-
-impl Install {
-    fn wishes(&self) -> Option<InstallWishes> {
-        self.installer.then(|| {
-            InstallWishes(SeedInstall {
-                bus: self.bus.clone(),
-                model: self.model.clone(),
-                serial: self.serial.clone(),
-                min_gb: self.min_gb,
-                max_gb: self.max_gb,
-                choose: self.choose.unwrap_or_default(),
-                erase: self.erase,
-                reuse: self.reuse,
-            })
-        })
-    }
+    install: InstallArgs,
 }
 
 /// What was done, for programs.
@@ -178,13 +122,19 @@ pub fn run(app: &App, args: Args) -> Result<()> {
 }
 
 fn flash(app: &App, args: &Args, image: &Image, device: PathBuf, needs: Needs) -> Result<()> {
+    let wishes = args.install.table().map(InstallWishes);
+    if wishes.is_some() && args.seeds.is_empty() {
+        return Err(Exit::Usage.error(
+            "an installer needs a seed, which it hands on to the disk it installs on: give --seed",
+        ));
+    }
     let mut seeds = Seeds::collect(&args.seeds, args.reuse_seed)?;
-    seeds.prepare(image, args.install.wishes().as_ref())?;
+    seeds.prepare(image, wishes.as_ref())?;
     let count = seeds.cards(args.count)?;
     if seeds.is_none() {
         app.say("note: no --seed: the machine waits for a seed.toml on the volume HOLDFAST");
     }
-    if seeds.any_installs() && !args.install.installer {
+    if seeds.any_installs() && wishes.is_none() {
         app.say("note: the seed has an [install] table: this makes an installer");
     }
     let stop = Stop::watch().context("cannot watch for Ctrl-C")?;
@@ -261,6 +211,7 @@ fn text(report: &Report) -> String {
 mod tests {
     use super::*;
     use clap::Parser as _;
+    use holdfast_core::seed::Bus;
 
     fn parse(line: &str) -> Result<Args, clap::Error> {
         let cli = crate::args::Cli::try_parse_from(line.split(' '))?;
@@ -272,24 +223,15 @@ mod tests {
 
     #[test]
     fn what_is_said_about_installing_reaches_the_seed() {
-        let line = "holdfast flash a.img /dev/sdb --seed s --installer --install-bus nvme --install-bus ata \
-                    --install-choose smallest --install-erase";
-        let wishes = parse(line).unwrap().install.wishes().unwrap().0;
-        assert_eq!(wishes.bus, [Bus::Nvme, Bus::Ata]);
-        assert_eq!(wishes.choose, Choose::Smallest);
-        assert!(wishes.erase && !wishes.reuse);
-        assert!(
-            parse("holdfast flash a.img /dev/sdb")
-                .unwrap()
-                .install
-                .wishes()
-                .is_none()
-        );
+        let line =
+            "holdfast flash a.img /dev/sdb --seed s --installer --install-bus nvme --install-erase";
+        let table = parse(line).unwrap().install.table().unwrap();
+        assert_eq!(table.bus, [Bus::Nvme]);
+        assert!(table.erase && !table.reuse);
         for bad in [
-            "holdfast flash a.img b --installer",
             "holdfast flash a.img b --seed s --install-erase",
-            "holdfast flash a.img b --seed s --installer --install-bus floppy",
             "holdfast flash a.img b --count 0",
+            "holdfast flash a.img b --reuse-seed",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -2,7 +2,7 @@
 
 mod new;
 mod pack;
-mod tables;
+pub mod tables;
 
 use crate::app::App;
 use anyhow::Result;

@@ -109,7 +109,7 @@ fn ask(ssid: &Ssid) -> Result<Passphrase> {
 pub struct InstallArgs {
     /// Install on another disk of the machine that boots this one [without rules: the one internal
     /// disk that is large enough]
-    #[arg(long)]
+    #[arg(long, visible_alias = "installer")]
     install: bool,
     /// Only on a disk attached so: nvme, ata, scsi, virtio, mmc, usb; may be repeated
     #[arg(long = "install-bus", value_name = "BUS", requires = "install", value_parser = word::<Bus>)]

@@ -33,6 +33,51 @@ pub(crate) fn id_places(head: &[u8]) -> Vec<u64> {
     }
 }
 
+/// Where the last cluster ends that something lies in, from the volume's start; what is behind it is
+/// read by nobody. `None`: no FAT that is understood (Microsoft's FAT specification 1.03).
+pub(crate) fn used_end(volume: &[u8]) -> Option<u64> {
+    if volume.get(510..512) != Some(&[0x55, 0xaa]) {
+        return None;
+    }
+    let byte = |at: usize| volume.get(at).map(|b| u64::from(*b));
+    let word = |at: usize| u16_at(volume, at).map(u64::from);
+    let long = |at: usize| Some(word(at)? | word(at + 2)? << 16);
+    let either = |short: Option<u64>, long: Option<u64>| match short {
+        Some(0) => long,
+        short => short,
+    };
+    let sector = word(11).filter(|s| s.is_power_of_two() && (512..=4096).contains(s))?;
+    let per_cluster = byte(13).filter(|n| *n > 0)?;
+    let fat_sectors = either(word(22), long(36))?;
+    let total = either(word(19), long(32))?;
+    let root = (word(17)? * 32).div_ceil(sector);
+    let data = word(14)? + byte(16)? * fat_sectors + root;
+    let clusters = total.checked_sub(data)? / per_cluster;
+    let start = usize::try_from(word(14)? * sector).ok()?;
+    let fat = volume.get(start..)?;
+    let entry = |n: u64| -> Option<u64> {
+        let n = usize::try_from(n).ok()?;
+        match clusters {
+            0..4085 => {
+                let pair = u16_at(fat, n + n / 2)?;
+                Some(u64::from(if n % 2 == 0 { pair & 0xfff } else { pair >> 4 }))
+            }
+            4085..65525 => Some(u64::from(u16_at(fat, 2 * n)?)),
+            _ => {
+                let entry = fat.get(4 * n..4 * n + 4)?.try_into().ok()?;
+                Some(u64::from(u32::from_le_bytes(entry) & 0x0fff_ffff))
+            }
+        }
+    };
+    let mut end = data;
+    for n in 2..clusters + 2 {
+        if entry(n)? != 0 {
+            end = data + (n - 1) * per_cluster;
+        }
+    }
+    Some(end * sector)
+}
+
 /// The content of a file on the volume, if it is there.
 pub(crate) fn read_file(volume: &mut [u8], path: &str) -> Option<Vec<u8>> {
     let fs = FileSystem::new(
@@ -95,6 +140,32 @@ mod tests {
         }
         assert!(id_places(&[0; 512]).is_empty());
         assert!(id_places(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_lies_behind_the_last_cluster_is_not_needed() {
+        for len in [2 << 20, 16 << 20, 64 << 20, 513 << 20] {
+            let mut bytes = volume(len, 1);
+            let content: Vec<u8> = (0..700_000u32).map(|n| (n >> 3) as u8 | 1).collect();
+            with_file(&mut bytes, "a", &content).unwrap();
+            let end = used_end(&bytes).unwrap() as usize;
+            assert!(
+                end > content.len() && end < content.len() + len / 8,
+                "{len}: {end}"
+            );
+            assert!(bytes[end..].iter().all(|b| *b == 0));
+            bytes[end..].fill(0xee);
+            assert_eq!(read_file(&mut bytes, "a").unwrap(), content);
+            // FAT12 has odd entries, too.
+            with_file(&mut bytes, "b", &[7; 5000]).unwrap();
+            assert!(used_end(&bytes).unwrap() as usize > end);
+        }
+        assert_eq!(used_end(&[0; 4096]), None);
+        let mut cut = volume(16 << 20, 1);
+        cut.truncate(2048);
+        assert_eq!(used_end(&cut), None);
+        cut[11..64].fill(0xff);
+        assert_eq!(used_end(&cut), None);
     }
 
     #[test]

@@ -58,7 +58,19 @@ impl Image {
         let mut source = open(path)?;
         let mut read = |offset: u64, len: u64| -> Result<Vec<u8>> {
             let mut bytes = vec![0; len as usize];
-            source.read_at(offset, &mut bytes)?;
+            let mut at = offset;
+            // Holes are zero already.
+            while let Some(data) = source.next_data(at)?.filter(|d| d.start < offset + len) {
+                let (from, to) = (data.start.max(at), data.end.min(offset + len));
+                source.read_at(
+                    from,
+                    &mut bytes[(from - offset) as usize..(to - offset) as usize],
+                )?;
+                at = to;
+                if at >= offset + len {
+                    break;
+                }
+            }
             Ok(bytes)
         };
         let front = read(0, ALIGN)?;
@@ -123,9 +135,14 @@ impl Image {
             .map(|(_, h)| *h)
             .ok_or_else(|| bad("it holds no system in slot A".into()))?;
         let parts: Vec<Entry> = table.entries().collect();
-        let areas = areas(len, &parts, |role| {
-            let header = headers.iter().find(|(r, _)| *r == role);
-            header.map(|(_, h)| h.stored_len)
+        let used = (fat::used_end(&esp), fat::used_end(&seed));
+        let areas = areas(len, &parts, |role| match role {
+            Role::Esp => used.0,
+            Role::Seed => used.1,
+            role => {
+                let header = headers.iter().find(|(r, _)| *r == role);
+                header.map(|(_, h)| h.stored_len)
+            }
         })
         .map_err(bad)?;
         let volume_ids = fat::id_places(&esp).into_iter().map(|at| esp_at + at);

@@ -3,10 +3,14 @@
 use crate::{BLOCK, Range};
 use holdfast_core::gpt::Entry;
 use holdfast_core::layout::{ALIGN, PAYLOAD_OFFSET, Role};
+use holdfast_core::state::COPY_OFFSET;
 
-/// A partition whose end may keep what lay there before. What no area covers is written exactly.
+/// How far into `hf-seed` a seed of before, 256 KiB at most, and its reports may lie, in bytes.
+const OLD_SEED: u64 = 2 << 20;
+
+/// A partition, or a part of one, whose end may keep what lay there before. What no area covers is written exactly.
 ///
-/// Zeros are left out when no data of the image follows them in the same partition *and* they lie
+/// Zeros are left out when no data of the image follows them in the same area *and* they lie
 /// beyond `exact`, so a file system, a verity tree or a payload is always whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Area {
@@ -16,24 +20,32 @@ pub(crate) struct Area {
     pub(crate) exact: u64,
 }
 
-/// How much of a partition is written exactly, from its start; `None`: all of it. `payload` is the
-/// length of what a slot holds, if it holds something.
+/// The areas of a partition of `len` bytes, relative to its start: where each begins, and how much of
+/// it is written exactly. Each reaches to the next, the last to the partition's end; none: all of the
+/// partition is written exactly. `holds` is how much of it something lies in, where that is known: a
+/// slot's payload, a FAT volume's clusters.
 ///
 /// - A slot's header block decides whether anything is read behind it; a payload is covered by a
 ///   digest, its own zeros included.
 /// - The root is read only as far as its verity tree reaches, whose last block is not zero.
 /// - `/var` is formatted before its first use; its first MiB is cleared so that nothing mistakes
 ///   it for what was there before.
-/// - The ESP, records, state and the seed volume are read by what lies in them: a stale record,
-///   identity or directory would count.
-fn exact(role: Role, payload: Option<u64>) -> Option<u64> {
-    match role {
-        Role::Esp | Role::Slots | Role::State | Role::Seed => None,
-        Role::Rescue | Role::Boot(_) => {
-            Some(payload.map_or(ALIGN, |len| PAYLOAD_OFFSET.saturating_add(len)))
+/// - Of a FAT volume, free clusters are read by nobody. A seed of before was a small first file:
+///   it goes, too.
+/// - Of the state, each copy's header decides; the keys of a node of before stand right behind it.
+/// - Records are written exactly.
+fn tails(role: Role, len: u64, holds: Option<u64>) -> Vec<(u64, u64)> {
+    let whole = |exact| vec![(0, exact)];
+    match (role, holds) {
+        (Role::Slots, _) | (Role::Esp | Role::Seed, None) => Vec::new(),
+        (Role::Esp, Some(used)) => whole(used),
+        (Role::Seed, Some(used)) => whole(used.max(OLD_SEED)),
+        (Role::State, _) if len > COPY_OFFSET => vec![(0, ALIGN), (COPY_OFFSET, ALIGN)],
+        (Role::State, _) => Vec::new(),
+        (Role::Rescue | Role::Boot(_), Some(payload)) => {
+            whole(PAYLOAD_OFFSET.saturating_add(payload))
         }
-        Role::Root(_) => Some(ALIGN),
-        Role::Var => Some(ALIGN),
+        (Role::Rescue | Role::Boot(_) | Role::Root(_) | Role::Var, _) => whole(ALIGN),
     }
 }
 
@@ -44,7 +56,7 @@ fn exact(role: Role, payload: Option<u64>) -> Option<u64> {
 pub(crate) fn areas(
     len: u64,
     parts: &[Entry],
-    payload: impl Fn(Role) -> Option<u64>,
+    holds: impl Fn(Role) -> Option<u64>,
 ) -> Result<Vec<Area>, String> {
     const SECTOR: u64 = crate::image::SECTOR;
     let mut parts: Vec<_> = parts
@@ -66,15 +78,18 @@ pub(crate) fn areas(
         }
         at = end;
         let role = Role::from_name(name).filter(|r| r.type_guid() == part.type_guid);
-        if let Some(exact) = role.and_then(|r| exact(r, payload(r))) {
+        let tails = role.map_or_else(Vec::new, |r| tails(r, end - start, holds(r)));
+        for (i, (from, exact)) in tails.iter().enumerate() {
+            let next = tails.get(i + 1).map_or(end, |(next, _)| start + next);
+            let from = start + from;
             areas.push(Area {
-                start,
-                end,
-                exact: start
-                    .saturating_add(exact)
+                start: from,
+                end: next,
+                exact: from
+                    .saturating_add(*exact)
                     .div_ceil(BLOCK)
                     .saturating_mul(BLOCK)
-                    .min(end),
+                    .min(next),
             });
         }
     }
@@ -147,8 +162,12 @@ mod tests {
     #[test]
     fn what_a_node_reads_before_it_writes_is_exact() {
         let (parts, len) = entries();
-        let payload = |r| (r == Role::Boot(Slot::A)).then_some(10 * MIB + 1);
-        let areas = areas(len, &parts, payload).unwrap();
+        let holds = |r| match r {
+            Role::Boot(Slot::A) => Some(10 * MIB + 1),
+            Role::Esp => Some(5 * MIB),
+            _ => None,
+        };
+        let areas = areas(len, &parts, holds).unwrap();
         let zeros = zeros_between(&areas, MIB..len - MIB, false);
         let inside = |role: Role, from: u64, to: u64| {
             let e = plan(VAR_MIN)
@@ -161,8 +180,11 @@ mod tests {
                 .iter()
                 .any(|z| z.start <= e.offset + from && e.offset + to <= z.end)
         };
-        for role in [Role::Esp, Role::Slots, Role::State, Role::Seed] {
-            assert!(inside(role, 0, 0), "{role:?}");
+        assert!(inside(Role::Slots, 0, 0));
+        assert!(inside(Role::Seed, 0, 0), "what is on it is not known");
+        for copy in [0, 16 * MIB] {
+            assert!(inside(Role::State, copy, copy + MIB));
+            assert!(!inside(Role::State, copy + MIB, copy + MIB + BLOCK));
         }
         for role in [
             Role::Rescue,
@@ -174,6 +196,7 @@ mod tests {
             assert!(!inside(role, 0, 0), "{role:?}");
             assert!(!inside(role, MIB, MIB + BLOCK), "{role:?}");
         }
+        assert!(inside(Role::Esp, 0, 5 * MIB) && !inside(Role::Esp, 0, 6 * MIB));
         let a = Role::Boot(Slot::A);
         assert!(inside(a, 0, 11 * MIB + BLOCK) && !inside(a, 0, 12 * MIB));
     }

@@ -184,10 +184,15 @@ fn patches(
             reason: format!("its seed volume takes no seed ({e})"),
         })?;
     }
-    patches.push(Patch {
-        offset,
-        bytes: volume,
-    });
+    let blocks = volume.chunks(BLOCK as usize);
+    for (i, (new, old)) in blocks.zip(image.seed.1.chunks(BLOCK as usize)).enumerate() {
+        if new != old {
+            patches.push(Patch {
+                offset: offset + i as u64 * BLOCK,
+                bytes: new.to_vec(),
+            });
+        }
+    }
     patches.sort_by_key(|p| p.offset);
     Ok(patches)
 }

@@ -1,5 +1,6 @@
-//! Carrying a plan out: one thread reads the image, this one writes, and what was written is read
-//! back from the medium before the tables make it start.
+//! Carrying a plan out. Two threads do the same: take the next stretch of the image, then write it,
+//! so that the medium always has the next write waiting, and reading costs no time of its own. What
+//! was written is read back from the medium before the tables make it start.
 
 mod buffer;
 mod disk;
@@ -16,21 +17,21 @@ pub use verify::BadBlocks;
 
 use crate::error::{Error, Result};
 use crate::image::{Source, open};
-use crate::plan::{Plan, zeros_between};
+use crate::plan::{Plan, runs, zeros_between};
 use crate::{BLOCK, Range};
 use buffer::Buffer;
-use read::{Chunk, reader};
-use record::Record;
+use read::Feed;
+use record::{Data, Record, sums};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read and written at once: long enough for any card's erase block.
 pub(crate) const CHUNK: usize = 4 << 20;
-/// Buffers between reader and writer.
-const BUFFERS: usize = 4;
+/// Threads that write, or read back: one medium needs no more to be busy.
+pub(crate) const THREADS: usize = 2;
 /// Zeros are asked for in steps of this, so that a stop is heeded. In bytes.
 const ZERO_STEP: u64 = 32 << 20;
 
@@ -79,53 +80,47 @@ pub struct Job<'a> {
 /// When image or medium fail, on a mismatch, or when it was stopped. The medium then starts no
 /// machine: its tables are cleared first and written last.
 pub fn flash(image: &Path, plan: &Plan, job: &Job<'_>) -> Result<Done> {
-    run(open(image)?, image, plan, job)
+    run(open(image)?, plan, job)
 }
 
-pub(crate) fn run(
-    source: Box<dyn Source>,
-    image: &Path,
-    plan: &Plan,
-    job: &Job<'_>,
-) -> Result<Done> {
+pub(crate) fn run(source: Box<dyn Source>, plan: &Plan, job: &Job<'_>) -> Result<Done> {
     let begun = Instant::now();
-    let mut writer = Writer {
-        plan,
-        job,
-        record: Record::default(),
-        at: plan.stream().start,
-        left_out: Vec::new(),
-    };
     for range in &plan.clear {
-        writer.zero(range.clone(), false)?;
+        zero(plan, job, range)?;
     }
-    writer.flush(0)?;
-    writer.stream(source, image)?;
-    writer.forget();
-    writer.flush(plan.len)?;
+    flush(plan, job, 0)?;
+    let mut record = Record::default();
+    // What is cleared behind the image stays so; the rest makes room for the tables.
+    let tail = plan.clear.iter().filter(|r| r.start >= plan.len);
+    tail.for_each(|r| record.zero(r.clone()));
+    for data in stream(source, plan, job)? {
+        record.data(data);
+    }
+    let left_out = fill_gaps(plan, job, &mut record)?;
+    forget(plan, job, &left_out);
+    flush(plan, job, plan.len)?;
     let mut took = begun.elapsed();
-    job.progress.end("write", writer.record.written, took);
+    job.progress.end("write", record.written, took);
 
     let mut verified = None;
     if job.verify {
-        verified = Some(verify::run(&writer.record, plan.len, job)?);
+        verified = Some(verify::run(&record, plan.len, job)?);
     }
     let begun = Instant::now();
-    let tables = writer.tables()?;
+    let tables = tables(plan, job)?;
     took += begun.elapsed();
     if job.verify {
         let begun = Instant::now();
         verify::quietly(&tables, plan.len, job)?;
         verified = verified.map(|v| v + begun.elapsed());
     }
-    let done = Done {
-        written: writer.record.written + tables.written,
-        zeroed: writer.record.zeroed,
-        left_out: writer.left_out.iter().map(|r| r.end - r.start).sum(),
+    Ok(Done {
+        written: record.written + tables.written,
+        zeroed: record.zeroed,
+        left_out: left_out.iter().map(|r| r.end - r.start).sum(),
         took,
         verified,
-    };
-    Ok(done)
+    })
 }
 
 impl Job<'_> {
@@ -156,141 +151,154 @@ impl Job<'_> {
     }
 }
 
-struct Writer<'a> {
-    plan: &'a Plan,
-    job: &'a Job<'a>,
-    record: Record,
-    /// Everything in front of it is decided.
-    at: u64,
-    left_out: Vec<Range>,
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked ends the scope with its panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Writer<'_> {
-    fn flush(&self, at: u64) -> Result<()> {
-        self.job
-            .target
-            .flush()
-            .map_err(|e| self.job.failed(at, self.plan.len, e))
-    }
+/// Does `work` in all threads; the first error ends it, and is returned.
+pub(crate) fn in_threads<T: Send>(work: impl Fn() -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(&work)).collect();
+        let mut all = vec![work()];
+        all.extend(others.into_iter().map(|t| match t.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }));
+        all.into_iter().collect()
+    })
+}
 
-    /// Makes a stretch zero; `keep` says whether it still is when all is done.
-    fn zero(&mut self, range: Range, keep: bool) -> Result<()> {
-        let mut at = range.start;
-        while at < range.end {
-            self.job.check_stop()?;
-            let len = ZERO_STEP.min(range.end - at);
-            self.job
-                .target
-                .zero(at, len)
-                .map_err(|e| self.job.failed(at, self.plan.len, e))?;
-            at += len;
-        }
-        if keep || range.start >= self.plan.len {
-            self.record.zero(range);
-        }
-        Ok(())
-    }
+fn flush(plan: &Plan, job: &Job<'_>, at: u64) -> Result<()> {
+    let flushed = job.target.flush();
+    flushed.map_err(|e| job.failed(at, plan.len, e))
+}
 
-    /// What lies between the data so far and `to`.
-    fn gap(&mut self, to: u64, followed: bool) -> Result<()> {
-        let gap = self.at..to;
-        self.at = to;
-        let zeros = zeros_between(&self.plan.areas, gap.clone(), followed);
-        let mut at = gap.start;
-        for range in zeros {
-            self.left_out.push(at..range.start);
+fn zero(plan: &Plan, job: &Job<'_>, range: &Range) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        job.check_stop()?;
+        let len = ZERO_STEP.min(range.end - at);
+        let zeroed = job.target.zero(at, len);
+        zeroed.map_err(|e| job.failed(at, plan.len, e))?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// Writes everything that is not zero; what that was, in the order of the disk.
+fn stream(source: Box<dyn Source>, plan: &Plan, job: &Job<'_>) -> Result<Vec<Data>> {
+    let feed = Feed::new(source, plan);
+    job.progress.begin("write", Some(feed.total()));
+    let feed = Mutex::new(feed);
+    let failed = AtomicBool::new(false);
+    let written = in_threads(|| {
+        let result = write_stretches(&feed, &failed, plan, job);
+        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        result
+    })?;
+    locked(&feed).finish()?;
+    let mut written: Vec<_> = written.into_iter().flatten().collect();
+    written.sort_by_key(|d: &Data| d.offset);
+    Ok(written)
+}
+
+fn write_stretches(
+    feed: &Mutex<Feed<'_>>,
+    failed: &AtomicBool,
+    plan: &Plan,
+    job: &Job<'_>,
+) -> Result<Vec<Data>> {
+    let mut buffer = Buffer::new(CHUNK);
+    let mut written = Vec::new();
+    while !failed.load(Ordering::Relaxed) {
+        job.check_stop()?;
+        let Some(stretch) = locked(feed).next(buffer.bytes_mut())? else {
+            break;
+        };
+        let len = (stretch.end - stretch.start) as usize;
+        let bytes = &mut buffer.bytes_mut()[..len];
+        for patch in &plan.patches {
+            patch.apply(stretch.start, bytes);
+        }
+        for run in runs(bytes) {
+            let offset = stretch.start + run.start as u64;
+            let bytes = &bytes[run];
+            let data = Data {
+                offset,
+                len: bytes.len() as u64,
+                sums: sums(bytes),
+            };
+            let put = job.target.write_at(offset, bytes);
+            put.map_err(|e| job.failed(offset, plan.len, e))?;
+            written.push(data);
+        }
+        job.progress.advance("write", len as u64);
+    }
+    Ok(written)
+}
+
+/// Makes zero what has to be zero between the data; what was left out.
+fn fill_gaps(plan: &Plan, job: &Job<'_>, record: &mut Record) -> Result<Vec<Range>> {
+    let end = plan.stream().end;
+    let data: Vec<_> = record
+        .data
+        .iter()
+        .map(|d| (d.offset, d.offset + d.len, true))
+        .chain([(end, end, false)])
+        .collect();
+    let mut left_out = Vec::new();
+    let mut at = plan.stream().start;
+    for (start, end, followed) in data {
+        for range in zeros_between(&plan.areas, at..start, followed) {
+            left_out.push(at..range.start);
             at = range.end;
-            self.zero(range, true)?;
+            zero(plan, job, &range)?;
+            record.zero(range);
         }
-        self.left_out.push(at..gap.end);
-        Ok(())
+        left_out.push(at..start);
+        at = end;
     }
+    left_out.retain(|r| !r.is_empty());
+    Ok(left_out)
+}
 
-    fn stream(&mut self, source: Box<dyn Source>, image: &Path) -> Result<()> {
-        let (plan, job) = (self.plan, self.job);
-        job.progress
-            .begin("write", source.total().or(Some(plan.len)));
-        std::thread::scope(|scope| {
-            let (to_writer, chunks) = sync_channel::<Result<Chunk>>(BUFFERS);
-            let (give_back, free) = sync_channel::<Buffer>(BUFFERS);
-            for _ in 0..BUFFERS {
-                // The channel holds as many: this never waits.
-                let _ = give_back.send(Buffer::new(CHUNK));
-            }
-            std::thread::Builder::new()
-                .name("image".into())
-                .spawn_scoped(scope, move || reader(source, plan, &free, &to_writer))
-                .map_err(|source| Error::Io {
-                    action: "read",
-                    path: image.to_owned(),
-                    source,
-                })?;
-            for chunk in chunks {
-                let chunk = chunk?;
-                job.check_stop()?;
-                self.chunk(&chunk)?;
-                job.progress.advance("write", chunk.read);
-                let _ = give_back.send(chunk.buffer);
-            }
-            Ok::<(), Error>(())
-        })?;
-        self.gap(plan.stream().end, false)
-    }
-
-    fn chunk(&mut self, chunk: &Chunk) -> Result<()> {
-        for run in &chunk.runs {
-            let start = chunk.offset + run.bytes.start as u64;
-            self.gap(start, true)?;
-            let bytes = &chunk.buffer.bytes()[run.bytes.clone()];
-            self.job
-                .target
-                .write_at(start, bytes)
-                .map_err(|e| self.job.failed(start, self.plan.len, e))?;
-            self.record
-                .data(start, bytes.len() as u64, run.sums.clone());
-            self.at = start + bytes.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Tells the medium what nobody needs. It need not heed that, nor does anything rely on it.
-    fn forget(&mut self) {
-        self.left_out.retain(|r| !r.is_empty());
-        let beyond = self.plan.beyond();
-        let all = self.left_out.iter().cloned().chain([beyond]);
-        for range in all.filter(|r| r.end - r.start >= BLOCK) {
-            if self
-                .job
-                .target
-                .forget(range.start, range.end - range.start)
-                .is_err()
-            {
-                return;
-            }
+/// Tells the medium what nobody needs. It need not heed that, nor does anything rely on it.
+fn forget(plan: &Plan, job: &Job<'_>, left_out: &[Range]) {
+    let all = left_out.iter().cloned().chain([plan.beyond()]);
+    for range in all.filter(|r| r.end >= r.start + BLOCK) {
+        let told = job.target.forget(range.start, range.end - range.start);
+        if told.is_err() {
+            return;
         }
     }
+}
 
-    /// The backup table, then the first MiB but for its first sectors, then these in one write.
-    fn tables(&mut self) -> Result<Record> {
-        const LAST: usize = 4096;
-        let mut record = Record::default();
-        let plan = self.plan;
-        let front = Buffer::of(&plan.front);
-        let back = Buffer::of(&plan.back);
-        let pieces = [
-            (plan.back_at(), back.bytes()),
-            (LAST as u64, &front.bytes()[LAST..]),
-            (0, &front.bytes()[..LAST]),
-        ];
-        for (offset, bytes) in pieces {
-            self.job.check_stop()?;
-            self.job
-                .target
-                .write_at(offset, bytes)
-                .map_err(|e| self.job.failed(plan.len, plan.len, e))?;
-            self.flush(plan.len)?;
-            record.data(offset, bytes.len() as u64, record::sums(bytes));
+/// The backup table, then the first MiB but for its first sectors, then these in one write.
+fn tables(plan: &Plan, job: &Job<'_>) -> Result<Record> {
+    const LAST: usize = 4096;
+    let mut record = Record::default();
+    let front = Buffer::of(&plan.front);
+    let back = Buffer::of(&plan.back);
+    let pieces = [
+        (plan.back_at(), back.bytes()),
+        (LAST as u64, &front.bytes()[LAST..]),
+        (0, &front.bytes()[..LAST]),
+    ];
+    for (offset, bytes) in pieces {
+        job.check_stop()?;
+        if offset == 0 {
+            // Everything else is on the medium before these.
+            flush(plan, job, plan.len)?;
         }
-        Ok(record)
+        let put = job.target.write_at(offset, bytes);
+        put.map_err(|e| job.failed(plan.len, plan.len, e))?;
+        record.data(Data {
+            offset,
+            len: bytes.len() as u64,
+            sums: sums(bytes),
+        });
     }
+    flush(plan, job, plan.len)?;
+    Ok(record)
 }

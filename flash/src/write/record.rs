@@ -24,9 +24,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn data(&mut self, offset: u64, len: u64, sums: Vec<u32>) {
-        self.written += len;
-        self.data.push(Data { offset, len, sums });
+    pub(crate) fn data(&mut self, data: Data) {
+        self.written += data.len;
+        self.data.push(data);
     }
 
     pub(crate) fn zero(&mut self, range: Range) {

@@ -180,7 +180,7 @@ fn flash_to(memory: &Memory, plan: &Plan, image: Vec<u8>, holes: bool, stop: boo
         holes,
         breaks: None,
     };
-    run(Box::new(source), Path::new("image"), plan, &job)
+    run(Box::new(source), plan, &job)
 }
 
 /// Neither firmware nor our loader finds a table, and no old one is left.
@@ -245,8 +245,10 @@ fn it_says_how_far_it_came() {
     let Error::Gone { done, total, .. } = &error else {
         panic!("{error}")
     };
-    assert_eq!((*done, *total), (2, 8));
-    assert!(error.to_string().contains("after 2 of 8 MiB"), "{error}");
+    // Two threads write: which of two runs comes first is open.
+    assert!((2..7).contains(done) && *total == 8, "{error}");
+    let words = format!("after {done} of 8 MiB");
+    assert!(error.to_string().contains(&words), "{error}");
 }
 
 #[test]
@@ -319,7 +321,7 @@ fn a_card_that_wraps_around_is_bad() {
         holes: false,
         breaks: None,
     });
-    let error = run(source, Path::new("image"), &plan(vec![]), &job).unwrap_err();
+    let error = run(source, &plan(vec![]), &job).unwrap_err();
     assert!(matches!(error, Error::BadCard { .. }), "{error}");
 }
 
@@ -343,7 +345,7 @@ fn a_stop_and_an_image_that_breaks_off_leave_nothing_that_starts() {
         holes: false,
         breaks: Some(4 * ALIGN),
     });
-    let error = run(source, Path::new("image"), &plan(vec![]), &job).unwrap_err();
+    let error = run(source, &plan(vec![]), &job).unwrap_err();
     assert!(matches!(error, Error::NoImage(_)), "{error}");
     assert!(starts_nothing(&memory.bytes()));
 }

@@ -2,14 +2,16 @@
 
 use super::buffer::Buffer;
 use super::record::{Record, UNIT};
-use super::{CHUNK, Job};
+use super::{CHUNK, Job, in_threads, locked};
 use crate::error::{Error, Result};
 use crate::plan::is_zero;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// After so many bad blocks no more are looked for.
+/// After so many bad blocks no more are looked for; what is being read still counts.
 const ENOUGH: usize = 64;
 
 /// Blocks that do not hold what was written to them.
@@ -69,49 +71,89 @@ pub(super) fn quietly(record: &Record, image_len: u64, job: &Job<'_>) -> Result<
     compare(record, image_len, job, |_| {})
 }
 
-fn compare(record: &Record, image_len: u64, job: &Job<'_>, tell: impl Fn(u64)) -> Result<()> {
+fn compare(
+    record: &Record,
+    image_len: u64,
+    job: &Job<'_>,
+    tell: impl Fn(u64) + Sync,
+) -> Result<()> {
     job.target.drop_cache();
-    let mut bad = Bad::default();
-    let mut buffer = Buffer::new(CHUNK);
-    let mut all: Vec<_> = record
-        .data
-        .iter()
-        .map(|d| (d.offset, d.len, Want::Sums(&d.sums)))
-        .chain(
-            record
-                .zeros
-                .iter()
-                .map(|z| (z.start, z.end - z.start, Want::Zeros)),
-        )
-        .collect();
-    all.sort_by_key(|(offset, ..)| *offset);
-    for (offset, len, want) in all {
-        let mut done = 0;
-        while done < len && bad.blocks.len() < ENOUGH {
-            job.check_stop()?;
-            let n = (len - done).min(CHUNK as u64) as usize;
-            let bytes = &mut buffer.bytes_mut()[..n];
-            let want = match &want {
-                Want::Sums(sums) => {
-                    let first = done as usize / UNIT;
-                    Want::Sums(&sums[first..first + n.div_ceil(UNIT)])
-                }
-                Want::Zeros => Want::Zeros,
+    let pieces = Mutex::new(pieces(record).into_iter());
+    let bad = Mutex::new(Bad::default());
+    let failed = AtomicBool::new(false);
+    in_threads(|| {
+        let mut buffer = Buffer::new(CHUNK);
+        while !failed.load(Ordering::Relaxed) && locked(&bad).blocks.len() < ENOUGH {
+            let Some(piece) = locked(&pieces).next() else {
+                break;
             };
-            let fail = |e| job.failed(offset + done, image_len, e);
-            match job.target.read_at(offset + done, bytes) {
-                Ok(()) => bad.compare(offset + done, bytes, &want),
-                Err(e) if !job.target.is_there() => return Err(fail(e)),
-                Err(e) if is_medium_error(&e) => {
-                    one_by_one(job, offset + done, bytes, &want, &mut bad);
+            let bytes = &mut buffer.bytes_mut()[..piece.len];
+            let result = job
+                .check_stop()
+                .and_then(|()| look(job, image_len, &piece, bytes));
+            match result {
+                Ok(found) => locked(&bad).blocks.extend(found.blocks),
+                Err(e) => {
+                    failed.store(true, Ordering::Relaxed);
+                    return Err(e);
                 }
-                Err(e) => return Err(fail(e)),
             }
-            done += n as u64;
-            tell(n as u64);
+            tell(piece.len as u64);
+        }
+        Ok(())
+    })?;
+    bad.into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .result(job)
+}
+
+/// A stretch that is read at once.
+struct Piece<'a> {
+    offset: u64,
+    len: usize,
+    want: Want<'a>,
+}
+
+/// Everything recorded, in the order of the disk.
+fn pieces(record: &Record) -> Vec<Piece<'_>> {
+    let mut all = Vec::new();
+    for data in &record.data {
+        let units = data.sums.chunks(CHUNK / UNIT);
+        for (i, sums) in units.enumerate() {
+            let from = (i * CHUNK) as u64;
+            all.push(Piece {
+                offset: data.offset + from,
+                len: (data.len - from).min(CHUNK as u64) as usize,
+                want: Want::Sums(sums),
+            });
         }
     }
-    bad.result(job)
+    for zeros in &record.zeros {
+        let mut offset = zeros.start;
+        while offset < zeros.end {
+            let len = (zeros.end - offset).min(CHUNK as u64) as usize;
+            all.push(Piece {
+                offset,
+                len,
+                want: Want::Zeros,
+            });
+            offset += len as u64;
+        }
+    }
+    all.sort_by_key(|p| p.offset);
+    all
+}
+
+fn look(job: &Job<'_>, image_len: u64, piece: &Piece<'_>, bytes: &mut [u8]) -> Result<Bad> {
+    let mut bad = Bad::default();
+    match job.target.read_at(piece.offset, bytes) {
+        Ok(()) => bad.compare(piece.offset, bytes, &piece.want),
+        Err(e) if is_medium_error(&e) && job.target.is_there() => {
+            one_by_one(job, piece.offset, bytes, &piece.want, &mut bad);
+        }
+        Err(e) => return Err(job.failed(piece.offset, image_len, e)),
+    }
+    Ok(bad)
 }
 
 fn is_medium_error(error: &io::Error) -> bool {
@@ -158,7 +200,8 @@ impl Bad {
         }
     }
 
-    fn result(self, job: &Job<'_>) -> Result<()> {
+    fn result(mut self, job: &Job<'_>) -> Result<()> {
+        self.blocks.sort_unstable();
         let Some((offset, unreadable)) = self.blocks.first().copied() else {
             return Ok(());
         };

@@ -356,7 +356,7 @@ fn a_device_that_fails_starts_nothing_and_says_how_far_it_came() {
             "-t",
             "tmpfs",
             "-o",
-            "size=90m",
+            "size=8m",
             "none",
             small.to_str().unwrap(),
         ],
@@ -380,7 +380,7 @@ fn a_device_that_fails_starts_nothing_and_says_how_far_it_came() {
     let Error::Write { done, total, .. } = &error else {
         panic!("{error}")
     };
-    assert!(*done > 64 && *total == image_len() / MIB, "{error}");
+    assert!(*done > 0 && *total == image_len() / MIB, "{error}");
     assert!(error.to_string().contains("does not start"), "{error}");
     assert!(front.iter().all(|b| *b == 0));
 }

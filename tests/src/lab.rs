@@ -146,7 +146,7 @@ impl Lab {
     /// # Errors
     /// The builder's words.
     pub fn build_with(&self, recipe: &str, version: &str, more: &[&str]) -> Result<Built> {
-        self.build_on(BOARD, recipe, version, more)
+        self.build_board(BOARD, recipe, version, more)
     }
 
     /// Builds `recipe` as `version` for `board`.
@@ -154,10 +154,20 @@ impl Lab {
     /// # Errors
     /// The builder's words.
     pub fn build_for(&self, board: &str, recipe: &str, version: &str) -> Result<Built> {
-        self.build_on(board, recipe, version, &[])
+        self.build_board(board, recipe, version, &[])
     }
 
-    fn build_on(&self, board: &str, recipe: &str, version: &str, more: &[&str]) -> Result<Built> {
+    /// Builds `recipe` as `version` for `board` with more options.
+    ///
+    /// # Errors
+    /// The builder's words.
+    pub fn build_board(
+        &self,
+        board: &str,
+        recipe: &str,
+        version: &str,
+        more: &[&str],
+    ) -> Result<Built> {
         let out = self.dir.join("images").join(version);
         let out_text = out.to_string_lossy().into_owned();
         let mut args = vec![

@@ -8,6 +8,7 @@ mod lab;
 mod lighthouse;
 mod member;
 mod node;
+pub mod offline;
 pub mod seedvolume;
 mod until;
 

@@ -52,6 +52,9 @@ check: setup ## formatting, lints, licences
 bench-image: build ## build times and sizes, beside mkosi
 	@scripts/bench-image
 
+bench-boards: build ## sizes, builds and boots of every board, and flashing
+	@scripts/bench-boards
+
 bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes machine
 	@scripts/bench-boot
 
@@ -71,4 +74,4 @@ sizes: build ## docs/sizes.md: what takes how much, board by board
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build all cli node demo test test-long check bench-image bench-boot sizes conformance
+.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot sizes conformance

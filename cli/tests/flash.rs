@@ -99,7 +99,7 @@ fn what_does_not_fit_is_refused_before_a_byte_is_written() {
     let card = me.card("card");
     me.seed("pi.toml", 3, Some("rpi4"));
     me.seed("bad.toml", 4, None);
-    std::fs::write(me.path("bad.toml"), "#cloud-config\nusers: []\n").unwrap();
+    std::fs::write(me.path("bad.toml"), "colour = 1\n").unwrap();
     std::fs::write(me.path("i.qcow2"), b"QFI\xfb\0\0\0\x03").unwrap();
     std::fs::write(me.path("small"), vec![0; 8192]).unwrap();
     me.own("small");

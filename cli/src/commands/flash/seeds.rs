@@ -338,7 +338,7 @@ mod tests {
             ),
             2
         );
-        std::fs::write(&path, "#cloud-config\n").unwrap();
+        std::fs::write(&path, "colour = 1\n").unwrap();
         let error = Seeds::collect(&[path], false).err().unwrap();
         assert!(error.to_string().contains("s.toml: line"), "{error}");
     }

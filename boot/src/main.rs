@@ -12,6 +12,8 @@ extern crate alloc;
 mod bcm2835;
 mod fdt;
 mod i6300esb;
+// Only x86 has Intel's chipsets.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 mod itco;
 mod options;
 mod payload;

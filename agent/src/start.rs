@@ -100,6 +100,7 @@ fn wanted(doc: &StateDoc) -> Wanted {
         .as_ref()
         .map_or_else(Wanted::default, |a| Wanted {
             seed: a.network.clone(),
+            wifi: a.wifi.as_ref().map(Into::into),
             host_name: Some(a.name.to_string()),
             plan: Some(node::plan(a)),
         })
@@ -167,7 +168,12 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
 
 /// Everything that runs for ever.
 async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
-    let network = Network::new(netlink.clone(), node.notes.clone(), node.wanted.subscribe());
+    let network = Network::new(
+        netlink.clone(),
+        node.init.clone(),
+        node.notes.clone(),
+        node.wanted.subscribe(),
+    );
     let uplinks = network.uplinks();
     forever("network", network.run());
     forever("time", time_servers(node.clone(), uplinks.clone()));

@@ -16,7 +16,9 @@ use crate::documents::DocumentSet;
 use crate::grant::Member;
 use crate::keys::{Digest, PrivateKey, PublicKey};
 use crate::names::{ClusterName, NodeName, Role};
-use crate::seed::{SeedK3s, SeedLighthouse, SeedNetwork};
+use crate::seed::{
+    Country, Passphrase, SeedK3s, SeedLighthouse, SeedNetwork, SeedWifi, Ssid, WifiNetwork,
+};
 use crate::status::HistoryEntry;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -127,6 +129,9 @@ pub struct Admission {
     pub lighthouses: Vec<SeedLighthouse>,
     /// Network settings from the seed.
     pub network: SeedNetwork,
+    /// Wi-Fi from the seed, passphrases included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<Wifi>,
     /// k3s settings from the seed.
     pub k3s: SeedK3s,
     /// The seed volume was formatted anew after the join.
@@ -134,6 +139,65 @@ pub struct Admission {
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,
+}
+
+/// Wi-Fi as the node keeps it. A seed refuses what it does not know; the state must not, so that an
+/// older image reads what a later one wrote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Wifi {
+    /// Where the node stands.
+    pub country: Country,
+    /// In the order of preference.
+    pub networks: Vec<KnownNetwork>,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    pub other: Extra,
+}
+
+/// A Wi-Fi network that the node may use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownNetwork {
+    /// Its name.
+    pub ssid: Ssid,
+    /// Its passphrase; none: an open network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Passphrase>,
+    /// It does not announce its name.
+    #[serde(default)]
+    pub hidden: bool,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    pub other: Extra,
+}
+
+impl From<&SeedWifi> for Wifi {
+    fn from(seed: &SeedWifi) -> Self {
+        let keep = |n: &WifiNetwork| KnownNetwork {
+            ssid: n.ssid.clone(),
+            passphrase: n.passphrase.clone(),
+            hidden: n.hidden,
+            other: Extra::default(),
+        };
+        Self {
+            country: seed.country.clone(),
+            networks: seed.networks.iter().map(keep).collect(),
+            other: Extra::default(),
+        }
+    }
+}
+
+impl From<&Wifi> for SeedWifi {
+    fn from(kept: &Wifi) -> Self {
+        let tell = |n: &KnownNetwork| WifiNetwork {
+            ssid: n.ssid.clone(),
+            passphrase: n.passphrase.clone(),
+            hidden: n.hidden,
+        };
+        Self {
+            country: kept.country.clone(),
+            networks: kept.networks.iter().map(tell).collect(),
+        }
+    }
 }
 
 /// A peer on disk.
@@ -287,6 +351,21 @@ mod tests {
         let (back, seq) = decode(&encode(&doc, 7).unwrap()).unwrap();
         assert_eq!((back.clock_floor, seq), (3, 7));
         assert_eq!(back.other["colour"], "blue");
+    }
+
+    #[test]
+    fn wifi_is_kept_whole_and_a_later_versions_fields_with_it() {
+        let text = r#"{"country":"DE","networks":[{"ssid":"home","passphrase":"correct horse",
+            "band":"5"},{"ssid":"open","hidden":true}],"roaming":true}"#;
+        let kept: Wifi = serde_json::from_str(text).unwrap();
+        let back: serde_json::Value = serde_json::to_value(&kept).unwrap();
+        assert_eq!(back["networks"][0]["band"], "5");
+        assert_eq!(back["roaming"], true);
+        let seed = SeedWifi::from(&kept);
+        assert_eq!(SeedWifi::from(&Wifi::from(&seed)), seed);
+        assert_eq!(back["networks"][0]["passphrase"], "correct horse");
+        assert!(seed.networks[1].hidden && seed.networks[1].passphrase.is_none());
+        assert!(!format!("{kept:?}").contains("horse"));
     }
 
     #[test]

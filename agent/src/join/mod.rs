@@ -147,6 +147,7 @@ async fn follow(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, go
     node.wanted.send_if_modified(|w| {
         let before = w.clone();
         w.seed = seed.network.clone();
+        w.wifi = seed.wifi.clone();
         w.host_name = seed.name.as_ref().map(ToString::to_string);
         *w != before
     });
@@ -276,6 +277,7 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
         member: ready.member.clone(),
         lighthouses: seed.lighthouses.clone(),
         network: seed.network.clone(),
+        wifi: seed.wifi.as_ref().map(Into::into),
         k3s: seed.k3s.clone(),
         seed_scrubbed: false,
         other: Default::default(),

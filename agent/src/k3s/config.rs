@@ -144,6 +144,7 @@ pub mod tests {
             },
             lighthouses: vec![],
             network: Default::default(),
+            wifi: None,
             k3s: holdfast_core::seed::SeedK3s {
                 labels: vec!["site=home: \"x\"".into()],
                 taints: vec![],

@@ -162,6 +162,7 @@ pub mod tests {
                 },
             ],
             network: Default::default(),
+            wifi: None,
             k3s: Default::default(),
             seed_scrubbed: true,
             other: Default::default(),

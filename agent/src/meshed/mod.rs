@@ -118,7 +118,7 @@ async fn configure(netlink: &Netlink, wanted: &[IpNet]) -> anyhow::Result<()> {
         .context("the mesh interface is gone")?;
     netlink.up(index, Some(MESH_MTU)).await?;
     for address in wanted {
-        netlink.add_address(index, *address).await?;
+        netlink.add_address(index, *address, None).await?;
     }
     netlink.keep_addresses(index, wanted, false).await
 }

@@ -1,14 +1,17 @@
-//! The network outside of the mesh: every physical Ethernet interface up, addressed by DHCP and
-//! router advertisements or by the seed, for as long as the agent runs.
+//! The network outside of the mesh: every physical Ethernet interface up, and every radio for which
+//! there is a Wi-Fi network, addressed by DHCP and router advertisements or by the seed, for as long
+//! as the agent runs.
 
 mod dhcp;
 pub mod netlink;
 pub mod plan;
+mod wifi;
 
+use crate::init::Init;
 use crate::notes::Notes;
 use crate::seed::cidata::network::Interface;
 use holdfast_core::cluster::AddressPlan;
-use holdfast_core::seed::SeedNetwork;
+use holdfast_core::seed::{SeedNetwork, SeedWifi};
 use netlink::Netlink;
 use plan::{Link, Mode, Uplink};
 use std::collections::BTreeMap;
@@ -16,6 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use wifi::Radios;
 
 /// `resolv.conf`, to which the root's `/etc/resolv.conf` points.
 pub const RESOLV_CONF: &str = "/run/holdfast/resolv.conf";
@@ -25,6 +29,8 @@ pub const RESOLV_CONF: &str = "/run/holdfast/resolv.conf";
 pub struct Wanted {
     /// Settings from the seed.
     pub seed: SeedNetwork,
+    /// Wi-Fi from the seed.
+    pub wifi: Option<SeedWifi>,
     /// The node's name, once it has one.
     pub host_name: Option<String>,
     /// The cluster's ranges, to look for overlaps.
@@ -37,6 +43,7 @@ pub type Uplinks = BTreeMap<String, Uplink>;
 /// The running network.
 pub struct Network {
     netlink: Netlink,
+    init: Init,
     notes: Notes,
     wanted: watch::Receiver<Wanted>,
     uplinks: watch::Sender<Uplinks>,
@@ -52,6 +59,8 @@ enum Event {
 /// What addresses an interface.
 struct Task {
     index: u32,
+    /// Of its routes.
+    metric: u32,
     mode: Mode,
     /// DHCP, where it is used.
     running: Option<JoinHandle<()>>,
@@ -76,9 +85,15 @@ impl Drop for Task {
 
 impl Network {
     /// For the settings that `wanted` brings; told of uplinks by [`Network::uplinks`].
-    pub fn new(netlink: Netlink, notes: Notes, wanted: watch::Receiver<Wanted>) -> Self {
+    pub fn new(
+        netlink: Netlink,
+        init: Init,
+        notes: Notes,
+        wanted: watch::Receiver<Wanted>,
+    ) -> Self {
         Self {
             netlink,
+            init,
             notes,
             wanted,
             uplinks: watch::Sender::new(Uplinks::new()),
@@ -95,6 +110,7 @@ impl Network {
         let (events, mut happened) = mpsc::channel(16);
         let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
         let mut expiries = Expiries::new();
+        let mut radios = Radios::new(self.init.clone(), self.notes.clone());
         let mut changes = self.netlink.changes();
         let mut before = self.wanted.borrow().seed.clone();
         loop {
@@ -111,7 +127,7 @@ impl Network {
                 tracing::warn!("the host name cannot be set: {e}");
             }
             if let Err(e) = self
-                .survey(&wanted, &mut tasks, &mut expiries, &events)
+                .survey(&wanted, &mut radios, &mut tasks, &mut expiries, &events)
                 .await
             {
                 tracing::warn!("looking for interfaces: {e:#}");
@@ -124,8 +140,10 @@ impl Network {
                 }
                 Some(Event::Dhcp(name, index, news)) = happened.recv() => {
                     // What is left of a client that was stopped for static addresses is no news.
-                    if tasks.get(&name).is_some_and(|t| t.mode == Mode::Automatic) {
-                        self.dhcp(&name, index, news, &wanted).await;
+                    if let Some(task) = tasks.get(&name)
+                        && task.mode == Mode::Automatic
+                    {
+                        self.dhcp(&name, index, task.metric, news, &wanted).await;
                     }
                 }
                 // Should a message of the kernel be lost.
@@ -138,6 +156,7 @@ impl Network {
     async fn survey(
         &self,
         wanted: &Wanted,
+        radios: &mut Radios,
         tasks: &mut BTreeMap<String, Task>,
         expiries: &mut Expiries,
         events: &mpsc::Sender<Event>,
@@ -145,10 +164,14 @@ impl Network {
         self.raise_loopback().await;
         let links = self.netlink.links().await?;
         tasks.retain(|name, task| task.holds(links.iter().find(|l| l.name == *name)));
+        radios.tend(&links, wanted).await;
         for link in links {
-            let Some(mode) = plan::mode(&link, Some(&wanted.seed)) else {
+            let Some(mode) = plan::mode(&link, wanted) else {
                 continue;
             };
+            if wanted.wifi.is_some() {
+                stand_beside(&link);
+            }
             if !link.up {
                 accept_advertisements(&link.name);
                 if let Err(e) = self.netlink.up(link.index, None).await {
@@ -166,6 +189,7 @@ impl Network {
                 link.name.clone(),
                 Task {
                     index: link.index,
+                    metric: plan::metric(&link),
                     mode,
                     running,
                 },
@@ -197,7 +221,8 @@ impl Network {
             Mode::Static => {
                 // No address of a lease stays.
                 expiry.set(None);
-                self.apply(&link.name, link.index, plan::from_seed(&wanted.seed))
+                let uplink = plan::from_seed(&wanted.seed);
+                self.apply(&link.name, link.index, plan::metric(link), uplink)
                     .await;
                 None
             }
@@ -220,21 +245,21 @@ impl Network {
         }
     }
 
-    async fn dhcp(&self, name: &str, index: u32, news: dhcp::News, wanted: &Wanted) {
+    async fn dhcp(&self, name: &str, index: u32, metric: u32, news: dhcp::News, wanted: &Wanted) {
         match news {
             dhcp::News::Leased(lease) => {
-                self.apply(name, index, plan::from_lease(&lease, Some(&wanted.seed)))
-                    .await;
+                let uplink = plan::from_lease(&lease, Some(&wanted.seed));
+                self.apply(name, index, metric, uplink).await;
             }
             dhcp::News::Expired => {
                 tracing::warn!(interface = name, "the DHCP lease has run out");
-                self.apply(name, index, Uplink::default()).await;
+                self.apply(name, index, metric, Uplink::default()).await;
             }
         }
     }
 
     /// Brings an interface to what it was told to use.
-    async fn apply(&self, name: &str, index: u32, uplink: Uplink) {
+    async fn apply(&self, name: &str, index: u32, metric: u32, uplink: Uplink) {
         let mut wrong = vec![];
         if uplink.mtu.is_some() {
             wrong.extend(self.netlink.up(index, uplink.mtu).await.err());
@@ -246,11 +271,14 @@ impl Network {
                 .await
                 .err(),
         );
+        // Two ways into one network: the radio's comes second.
+        let second = (metric >= plan::WIRELESS).then_some(metric);
         for address in &uplink.addresses {
-            wrong.extend(self.netlink.add_address(index, *address).await.err());
+            let added = self.netlink.add_address(index, *address, second).await;
+            wrong.extend(added.err());
         }
         for route in &uplink.routes {
-            wrong.extend(self.netlink.add_route(index, route).await.err());
+            wrong.extend(self.netlink.add_route(index, route, metric).await.err());
         }
         for e in &wrong {
             tracing::warn!(interface = name, "{e:#}");
@@ -318,6 +346,31 @@ fn accept_advertisements(name: &str) {
     }
 }
 
+/// Settings of an interface that may share its network with another one (kernel `ip-sysctl`).
+fn stand_beside(link: &Link) {
+    let set = |family: &str, setting: &str, value: &str| {
+        let path = Path::new("/proc/sys/net")
+            .join(family)
+            .join("conf")
+            .join(&link.name)
+            .join(setting);
+        if path.exists()
+            && let Err(e) = std::fs::write(&path, value)
+        {
+            tracing::warn!("{}: {e}", path.display());
+        }
+    };
+    // What leads over a cable that is out does not keep packets from the radio.
+    set("ipv4", "ignore_routes_with_linkdown", "1");
+    set("ipv6", "ignore_routes_with_linkdown", "1");
+    // Each answers for its own addresses only.
+    set("ipv4", "arp_ignore", "1");
+    set("ipv4", "arp_announce", "2");
+    if link.wireless {
+        set("ipv6", "ra_defrtr_metric", &plan::metric(link).to_string());
+    }
+}
+
 fn write_resolv_conf(text: &str) -> std::io::Result<()> {
     if let Some(folder) = Path::new(RESOLV_CONF).parent() {
         std::fs::create_dir_all(folder)?;
@@ -344,11 +397,13 @@ mod tests {
             name: "eth0".into(),
             mac: vec![],
             physical: true,
+            wireless: false,
             up: true,
             carrier,
         };
         let task = |running| Task {
             index: 2,
+            metric: 1026,
             mode: Mode::Automatic,
             running,
         };

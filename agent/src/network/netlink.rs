@@ -14,9 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Routes of several uplinks differ in this, counted up from here.
-const METRIC: u32 = 1024;
-
 /// The routing socket; clones share it.
 #[derive(Clone)]
 pub struct Netlink {
@@ -66,6 +63,7 @@ impl Netlink {
                 name: String::new(),
                 mac: vec![],
                 physical: false,
+                wireless: false,
                 up: message.header.flags.contains(LinkFlags::Up),
                 carrier: message.header.flags.contains(LinkFlags::LowerUp),
             };
@@ -76,10 +74,14 @@ impl Netlink {
                     _ => {}
                 }
             }
-            link.physical = Path::new("/sys/class/net")
-                .join(&link.name)
-                .join("device")
-                .exists();
+            let shown = Path::new("/sys/class/net").join(&link.name);
+            link.physical = shown.join("device").exists();
+            link.wireless = shown.join("phy80211").exists();
+            if link.wireless {
+                // A radio has a carrier as soon as it talks to an access point, and is of use once
+                // keys are agreed on (RFC 2863: no longer dormant).
+                link.carrier = message.header.flags.contains(LinkFlags::Running);
+            }
             out.push(link);
         }
         Ok(out)
@@ -120,15 +122,25 @@ impl Netlink {
             .context("the interface does not come up")
     }
 
-    /// Adds an address, or leaves it as it is.
+    /// Adds an address, or leaves it as it is; `metric`: of the route to its network, which else is
+    /// the kernel's, before all others.
     ///
     /// # Errors
     /// As the kernel says.
-    pub async fn add_address(&self, index: u32, address: IpNet) -> anyhow::Result<()> {
-        self.handle
+    pub async fn add_address(
+        &self,
+        index: u32,
+        address: IpNet,
+        metric: Option<u32>,
+    ) -> anyhow::Result<()> {
+        let mut request = self
+            .handle
             .address()
             .add(index, address.addr(), address.prefix_len())
-            .replace()
+            .replace();
+        let attributes = &mut request.message_mut().attributes;
+        attributes.extend(metric.map(AddressAttribute::RoutePriority));
+        request
             .execute()
             .await
             .with_context(|| format!("address {address}"))
@@ -184,8 +196,7 @@ impl Netlink {
     ///
     /// # Errors
     /// As the kernel says.
-    pub async fn add_route(&self, index: u32, route: &Route) -> anyhow::Result<()> {
-        let metric = METRIC + index;
+    pub async fn add_route(&self, index: u32, route: &Route, metric: u32) -> anyhow::Result<()> {
         let message = match route.to {
             IpNet::V4(to) => {
                 let mut b = RouteMessageBuilder::<Ipv4Addr>::new()

@@ -1,5 +1,6 @@
 //! Which interfaces are used and how, as decisions on values.
 
+use super::Wanted;
 use holdfast_core::cluster::AddressPlan;
 use holdfast_core::seed::SeedNetwork;
 use ipnet::{IpNet, Ipv4Net};
@@ -16,9 +17,11 @@ pub struct Link {
     pub mac: Vec<u8>,
     /// It has a device behind it: no bridge, veth or tunnel.
     pub physical: bool,
+    /// It is a radio.
+    pub wireless: bool,
     /// It is switched on.
     pub up: bool,
-    /// A cable is in, and the other side is up.
+    /// A cable is in, and the other side is up; a radio is let into its network.
     pub carrier: bool,
 }
 
@@ -31,17 +34,30 @@ pub enum Mode {
     Static,
 }
 
-/// The mode of `link`, or `None` when it is no uplink.
-pub fn mode(link: &Link, seed: Option<&SeedNetwork>) -> Option<Mode> {
-    let named = seed.and_then(|s| s.interface.as_deref());
+/// The mode of `link`, or `None` when it is no uplink. A radio is one where there is a network for
+/// it. Static addresses are Ethernet's, unless they are said to be a radio's.
+pub fn mode(link: &Link, wanted: &Wanted) -> Option<Mode> {
+    let named = wanted.seed.interface.as_deref();
     if named.is_some_and(|n| n != link.name) || (named.is_none() && !link.physical) {
         return None;
     }
-    if link.mac.len() != 6 {
+    if link.mac.len() != 6 || (link.wireless && wanted.wifi.is_none()) {
         return None;
     }
-    let fixed = seed.is_some_and(|s| !s.addresses.is_empty());
+    let fixed = !wanted.seed.addresses.is_empty() && (!link.wireless || named.is_some());
     Some(if fixed { Mode::Static } else { Mode::Automatic })
+}
+
+/// The metric of Ethernet's routes, to which the interface's number is added; the kernel gives the
+/// same to routes that routers advertise.
+const ETHERNET: u32 = 1024;
+/// The same of radios, far beyond any number of an interface: Ethernet comes first.
+pub const WIRELESS: u32 = 1 << 20;
+
+/// What the routes over an uplink differ in from those over others: the lowest is used.
+pub fn metric(link: &Link) -> u32 {
+    let base = if link.wireless { WIRELESS } else { ETHERNET };
+    base.saturating_add(link.index)
 }
 
 /// A route over an uplink.
@@ -212,6 +228,7 @@ mod tests {
             name: name.into(),
             mac: vec![2; 6],
             physical,
+            wireless: name.starts_with("wl"),
             up: true,
             carrier: true,
         }
@@ -231,22 +248,44 @@ mod tests {
 
     #[test]
     fn physical_links_are_uplinks_unless_the_seed_names_one() {
-        assert_eq!(mode(&link("eth0", true), None), Some(Mode::Automatic));
-        assert_eq!(mode(&link("cni0", false), None), None);
-        let seed = SeedNetwork {
-            interface: Some("eth1".into()),
-            ..SeedNetwork::default()
+        let any = Wanted::default();
+        assert_eq!(mode(&link("eth0", true), &any), Some(Mode::Automatic));
+        assert_eq!(mode(&link("cni0", false), &any), None);
+        let named = |name: &str| Wanted {
+            seed: SeedNetwork {
+                interface: Some(name.into()),
+                ..SeedNetwork::default()
+            },
+            ..Wanted::default()
         };
-        assert_eq!(mode(&link("eth0", true), Some(&seed)), None);
-        assert_eq!(
-            mode(&link("eth1", false), Some(&seed)),
-            Some(Mode::Automatic)
-        );
-        let fixed = SeedNetwork {
-            addresses: vec!["10.1.1.2/24".parse().unwrap()],
-            ..seed
+        let one = named("eth1");
+        assert_eq!(mode(&link("eth0", true), &one), None);
+        assert_eq!(mode(&link("eth1", false), &one), Some(Mode::Automatic));
+        let mut fixed = one;
+        fixed.seed.addresses = vec!["10.1.1.2/24".parse().unwrap()];
+        assert_eq!(mode(&link("eth1", true), &fixed), Some(Mode::Static));
+    }
+
+    #[test]
+    fn a_radio_is_an_uplink_where_it_has_a_network_and_comes_after_ethernet() {
+        let (cable, radio) = (link("eth0", true), link("wlan0", true));
+        let mut wanted = Wanted::default();
+        assert_eq!(mode(&radio, &wanted), None);
+        wanted.wifi = Some(super::super::wifi::tests::settings(&[]));
+        assert_eq!(mode(&radio, &wanted), Some(Mode::Automatic));
+        assert_eq!(mode(&cable, &wanted), Some(Mode::Automatic));
+        // One address cannot be on both.
+        wanted.seed.addresses = vec!["10.1.1.2/24".parse().unwrap()];
+        assert_eq!(mode(&radio, &wanted), Some(Mode::Automatic));
+        assert_eq!(mode(&cable, &wanted), Some(Mode::Static));
+        wanted.seed.interface = Some("wlan0".into());
+        assert_eq!(mode(&radio, &wanted), Some(Mode::Static));
+        assert_eq!(mode(&cable, &wanted), None);
+        let late = Link {
+            index: 9000,
+            ..cable
         };
-        assert_eq!(mode(&link("eth1", true), Some(&fixed)), Some(Mode::Static));
+        assert!(metric(&late) < metric(&radio));
     }
 
     #[test]

@@ -132,7 +132,11 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
 async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(frames: &mut Frames<S>) {
     let told = async {
         frames.write(&Reply::Done).await?;
-        frames.end().await
+        frames.end().await?;
+        // Written is not arrived, and this node's mesh ends with it: the operator closes once the
+        // answer is read.
+        tokio::io::copy(frames.raw(), &mut tokio::io::sink()).await?;
+        anyhow::Ok(())
     };
     if !matches!(tokio::time::timeout(FAREWELL, told).await, Ok(Ok(()))) {
         tracing::debug!("the operator's stream broke before the end");

@@ -3,7 +3,8 @@
 mod drivers;
 
 use std::fs;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -57,7 +58,7 @@ pub fn run() -> Result<System> {
     let initramfs = mounts::keep_program("/")?;
     let image = read_image(&mut notes);
 
-    let (disk, mut store, all_loaded) = find_disk(&line, &mut dog, &mut notes);
+    let (disk, mut store, all_loaded) = find_disk(&line, &initramfs, &mut dog, &mut notes);
     let mode = mode(&line, store.as_ref());
     let mut doomed = (store.is_none() && line.boot.is_some() && !line.rescue).then(|| Doom {
         reason: "the disk that this system was started from is not there".into(),
@@ -203,6 +204,7 @@ fn read_image(notes: &mut Vec<String>) -> Option<ImageInfo> {
 /// Also tells whether every boot module is loaded.
 fn find_disk(
     line: &Cmdline,
+    initramfs: &OwnedFd,
     dog: &mut Dog,
     notes: &mut Vec<String>,
 ) -> (Option<Disk>, Option<RecordStore>, bool) {
@@ -210,13 +212,16 @@ fn find_disk(
         notes.push("no holdfast.boot on the command line: not started by the loader, running without a disk".into());
         return (None, None, false);
     };
-    // Not on the hardware that most machines of the board have: the other modules have it.
+    // Not on the hardware that most machines of the board have: the other modules have it. They are
+    // still loading when the root covers the initramfs.
+    let root = PathBuf::from(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
     let mut others = None;
     let found = disk::find(&id, DISK_LIMIT, || {
         dog.feed();
         // Beside the search: one that hangs over another disk does not end it.
         others.get_or_insert_with(|| {
-            Background::start(|| modules::load(Path::new("/"), modules::BOOT_LIST, Which::Later))
+            let root = root.clone();
+            Background::start(move || modules::load(&root, modules::BOOT_LIST, Which::Later))
         });
     });
     let failed = others

@@ -35,6 +35,11 @@ impl Disk {
         self.partitions.get(role.name())
     }
 
+    /// Whether every partition of a node's disk is there.
+    fn is_complete(&self) -> bool {
+        Role::ALL.iter().all(|role| self.partition(*role).is_some())
+    }
+
     /// As the agent is told.
     pub fn devices(&self) -> Devices {
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -49,7 +54,12 @@ impl Disk {
     }
 }
 
-/// Looks for the disk until it is there or `limit` is over, calling `meanwhile` in between.
+/// How long the kernel may take to show the rest of a table whose first partitions it shows.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Looks for the disk until it is there with all its partitions or `limit` is over, calling
+/// `meanwhile` in between. The kernel shows partitions one by one: a disk that misses some is taken
+/// only when no more come.
 pub fn find(
     boot_id: &BootId,
     limit: Duration,
@@ -57,10 +67,11 @@ pub fn find(
 ) -> Option<(Disk, RecordStore)> {
     let began = Instant::now();
     let mut seen = Vec::new();
+    let mut incomplete: Option<Instant> = None;
     loop {
         let names = block_devices();
         // Disks come up one by one; a list that did not change holds nothing new.
-        if names != seen {
+        if names != seen || incomplete.is_some() {
             let found = names
                 .iter()
                 .filter_map(|name| read_disk(Path::new("/sys/block"), name))
@@ -69,10 +80,15 @@ pub fn find(
                     let store = RecordStore::open(&slots.node, boot_id).ok().flatten()?;
                     Some((disk, store))
                 });
-            if found.is_some() {
-                return found;
-            }
             seen = names;
+            if let Some((disk, store)) = found {
+                let since = *incomplete.get_or_insert_with(Instant::now);
+                if disk.is_complete() || since.elapsed() > SETTLE {
+                    return Some((disk, store));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
         }
         if began.elapsed() > limit {
             return None;
@@ -173,6 +189,18 @@ mod tests {
             Path::new("/dev/vda2")
         );
         assert_eq!(disk.devices().partitions["hf-slots"], "/dev/vda2");
+        assert!(!disk.is_complete());
+        for (i, role) in Role::ALL.iter().enumerate() {
+            let part = sys.path().join(format!("vda/vda{}", i + 1));
+            std::fs::create_dir_all(&part).unwrap();
+            let text = format!(
+                "DEVNAME=vda{0}\nDEVTYPE=partition\nPARTN={0}\nPARTNAME={1}\n",
+                i + 1,
+                role.name()
+            );
+            std::fs::write(part.join("uevent"), text).unwrap();
+        }
+        assert!(read_disk(sys.path(), "vda").unwrap().is_complete());
         assert_eq!(read_disk(sys.path(), "vdb"), None);
     }
 }

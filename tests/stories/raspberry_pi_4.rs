@@ -23,7 +23,7 @@ fn boots_tries_the_other_slot_and_goes_back() -> Story {
     machine.power_on()?;
     machine.wait_for("slot a: rpi4 1.0.0, generation 1", BOOT)?;
     machine.wait_for("verity root mounted", BOOT)?;
-    machine.wait_for("no-seed", BOOT)?;
+    machine.wait_for("agent started", BOOT)?;
     machine.power_cut()?;
 
     let disk = machine.disk().ok_or_else(|| anyhow::anyhow!("no card"))?;

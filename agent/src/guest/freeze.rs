@@ -152,6 +152,13 @@ mod tests {
         }
     }
 
+    /// The word that it thawed comes after the thaw itself.
+    fn wait_told(freezer: &mut Freezer<Fake>) {
+        while freezer.frozen() {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn freezes_once_and_thaws_when_asked() {
         let fake = Fake::default();
@@ -170,14 +177,13 @@ mod tests {
         let mut freezer = Freezer::new(fake.clone(), Duration::from_millis(20));
         freezer.freeze().unwrap();
         wait_thawed(&fake);
-        while freezer.frozen() {
-            std::thread::yield_now();
-        }
+        wait_told(&mut freezer);
         assert!(!freezer.frozen());
         assert!(freezer.thaw().is_err());
         assert_eq!(freezer.thaw(), Ok(json!(0)));
         freezer.freeze().unwrap();
         wait_thawed(&fake);
+        wait_told(&mut freezer);
         freezer.freeze().unwrap();
     }
 

@@ -101,7 +101,11 @@ fn look(lab: &Lab, board: &str) -> Result<()> {
             "{board}: {files}"
         );
     }
-    let objdump = if arm { "aarch64-linux-gnu-objdump" } else { "objdump" };
+    let objdump = if arm {
+        "aarch64-linux-gnu-objdump"
+    } else {
+        "objdump"
+    };
     let sections = tool(objdump, &["-h", text(&uki(image, &dir)?)])?;
     for section in [".osrel", ".uname", ".cmdline", ".initrd", ".linux"] {
         ensure!(

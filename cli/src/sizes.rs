@@ -100,15 +100,17 @@ mod tests {
             folders: Part::leaf("/", 0, 0),
         };
         let text = text(&report);
-        let expected = "\
-           IN IMAGE    IN USE
-image        1.0 MB    2.1 MB
-├ root       0.9 MB    2.0 MB
-│ ├ libc6    0.9 MB    2.0 MB
-│ └ 5 more     50 B      50 B
-└ loader    50.0 kB   50.0 kB
-
-/               0 B       0 B";
+        let expected = [
+            "            IN IMAGE    IN USE",
+            "image         1.0 MB    2.1 MB",
+            "├ root        0.9 MB    2.0 MB",
+            "│ ├ libc6     0.9 MB    2.0 MB",
+            "│ └ 5 more      50 B      50 B",
+            "└ loader     50.0 kB   50.0 kB",
+            "",
+            "/                0 B       0 B",
+        ]
+        .join("\n");
         assert_eq!(text, expected, "\n{text}");
     }
 }

@@ -31,6 +31,8 @@ pub struct ProbeMember {
     stack: Netstack,
     plan: AddressPlan,
     key: MeshPrivateKey,
+    /// The members that the lighthouse named when this one joined.
+    met: Vec<(String, MeshKey)>,
 }
 
 /// An open connection through the mesh.
@@ -47,13 +49,14 @@ impl ProbeMember {
     /// Whatever a joining node could meet.
     pub fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let (mesh, stack, plan, key) = runtime.block_on(join(file, endpoints))?;
+        let (mesh, stack, plan, key, met) = runtime.block_on(join(file, endpoints))?;
         Ok(Self {
             runtime,
             mesh,
             stack,
             plan,
             key,
+            met,
         })
     }
 
@@ -89,6 +92,7 @@ impl ProbeMember {
             stack,
             plan,
             key,
+            met: vec![],
         })
     }
 
@@ -96,6 +100,24 @@ impl ProbeMember {
     #[must_use]
     pub fn mesh_key(&self) -> MeshKey {
         self.key.public()
+    }
+
+    /// Waits for a handshake with the member called `name`: then it knows this one.
+    ///
+    /// # Errors
+    /// There was no such member at the join, or it does not answer within `limit`.
+    pub fn meets(&self, name: &str, limit: Duration) -> Result<()> {
+        let (_, key) = self
+            .met
+            .iter()
+            .find(|(n, _)| n == name)
+            .with_context(|| format!("{name} was no member at the join"))?;
+        ensure!(
+            self.handshakes_with(*key, limit),
+            "{name}: no handshake within {} s",
+            limit.as_secs()
+        );
+        Ok(())
     }
 
     /// Whether a handshake with `peer` completes within `limit`.
@@ -147,10 +169,15 @@ impl Connection<'_> {
     }
 }
 
-async fn join(
-    file: &Path,
-    endpoints: &[(&str, SocketAddr)],
-) -> Result<(MeshHandle, Netstack, AddressPlan, MeshPrivateKey)> {
+type Joined = (
+    MeshHandle,
+    Netstack,
+    AddressPlan,
+    MeshPrivateKey,
+    Vec<(String, MeshKey)>,
+);
+
+async fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Joined> {
     let seed = Seed::parse(&std::fs::read_to_string(file)?)?;
     let plan = AddressPlan::new(seed.cluster_id, seed.dual_stack);
     let mut random = [0; 32];
@@ -212,6 +239,7 @@ async fn join(
         &known,
     );
     ensure!(refused.is_empty(), "members refused: {refused:?}");
+    let met = wanted.iter().map(|p| (p.name.to_string(), p.key)).collect();
     let peers: Vec<PeerConfig> = wanted
         .into_iter()
         .map(|p| PeerConfig {
@@ -229,5 +257,5 @@ async fn join(
     let (stack, device) = Netstack::new(&[own.into()], MTU)?;
     let mesh = Mesh::start(device, MeshSocket::bind(0)?, &key);
     mesh.set_peers(&peers)?;
-    Ok((mesh, stack, plan, key))
+    Ok((mesh, stack, plan, key, met))
 }

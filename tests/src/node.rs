@@ -124,17 +124,23 @@ impl Node {
         })
     }
 
-    /// Waits until the node answers a control request.
+    /// Waits until the node answers a control request, and its lighthouse lists that same boot:
+    /// before the node's first report the list still shows the boot before.
     ///
     /// # Errors
     /// It does not.
     pub fn wait_online(&self) -> Result<NodeView> {
-        until_some(&format!("{} answers", self.name), BOOT, || {
+        let answer = until_some(&format!("{} answers", self.name), BOOT, || {
             self.holdfast
                 .json(&["status", &self.name])
                 .map_err(|e| format!("{e:#}"))
         })?;
-        self.wait_view("listed", BOOT, |v| !v.text("slot").is_empty())
+        let boot = answer["boot"]["boot_id"]
+            .as_str()
+            .with_context(|| format!("status without boot.boot_id: {answer}"))?;
+        self.wait_view("listed", BOOT, |v| {
+            v.text("boot_id") == boot && !v.text("slot").is_empty()
+        })
     }
 
     /// Waits until k3s says that the node is Ready.

@@ -85,7 +85,7 @@ fn the_same_inputs_give_the_same_bytes_without_root() -> Story {
         build(&lab, &cache, &out)?;
         let mut these = vec![];
         for ending in ["img", "qcow2", "bundle", "spdx.json"] {
-            let name = format!("holdfast-x86-64-base-1.0.0.{ending}");
+            let name = format!("holdfast-proxmox-base-1.0.0.{ending}");
             let bytes = std::fs::read(out.join(&name)).with_context(|| name.clone())?;
             these.push((name, Digest::of(&bytes)));
         }

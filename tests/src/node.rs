@@ -135,9 +135,9 @@ impl Node {
                 .json(&["status", &self.name])
                 .map_err(|e| format!("{e:#}"))
         })?;
-        let boot = answer["boot"]["boot_id"]
+        let boot = answer["boot_id"]
             .as_str()
-            .with_context(|| format!("status without boot.boot_id: {answer}"))?;
+            .with_context(|| format!("status without boot_id: {answer}"))?;
         self.wait_view("listed", BOOT, |v| {
             v.text("boot_id") == boot && !v.text("slot").is_empty()
         })

@@ -3,6 +3,7 @@
 //! conditions. When it fails, console logs stay.
 
 pub mod command;
+pub mod emulated;
 mod forged;
 mod lab;
 mod lighthouse;

@@ -2,66 +2,15 @@
 //! mesh up. `make bench-boards` calls it; its last line is the figures as JSON.
 
 use anyhow::{Context as _, Result};
-use holdfast_qemu::{Accel, DiskBus, MachineSpec, Nic, Platform};
-use holdfast_tests::{Lab, Node, seedvolume};
+use holdfast_tests::Lab;
+use holdfast_tests::emulated::{BOOT, EMULATED, Emulated};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// One emulated thread for four processors, and a card that reads 1 MiB/s, on a busy host.
-const BOOT: Duration = Duration::from_secs(400);
-
-/// A board and the machine that QEMU has for it.
-struct Case {
-    board: &'static str,
-    options: &'static [&'static str],
-    machine: fn(MachineSpec) -> MachineSpec,
-    /// QEMU has a network card for it.
-    network: bool,
-}
-
-const CASES: [Case; 5] = [
-    Case {
-        board: "proxmox",
-        options: &[],
-        machine: |spec| spec,
-        network: true,
-    },
-    Case {
-        board: "x86-64",
-        options: &[],
-        machine: |spec| spec.bus(DiskBus::Nvme).nic(Nic::Igb),
-        network: true,
-    },
-    Case {
-        board: "arm64",
-        options: &[],
-        machine: |spec| spec.platform(Platform::Virt),
-        network: true,
-    },
-    Case {
-        board: "rpi3",
-        options: &["--no-watchdog"],
-        machine: |spec| spec.platform(Platform::Raspi3b),
-        network: true,
-    },
-    Case {
-        board: "rpi4",
-        options: &["--no-watchdog"],
-        machine: |spec| spec.platform(Platform::Raspi4b),
-        network: false,
-    },
-];
 
 /// Seconds from power-on to the agent, and to mesh up.
-fn boot(case: &Case, run: u32) -> Result<(f64, Option<f64>)> {
+fn boot(case: &Emulated, run: u32) -> Result<(f64, Option<f64>)> {
     let lab = Lab::new(&format!("bench_boards_{}_{run}", case.board))?;
-    let image = lab.build_board(case.board, "base", "1.0.0", case.options)?;
-    let mut node = Node::with(&lab, "n1", &image, None, |spec| {
-        (case.machine)(spec.accel(Accel::Tcg))
-    })?;
-    let seed = std::fs::read(lab.seed("n1", "bare", &[])?)?;
-    let disk = node.machine.disk().context("no disk")?;
-    seedvolume::put(disk, "seed.toml", &seed)?;
+    let image = case.build(&lab, "base", "1.0.0")?;
+    let mut node = case.node(&lab, "n1", &image)?;
     node.machine.power_on()?;
     node.machine.wait_for("verity root mounted", BOOT)?;
     let agent = node.machine.wait_for("holdfast: agent ", BOOT)?;
@@ -88,7 +37,7 @@ fn figure(name: String, seconds: Option<f64>) -> Option<Value> {
 fn main() -> Result<()> {
     let runs = std::env::args().nth(1).map_or(Ok(1), |w| w.parse())?;
     let mut figures = Vec::new();
-    for case in &CASES {
+    for case in &EMULATED {
         let (mut agents, mut meshes) = (Vec::new(), Vec::new());
         for run in 1..=runs {
             let (agent, mesh) = boot(case, run).context(case.board)?;

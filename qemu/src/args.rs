@@ -204,6 +204,17 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
         };
         add(&["-netdev", &user, "-device", &card]);
     }
+    if spec.second_network {
+        let last = u8::MAX;
+        let card = format!(
+            "{},netdev=second,romfile=,mac={}",
+            card_model(spec.nic),
+            mac(&spec.name, last)
+        );
+        // other leases than the first network's, whose begin at 10.0.2.15
+        let user = "user,id=second,dhcpstart=10.0.2.50";
+        add(&["-netdev", user, "-device", &card]);
+    }
     for (i, (ours, switch)) in prepared.link_sockets.iter().zip(&spec.links).enumerate() {
         let card = u8::try_from(i + 1).unwrap_or(u8::MAX);
         let netdev = format!(

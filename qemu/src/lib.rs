@@ -30,5 +30,5 @@ pub use guest::GuestAgent;
 pub use machine::{Machine, free_tcp_port};
 pub use platform::Platform;
 pub use qmp::Qmp;
-pub use spec::{DiskBus, Forward, MachineSpec, Nic, Protocol, Rtc};
+pub use spec::{Card, DiskBus, Forward, MachineSpec, Nic, Protocol, Rtc};
 pub use switch::Switch;

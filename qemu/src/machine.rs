@@ -14,7 +14,7 @@ use crate::firmware::Firmware;
 use crate::guest::GuestAgent;
 use crate::qmp::Qmp;
 use crate::raspi;
-use crate::spec::MachineSpec;
+use crate::spec::{Card, MachineSpec};
 
 /// A virtual machine that can be powered on and off any number of times; its disk and firmware
 /// variables stay. Dropping it cuts its power.
@@ -233,15 +233,16 @@ impl Machine {
         self.qmp()?.execute("cont", Value::Null).map(drop)
     }
 
-    /// Pulls the cable out of a network card (0 is the user-mode network), or plugs it in.
+    /// Pulls the cable out of a network card, or plugs it in.
     ///
     /// # Errors
     /// The machine is off, or has no such card.
-    pub fn set_cable(&mut self, card: usize, plugged: bool) -> Result<()> {
-        let name = if card == 0 {
-            "net0".to_owned()
-        } else {
-            format!("link{card}")
+    pub fn set_cable(&mut self, card: Card, plugged: bool) -> Result<()> {
+        let name = match card {
+            Card::User => "net0".to_owned(),
+            Card::Second => "second".to_owned(),
+            // numbered from 1
+            Card::Link(number) => format!("link{}", number + 1),
         };
         self.qmp()?
             .execute(

@@ -31,6 +31,17 @@ pub enum Nic {
     Igb,
 }
 
+/// One of a machine's network cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Card {
+    /// The one with the user-mode network.
+    User,
+    /// [`MachineSpec::second_network`]'s.
+    Second,
+    /// The one of a switch, in the order in which they were plugged in, from 0.
+    Link(usize),
+}
+
 /// The machine's hardware watchdog; it resets the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Dog {
@@ -100,6 +111,7 @@ pub struct MachineSpec {
     pub(crate) firmware_kernel: Option<(PathBuf, String)>,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) network: bool,
+    pub(crate) second_network: bool,
     pub(crate) links: Vec<PathBuf>,
     pub(crate) fw_cfg: Vec<(String, PathBuf)>,
     pub(crate) smbios: Smbios,
@@ -130,6 +142,7 @@ impl MachineSpec {
             firmware_kernel: None,
             forwards: Vec::new(),
             network: true,
+            second_network: false,
             links: Vec::new(),
             fw_cfg: Vec::new(),
             smbios: Smbios::default(),
@@ -251,10 +264,18 @@ impl MachineSpec {
         self
     }
 
-    /// No user-mode network: the machine has no way out but its links.
+    /// No user-mode network: the machine has no way out but its links and the second network.
     #[must_use]
     pub fn no_network(mut self) -> Self {
         self.network = false;
+        self
+    }
+
+    /// One more network card with a user-mode network of its own, of the same addresses: a second
+    /// way into one LAN.
+    #[must_use]
+    pub fn second_network(mut self) -> Self {
+        self.second_network = true;
         self
     }
 

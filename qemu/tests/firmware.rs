@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_qemu::{Accel, Error, Machine, MachineSpec, Rtc};
+use holdfast_qemu::{Accel, Card, Error, Machine, MachineSpec, Rtc};
 
 /// OVMF takes about 4 s under emulation on an idle machine.
 const FIRMWARE: Duration = Duration::from_secs(120);
@@ -18,7 +18,7 @@ fn power_can_be_cut_and_comes_back() {
     let mut machine = Machine::start(spec.seed(seed.path()).rtc(Rtc::Epoch)).unwrap();
     machine.wait_for("BdsDxe", FIRMWARE).unwrap();
     assert_eq!(machine.status().unwrap(), "running");
-    machine.set_cable(0, false).unwrap();
+    machine.set_cable(Card::User, false).unwrap();
     machine.pause().unwrap();
     assert_eq!(machine.status().unwrap(), "paused");
 

@@ -8,7 +8,7 @@ const AFTER: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  wrong command line, or no such cluster directory
+  2  wrong command line, a file of it that is not there or no seed, or no such cluster directory
   3  lighthouse or node unreachable
   4  refused: by the lighthouse, by the node, a signature or passphrase that does not fit, or a
      disk that must not be overwritten
@@ -175,6 +175,23 @@ mod tests {
             }
         }
         look(&Cli::command(), "");
+    }
+
+    #[test]
+    fn help_is_wrapped_by_the_terminal_not_by_hand() {
+        fn look(command: &clap::Command) {
+            let text = command.get_after_help().map(ToString::to_string);
+            for block in text.unwrap_or_default().split("\n\n") {
+                let lines: Vec<_> = block.lines().collect();
+                let prose = lines.iter().filter(|l| !l.starts_with(' ')).count();
+                assert!(prose < 2, "{}: {block}", command.get_name());
+                for line in lines.iter().filter(|l| l.starts_with(' ')) {
+                    assert!(line.len() < 100, "{}: {line}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
-use holdfast_image::Recipe;
+use holdfast_image::{Recipe, near};
 use std::path::{Path, PathBuf};
 
 /// Where `recipes/` and `boards/` are, for a program that is used away from its checkout.
@@ -49,17 +49,36 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
     if let Some(found) = folders.iter().map(|d| d.join(&file)).find(|p| p.is_file()) {
         return Ok(found);
     }
-    let mut known: Vec<String> = folders.iter().flat_map(|d| names(d)).collect();
-    known.sort();
-    known.dedup();
-    let known = if known.is_empty() {
+    let known = there_are(what, &known(&folders)).unwrap_or_else(|| {
         format!(
             "no folder {kind}/ is here: run this in a checkout, set {SHARE}, or give the file's path"
         )
-    } else {
-        format!("there are {}", known.join(", "))
-    };
+    });
     Err(Exit::Usage.error(format!("no {kind}/{file}: {known}")))
+}
+
+/// What there is instead of `wanted`; nothing where it is known, or where nothing is.
+fn there_are(wanted: &str, known: &[String]) -> Option<String> {
+    if known.is_empty() || known.iter().any(|k| k == wanted) {
+        return None;
+    }
+    let meant = near::hint(wanted, known.iter().map(String::as_str));
+    Some(format!("there are {}{meant}", known.join(", ")))
+}
+
+/// The names in these folders.
+fn known(folders: &[PathBuf]) -> Vec<String> {
+    let mut known: Vec<String> = folders.iter().flat_map(|d| names(d)).collect();
+    known.sort();
+    known.dedup();
+    known
+}
+
+/// What to tell somebody who names a board that is not in `boards/`; nothing where it is, or where
+/// no such folder is at hand.
+pub fn doubt_of_board(board: &str) -> Option<String> {
+    let known = there_are(board, &known(&folders("boards")))?;
+    Some(format!("note: no boards/{board}.toml is here; {known}"))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -172,6 +191,10 @@ mod tests {
     fn what_is_missing_is_named_with_what_there_is() {
         let error = crate::exit::describe(&definition("recipes", "no-such").unwrap_err());
         assert!(error.contains("recipes/no-such.toml"), "{error}");
+        let known = ["arm64".into(), "rpi3".into(), "rpi4".into()];
+        assert_eq!(there_are("rpi4", &known), None);
+        let words = there_are("rpi9", &known).unwrap();
+        assert_eq!(words, "there are arm64, rpi3, rpi4; did you mean \"rpi3\"?");
         let error = definition("recipes", "./no-such.toml")
             .unwrap_err()
             .to_string();

@@ -15,6 +15,7 @@ mod nodes;
 mod paper;
 mod progress;
 mod secrets;
+mod seed_file;
 mod series;
 mod sizes;
 mod table;

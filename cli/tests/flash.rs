@@ -91,6 +91,7 @@ fn a_card_gets_image_and_seed_and_the_seed_is_used() {
     me.0.ok("flash i.img new --size 4G");
     assert_eq!(std::fs::metadata(me.path("new")).unwrap().len(), 4 << 30);
     assert_eq!(seed_on(&me.path("new")), None);
+    me.refused("flash i.img new --yes --size 5G", 2, "Leave --size out");
 }
 
 #[test]
@@ -105,12 +106,16 @@ fn what_does_not_fit_is_refused_before_a_byte_is_written() {
     me.own("small");
     for (line, code, words) in [
         ("i.img card --yes --seed pi.toml", 4, "rpi4"),
-        ("i.img card --yes --seed bad.toml", 4, "bad.toml: line"),
+        ("i.img card --yes --seed bad.toml", 2, "bad.toml: line"),
         ("i.img card --yes --seed none.toml", 2, "there is no seed"),
         ("i.qcow2 card --yes", 1, "--formats raw"),
         ("none.img card --yes", 2, "there is no image"),
         ("i.img small --yes", 4, "it is too small: it has 8192 bytes"),
-        ("i.img /dev/null --yes", 2, "neither a disk nor a file"),
+        (
+            "i.img /dev/null --yes",
+            2,
+            "neither a disk nor a file: `holdfast flash --list`",
+        ),
         ("i.img card --yes --count 2 --seed pi.toml", 4, "rpi4"),
     ] {
         me.refused(&format!("flash {line}"), code, words);

@@ -44,10 +44,13 @@ pub enum Error {
         obstacle: Obstacle,
     },
     /// There is nothing of this name.
-    #[error("there is no {0}: `holdfast flash --list` shows what is plugged in")]
+    #[error(
+        "there is no {}: `holdfast flash --list` shows what is plugged in{}",
+        .0.display(), if_file(.0)
+    )]
     NoDevice(PathBuf),
     /// Neither a block device nor a file.
-    #[error("{0} is neither a disk nor a file")]
+    #[error("{0} is neither a disk nor a file: `holdfast flash --list` shows what is plugged in")]
     NoDisk(PathBuf),
     /// This user may not write to the device.
     #[error("{path} may not be written by you: {advice}")]
@@ -59,7 +62,8 @@ pub enum Error {
     },
     /// The kernel or another program has the device.
     #[error(
-        "{0} is in use (by a file system, a volume manager, or another program that writes it)"
+        "{0} is in use (by a file system, a volume manager, or another program that writes it): \
+         unmount it, or end what uses it, and try again"
     )]
     Busy(PathBuf),
     /// The device went away.
@@ -109,6 +113,14 @@ pub enum Error {
     /// Random numbers cannot be had.
     #[error("no random numbers for the disk's identity: {0}")]
     Random(getrandom::Error),
+}
+
+/// What helps where a file was meant.
+fn if_file(path: &Path) -> &'static str {
+    match path.starts_with("/dev") {
+        true => "",
+        false => "; --size SIZE makes it, as a file that stands for a disk",
+    }
 }
 
 /// Adds what was tried to an error of the operating system.

@@ -7,7 +7,9 @@ use holdfast_core::seed::{Seed, SeedInstall};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// For another board.
-    #[error("it is for board {seed}, the image is for {image}")]
+    #[error(
+        "it is for board {seed}, the image is for {image}: take an image or a seed of the other's --board"
+    )]
     Board {
         /// The seed's.
         seed: String,
@@ -15,7 +17,10 @@ pub enum Mismatch {
         image: String,
     },
     /// Of another cluster.
-    #[error("it is of cluster {seed}, the image was built for {image}")]
+    #[error(
+        "it is of cluster {seed}, the image was built for {image}: make the seed with the --cluster that \
+         the image was built with"
+    )]
     Cluster {
         /// The seed's.
         seed: String,
@@ -23,7 +28,9 @@ pub enum Mismatch {
         image: String,
     },
     /// Of a cluster with the same id and other keys.
-    #[error("its root keys are not those that the image trusts")]
+    #[error(
+        "its root keys are not those that the image trusts: make seed and image with the same --cluster"
+    )]
     Roots,
 }
 
@@ -86,40 +93,11 @@ impl InstallWishes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::cluster::ClusterId;
-    use holdfast_core::keys::PrivateKey;
-    use holdfast_core::names::Role;
-    use holdfast_core::seed::{Bus, Choose, SeedK3s, SeedLighthouse, SeedNetwork};
-
-    fn seed() -> Seed {
-        let key = PrivateKey::from_bytes([1; 32]);
-        Seed {
-            version: 1,
-            cluster: "demo".parse().unwrap(),
-            cluster_id: ClusterId([1; 16]),
-            dual_stack: false,
-            name: None,
-            role: Role::Server,
-            issued: 0,
-            grant: "g1".parse().unwrap(),
-            token: key.clone(),
-            roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse {
-                https: vec!["10.0.2.2:8443".into()],
-                key: key.public(),
-            }],
-            network: SeedNetwork::default(),
-            k3s: SeedK3s::default(),
-            rejoin: false,
-            board: None,
-            wifi: None,
-            install: None,
-        }
-    }
+    use holdfast_core::seed::{Bus, Choose};
 
     #[test]
     fn board_cluster_and_roots_have_to_fit() {
-        let mut seed = seed();
+        let mut seed = Seed::parse(include_str!("../../core/src/seed/example.toml")).unwrap();
         let root = seed.roots[0].0;
         assert_eq!(fits(&seed, "rpi4", [1; 16], &[[9; 32], root]), Ok(()));
         seed.board = Some("rpi4".into());

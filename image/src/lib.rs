@@ -17,7 +17,7 @@ mod disk;
 mod error;
 pub mod lock;
 mod modules;
-mod near;
+pub mod near;
 mod pack;
 mod payload;
 mod progress;

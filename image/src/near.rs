@@ -2,7 +2,8 @@
 
 /// The names among `known` that are a slip of the finger away from `wanted`, the nearest first, at
 /// most three: swapped, missing, wrong or extra letters, one for each three of them.
-pub(crate) fn names<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+#[must_use]
+pub fn names<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let slips = (wanted.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = known
         .into_iter()
@@ -15,7 +16,8 @@ pub(crate) fn names<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 /// `; did you mean "X"?` for the nearest of `known`, or nothing.
-pub(crate) fn hint<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+#[must_use]
+pub fn hint<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     match names(wanted, known).first() {
         Some(name) => format!("; did you mean {name:?}?"),
         None => String::new(),

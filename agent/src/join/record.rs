@@ -110,31 +110,15 @@ mod tests {
     use crate::documents::tests::{CLUSTER, key, set};
     use holdfast_core::cluster::MeshIndex;
     use holdfast_core::names::Role;
-    use holdfast_core::seed::SeedLighthouse;
 
     fn seed() -> Seed {
-        Seed {
-            version: 1,
-            cluster: "demo".parse().unwrap(),
-            cluster_id: CLUSTER,
-            dual_stack: false,
-            name: Some("n1".parse().unwrap()),
-            role: Role::Bare,
-            issued: 1,
-            grant: "g1".parse().unwrap(),
-            token: key(2),
-            roots: vec![key(7).public()],
-            lighthouses: vec![SeedLighthouse {
-                https: vec!["l:1".into()],
-                key: key(5).public(),
-            }],
-            network: Default::default(),
-            k3s: Default::default(),
-            rejoin: false,
-            board: None,
-            wifi: None,
-            install: None,
-        }
+        let mut seed = crate::seed::fuzz::seed();
+        seed.cluster_id = CLUSTER;
+        seed.name = Some("n1".parse().unwrap());
+        seed.token = key(2);
+        seed.roots = vec![key(7).public()];
+        seed.lighthouses[0].key = key(5).public();
+        seed
     }
 
     fn offer(operator: u8, root: u8, change: impl FnOnce(&mut Grant)) -> Offer {

@@ -28,8 +28,8 @@ Examples:
   holdfast build --recipe ./my/edge.toml --report edge-sizes.json
   holdfast build --recipe kube --k3s stand-in=target/kube/k3s      test equipment
 
-Files are called holdfast-BOARD-RECIPE-VERSION, with .img, .qcow2 or .bundle behind it.
-Needs no root, no loop devices and no containers. The same inputs give the same bytes. The release
+Files are called holdfast-BOARD-RECIPE-VERSION, with .img, .qcow2 or .bundle behind it. \
+Needs no root, no loop devices and no containers. The same inputs give the same bytes. The release \
 key signs: image and bundle are for this cluster alone.")]
 pub struct Args {
     /// A board's name in boards/, or its file

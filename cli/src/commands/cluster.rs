@@ -27,7 +27,7 @@ pub enum Verb {
     Push,
     /// Get a lost root key back from the printed one
     #[command(
-        after_help = "Example:\n  holdfast cluster restore-root\n\nAsks for the 13 groups as printed, from the terminal or standard input; the key is then kept\nencrypted as keys/root.age. The printed one stays as good as before."
+        after_help = "Example:\n  holdfast cluster restore-root\n\nAsks for the 13 groups as printed, from the terminal or standard input; the key is then kept encrypted as keys/root.age. The printed one stays as good as before."
     )]
     RestoreRoot,
 }

@@ -16,8 +16,8 @@ use serde::Serialize;
 Example:
   holdfast evict n3
 
-The root signs a policy that names the node's key: members drop it as soon as they have that policy,
-the lighthouse takes no request of its any more, and its name and address become free. There is no
+The root signs a policy that names the node's key: members drop it as soon as they have that policy, \
+the lighthouse takes no request of its any more, and its name and address become free. There is no \
 way back for this key; the machine can join again with another seed.")]
 pub struct Args {
     /// Which node

@@ -35,9 +35,9 @@ Examples:
   holdfast flash images/holdfast-x86-64-k3s-1.img n3.img --size 16G --seed n3.seed.toml
       a file, for a machine elsewhere
 
-Only cards, sticks and other disks on USB are overwritten, never a mounted one nor the system's own.
-What was written is read back from the medium before it can start a machine: one that was not finished
-starts nothing. Needs the right to write to the device, not root. A seed that went on a card is marked
+Only cards, sticks and other disks on USB are overwritten, never a mounted one nor the system's own. \
+What was written is read back from the medium before it can start a machine: one that was not finished \
+starts nothing. Needs the right to write to the device, not root. A seed that went on a card is marked \
 by a file beside it (n1.seed.toml.used), and is not put on another.")]
 pub struct Args {
     /// The disk image: .img, or .img.zst

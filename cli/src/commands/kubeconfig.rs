@@ -13,7 +13,7 @@ Examples:
   holdfast kubeconfig > admin.yaml
   holdfast kubeconfig --serve 16443        for helm, k9s and others, until Ctrl-C
 
-As k3s wrote it, its server is the node's own 127.0.0.1. With --serve a tunnel is held open on this
+As k3s wrote it, its server is the node's own 127.0.0.1. With --serve a tunnel is held open on this \
 machine's 127.0.0.1, and the configuration printed leads there.")]
 pub struct Args {
     /// Which server [default: the first that is Ready]

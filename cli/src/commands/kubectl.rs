@@ -26,7 +26,7 @@ Examples:
   holdfast kubectl get nodes -o wide
   holdfast kubectl --node n1 -- get pods -A
 
-kubectl is --kubectl, HOLDFAST_KUBECTL, or `kubectl` or `k3s` in PATH; a program whose name begins
+kubectl is --kubectl, HOLDFAST_KUBECTL, or `kubectl` or `k3s` in PATH; a program whose name begins \
 with k3s is run as `k3s kubectl`. Its exit code is passed on.")]
 pub struct Args {
     /// Through this server [default: the first that is Ready]

@@ -17,7 +17,7 @@ Examples:
   holdfast lock base
   holdfast lock recipes/k3s.toml --board x86-64
 
-Writes RECIPE.lock beside the recipe: every package with its dependencies, by version and SHA-256,
+Writes RECIPE.lock beside the recipe: every package with its dependencies, by version and SHA-256, \
 out of the archive's signed index.")]
 pub struct Args {
     /// A recipe's name in recipes/, or its file

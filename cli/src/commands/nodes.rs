@@ -14,7 +14,7 @@ Examples:
   holdfast nodes
   holdfast nodes --output json
 
-Everything but SEEN is signed by the nodes and checked here. SEEN is how long ago the lighthouse
+Everything but SEEN is signed by the nodes and checked here. SEEN is how long ago the lighthouse \
 heard the node's account of itself.")]
 pub struct Args {}
 

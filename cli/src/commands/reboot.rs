@@ -16,7 +16,7 @@ Examples:
   holdfast reboot n1 --wait
   holdfast reboot n1 --rescue
 
---wait ends when the node answers from another boot and, if k3s was Ready before, is Ready again; with
+--wait ends when the node answers from another boot and, if k3s was Ready before, is Ready again; with \
 --rescue, when it answers from the rescue system. Another system than was asked for: exit code 5.")]
 pub struct Args {
     /// Which node

@@ -34,7 +34,7 @@ Examples:
   holdfast recipe check ./my/edge.toml --board x86-64
   holdfast recipe check ./my/edge.toml --output json
 
-Ends with code 1 where something contradicts itself. What only packages tell (modules, their files,
+Ends with code 1 where something contradicts itself. What only packages tell (modules, their files, \
 programs of services) is looked at when the recipe is locked and they are in the cache: after a build.")]
 pub struct Args {
     /// A recipe's name in recipes/, or its file

@@ -15,7 +15,7 @@ use std::time::Duration;
 Example:
   holdfast rollback n1 --wait
 
-The other slot is tried like an upgrade: if it does not prove itself, the node comes back to this one
+The other slot is tried like an upgrade: if it does not prove itself, the node comes back to this one \
 (exit code 5).")]
 pub struct Args {
     /// Which node

@@ -24,8 +24,8 @@ Examples:
   holdfast upgrade n1 images/holdfast-x86-64-k3s-1.1.0.bundle --wait
   holdfast upgrade n1 old.bundle --allow-downgrade --wait
 
-The bundle goes to the lighthouse's store; the node fetches it, checks it, writes it to the slot that
-is not running, and reboots into it on trial. With --wait, exit code 0 means committed, 5 that the
+The bundle goes to the lighthouse's store; the node fetches it, checks it, writes it to the slot that \
+is not running, and reboots into it on trial. With --wait, exit code 0 means committed, 5 that the \
 node went back by itself (the reason is printed). Without, the command ends when the trial begins.")]
 pub struct Args {
     /// Which node

@@ -36,7 +36,7 @@ pub enum Choose {
 /// The `[install]` table: all rules must hold for a disk to be taken. With none, the one internal
 /// disk that is large enough.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: [install]")]
 pub struct SeedInstall {
     /// How it may be attached; empty: anything but USB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

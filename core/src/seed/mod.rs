@@ -66,7 +66,10 @@ pub enum SeedError {
 
 /// A lighthouse as the seed pins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[lighthouses]] with https and key"
+)]
 pub struct SeedLighthouse {
     /// `host:port` of its HTTPS API, tried in order.
     pub https: Vec<String>,
@@ -76,7 +79,7 @@ pub struct SeedLighthouse {
 
 /// A network configuration that needs no DHCP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: [network]")]
 pub struct SeedNetwork {
     /// The interface; none: the first with a link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +100,7 @@ pub struct SeedNetwork {
 
 /// What the seed says of k3s.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: [k3s]")]
 pub struct SeedK3s {
     /// `key=value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -294,29 +297,10 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn seed() -> Seed {
-        let key = PrivateKey::from_bytes([1; 32]);
-        Seed {
-            version: 1,
-            cluster: "demo".parse().unwrap(),
-            cluster_id: ClusterId([1; 16]),
-            dual_stack: false,
-            name: Some("n1".parse().unwrap()),
-            role: Role::Server,
-            issued: 1_700_000_000,
-            grant: "g1".parse().unwrap(),
-            token: key.clone(),
-            roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse {
-                https: vec!["10.0.2.2:8443".into()],
-                key: key.public(),
-            }],
-            network: SeedNetwork::default(),
-            k3s: SeedK3s::default(),
-            rejoin: false,
-            board: None,
-            wifi: None,
-            install: None,
-        }
+        let mut seed = Seed::parse(include_str!("example.toml")).unwrap();
+        seed.name = Some("n1".parse().unwrap());
+        seed.role = Role::Server;
+        seed
     }
 
     fn good() -> String {

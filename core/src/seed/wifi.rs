@@ -134,7 +134,10 @@ impl From<Passphrase> for String {
 
 /// A network that the node may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[wifi.networks]] with ssid"
+)]
 pub struct WifiNetwork {
     /// Its name.
     pub ssid: Ssid,
@@ -148,7 +151,10 @@ pub struct WifiNetwork {
 
 /// The `[wifi]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [wifi] with country and networks"
+)]
 pub struct SeedWifi {
     /// Where the node stands: decides channels and power.
     pub country: Country,

@@ -53,7 +53,7 @@ pub enum Obstacle {
     Sectors(u32),
     /// Too small.
     #[error(
-        "it is too small: it has {has} bytes ({:.1} GiB), the image needs {needs} ({:.1} GiB)",
+        "it is too small: it has {has} bytes ({:.1} GiB), the image needs {needs} ({:.1} GiB); take a larger one",
         gib(*.has), gib(*.needs)
     )]
     TooSmall {

@@ -76,7 +76,8 @@ impl Image {
         let front = read(0, ALIGN)?;
         let table = table(&front).ok_or_else(|| {
             bad(
-                "it is no disk image of Holdfast (no partition table of the kind at its start)"
+                "it is no disk image of Holdfast (no partition table of the kind at its start); \
+                 `holdfast build` makes one"
                     .into(),
             )
         })?;

@@ -9,9 +9,8 @@ use holdfast_core::header::{Encoding, SlotHeader, Watchdog, slot_digest};
 use holdfast_core::keys::PrivateKey;
 use holdfast_core::layout::{self, PAYLOAD_OFFSET, RECORD_COPIES, RELEASE_COPIES, Role};
 use holdfast_core::loader_keys::{LoaderKeys, UNWRITTEN};
-use holdfast_core::names::Role as NodeRole;
 use holdfast_core::releases::{ReleaseList, add_signature};
-use holdfast_core::seed::{Seed, SeedK3s, SeedLighthouse, SeedNetwork};
+use holdfast_core::seed::Seed;
 use holdfast_core::slots::{Copies, Record, Slot};
 use holdfast_core::text::Text;
 use std::fs::File;
@@ -161,29 +160,12 @@ pub fn image(dir: &Path, board: &str) -> PathBuf {
 
 /// A seed for the image.
 pub fn seed(token: u8, board: Option<&str>) -> Seed {
-    let token = PrivateKey::from_bytes([token; 32]);
-    Seed {
-        version: 1,
-        cluster: "demo".parse().unwrap(),
-        cluster_id: ClusterId(CLUSTER),
-        dual_stack: false,
-        name: None,
-        role: NodeRole::Bare,
-        issued: 0,
-        grant: "g1".parse().unwrap(),
-        roots: vec![root_key().public()],
-        lighthouses: vec![SeedLighthouse {
-            https: vec!["10.0.2.2:8443".into()],
-            key: token.public(),
-        }],
-        token,
-        network: SeedNetwork::default(),
-        k3s: SeedK3s::default(),
-        rejoin: false,
-        board: board.map(str::to_owned),
-        wifi: None,
-        install: None,
-    }
+    let mut seed = Seed::parse(include_str!("../../../core/src/seed/example.toml")).unwrap();
+    seed.token = PrivateKey::from_bytes([token; 32]);
+    seed.cluster_id = ClusterId(CLUSTER);
+    seed.roots = vec![root_key().public()];
+    seed.board = board.map(str::to_owned);
+    seed
 }
 
 /// Reads from a disk or file.

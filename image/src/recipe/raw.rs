@@ -49,7 +49,7 @@ pub(super) struct Raw {
 
 /// What only one architecture gets.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: [arch.amd64], [arch.arm64]")]
 pub(super) struct RawArches {
     #[serde(default)]
     pub(super) amd64: RawArch,
@@ -58,7 +58,10 @@ pub(super) struct RawArches {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table of packages, modules and kernel_args"
+)]
 pub(super) struct RawArch {
     #[serde(default)]
     pub(super) packages: Vec<Spanned<String>>,
@@ -69,7 +72,10 @@ pub(super) struct RawArch {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[file]] with path, and content or source"
+)]
 pub(super) struct RawFile {
     pub(super) path: Spanned<String>,
     #[serde(default)]
@@ -83,7 +89,10 @@ pub(super) struct RawFile {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[link]] with path and target"
+)]
 pub(super) struct RawLink {
     pub(super) path: Spanned<String>,
     pub(super) target: String,
@@ -92,7 +101,10 @@ pub(super) struct RawLink {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[service]] with name and exec"
+)]
 pub(super) struct RawService {
     pub(super) name: Spanned<String>,
     pub(super) exec: Spanned<Vec<String>>,
@@ -105,7 +117,7 @@ pub(super) struct RawService {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table: [k3s]")]
 pub(super) struct RawK3s {
     #[serde(default)]
     pub(super) version: Option<Spanned<String>>,
@@ -126,14 +138,17 @@ pub(super) struct RawK3s {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table of url and sha256")]
 pub(super) struct RawAsset {
     pub(super) url: String,
     pub(super) sha256: Digest,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[k3s.manifest]] with name, and content or source"
+)]
 pub(super) struct RawManifest {
     pub(super) name: Spanned<String>,
     #[serde(default)]
@@ -143,7 +158,10 @@ pub(super) struct RawManifest {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table: [[k3s.image]] with name, sha256, and url or source"
+)]
 pub(super) struct RawImage {
     pub(super) name: Spanned<String>,
     #[serde(default)]

@@ -35,8 +35,8 @@ Examples:
   holdfast cluster new home --lighthouse lighthouse.example.net
   holdfast cluster new home --lighthouse 203.0.113.7 --https-port 443
 
-What is made: DIR/cluster.toml, DIR/keys/*.age (encrypted with a passphrase: scrypt 2^16, so take
-five or six random words), DIR/documents.json, DIR/lighthouse/ (copy it to the machine that runs the
+What is made: DIR/cluster.toml, DIR/keys/*.age (encrypted with a passphrase: scrypt 2^16, so take \
+five or six random words), DIR/documents.json, DIR/lighthouse/ (copy it to the machine that runs the \
 lighthouse). The second root key is printed once and kept nowhere.")]
 pub struct Args {
     /// The cluster's name: a-z, 0-9 and '-', at most 32 characters

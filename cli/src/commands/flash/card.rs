@@ -84,7 +84,11 @@ pub fn check(options: &Options<'_>) -> Result<Checked> {
         }
         _ => false,
     };
-    match write::find(options.device).map_err(explain)? {
+    let place = write::find(options.device).map_err(explain)?;
+    if !fresh {
+        size_is(&place, options)?;
+    }
+    match place {
         Place::Disk(device) => match obstacle(&device, options.needs) {
             Some(obstacle) => Err(refused(obstacle)),
             None => Ok(Checked {
@@ -112,6 +116,21 @@ pub fn check(options: &Options<'_>) -> Result<Checked> {
                 fresh,
             }),
         },
+    }
+}
+
+/// `--size` is for a file that is made: it changes neither disks nor files.
+fn size_is(place: &Place, options: &Options<'_>) -> Result<()> {
+    let has = match place {
+        Place::Disk(device) => device.bytes,
+        Place::File(bytes) => *bytes,
+    };
+    match options.size {
+        Some(size) if size != has => Err(Exit::Usage.error(format!(
+            "{} is there, of {has} bytes: --size makes a new file. Leave --size out, or name another file",
+            options.device.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

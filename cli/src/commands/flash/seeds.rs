@@ -5,15 +5,16 @@
 //! readers at once put it on two cards.
 
 use crate::exit::Exit;
+use crate::seed_file;
 use crate::words::{now, utc};
 use anyhow::{Context as _, Result};
-use holdfast_core::seed::{MAX_LEN, Seed};
+use holdfast_core::seed::Seed;
 use holdfast_flash::image::Image;
 use holdfast_flash::seed::{InstallWishes, check};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -63,27 +64,11 @@ impl Mark {
 
 impl SeedFile {
     fn read(path: &Path, reuse: bool) -> Result<Self> {
-        let what = || format!("cannot read the seed {}", path.display());
-        let mut bytes = Zeroizing::new(Vec::new());
-        let file = match File::open(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Exit::Usage.error(format!(
-                    "there is no seed {}: `holdfast seed new` makes one",
-                    path.display()
-                )));
-            }
-            file => file.with_context(what)?,
-        };
-        file.take(MAX_LEN as u64 + 1)
-            .read_to_end(&mut bytes)
-            .with_context(what)?;
-        let seed = Seed::from_bytes(&bytes)
-            .map_err(|e| Exit::Refused.error(format!("{}: {e}", path.display())))?;
-        let text = String::from_utf8(bytes.to_vec()).with_context(what)?;
+        let file = seed_file::read(path)?;
         Ok(Self {
             path: path.to_owned(),
-            text: Zeroizing::new(text),
-            seed,
+            text: file.text,
+            seed: file.seed,
             reuse,
         })
     }
@@ -234,35 +219,12 @@ impl Seeds {
 mod tests {
     use super::*;
     use crate::exit::code_of;
-    use holdfast_core::cluster::ClusterId;
     use holdfast_core::keys::PrivateKey;
-    use holdfast_core::names::Role;
-    use holdfast_core::seed::{SeedK3s, SeedLighthouse, SeedNetwork};
 
     fn write(dir: &Path, name: &str, token: u8) -> PathBuf {
-        let key = PrivateKey::from_bytes([token; 32]);
-        let seed = Seed {
-            version: 1,
-            cluster: "demo".parse().unwrap(),
-            cluster_id: ClusterId([1; 16]),
-            dual_stack: false,
-            name: None,
-            role: Role::Bare,
-            issued: 0,
-            grant: "g1".parse().unwrap(),
-            token: key.clone(),
-            roots: vec![key.public()],
-            lighthouses: vec![SeedLighthouse {
-                https: vec!["10.0.2.2:8443".into()],
-                key: key.public(),
-            }],
-            network: SeedNetwork::default(),
-            k3s: SeedK3s::default(),
-            rejoin: false,
-            board: None,
-            wifi: None,
-            install: None,
-        };
+        let example = include_str!("../../../../core/src/seed/example.toml");
+        let mut seed = Seed::parse(example).unwrap();
+        seed.token = PrivateKey::from_bytes([token; 32]);
         let path = dir.join(name);
         std::fs::write(&path, seed.to_toml().unwrap()).unwrap();
         path
@@ -324,22 +286,5 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         assert!(Seeds::collect(&[empty.path().into()], false).is_err());
         assert!(Seeds::collect(&[], false).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_is_no_seed_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s.toml");
-        assert_eq!(
-            code_of(
-                &Seeds::collect(std::slice::from_ref(&path), false)
-                    .err()
-                    .unwrap()
-            ),
-            2
-        );
-        std::fs::write(&path, "colour = 1\n").unwrap();
-        let error = Seeds::collect(&[path], false).err().unwrap();
-        assert!(error.to_string().contains("s.toml: line"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ Examples:
   holdfast lighthouse run --dir demo/lighthouse
   holdfast lighthouse run --dir /var/lib/holdfast-lighthouse --https 0.0.0.0:443
 
-Runs as an ordinary user and in any container. It listens where FOLDER/config.toml says; what it logs
+Runs as an ordinary user and in any container. It listens where FOLDER/config.toml says; what it logs \
 goes to standard error (HOLDFAST_LOG=debug for more).")]
 pub struct Args {
     /// The lighthouse's folder [default: lighthouse/ of the cluster's directory]

@@ -24,8 +24,8 @@ Examples:
   holdfast proxmox clone base --count 3 --name shelf --seed shelf.seed.toml --start
       makes shelf-01, shelf-02 and shelf-03
 
-Each machine is a whole copy with a network address, UUID and drive of its own, so that each becomes a
-node of its own. The seed needs as many uses as there are machines, and no name if there are several.
+Each machine is a whole copy with a network address, UUID and drive of its own, so that each becomes a \
+node of its own. The seed needs as many uses as there are machines, and no name if there are several. \
 A node's own name comes from its grant in the order of the joins, and need not be its machine's. If one copy fails, those that are whole stay.")]
 pub struct Args {
     #[command(flatten)]

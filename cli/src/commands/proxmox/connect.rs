@@ -73,7 +73,7 @@ pub fn explain(client: &Client, error: ClientError) -> anyhow::Error {
             if reason.contains("certificate") {
                 "\n  `pvenode cert info` on the host shows the fingerprint of its certificate: give it with --fingerprint"
             } else {
-                ""
+                "\n  is this the host that serves Proxmox's web interface? Its port is 8006; another one goes behind --host"
             }
         )),
         ClientError::Refused { refusal, .. } => match (refusal.status, refusal.missing_privilege())

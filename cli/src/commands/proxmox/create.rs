@@ -21,13 +21,14 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   export HOLDFAST_PROXMOX_HOST=pve.example HOLDFAST_PROXMOX_TOKEN='operator@pve!holdfast=…'
-  holdfast proxmox create --image images/holdfast-proxmox-k3s-1.qcow2 --seed n1.seed.toml --name n1 \\
-      --storage local-lvm --disk-size 32G --start --wait
-  holdfast proxmox create --image local:import/holdfast-0123456789abcdef.qcow2 --template --name base
+  holdfast proxmox create --image images/holdfast-proxmox-k3s-1.qcow2 --seed n1.seed.toml \\
+      --name n1 --storage local-lvm --disk-size 32G --start --wait
+  holdfast proxmox create --image local:import/holdfast-0123456789abcdef.qcow2 --name base \\
+      --template
 
-The machine gets UEFI without enrolled keys, a virtio-scsi disk, a serial console, a watchdog and the
-guest agent's port. The seed goes on a small drive labelled `cidata`; whoever may read that storage can
-read it until the node has joined. The image stays on the host for the next machine. What fails or is
+The machine gets UEFI without enrolled keys, a virtio-scsi disk, a serial console, a watchdog and the \
+guest agent's port. The seed goes on a small drive labelled `cidata`; whoever may read that storage can \
+read it until the node has joined. The image stays on the host for the next machine. What fails or is \
 interrupted is removed again.")]
 pub struct Args {
     #[command(flatten)]

@@ -22,8 +22,8 @@ Examples:
   holdfast proxmox destroy n1
   holdfast proxmox destroy 101 102 --yes
 
-A machine without the tag `holdfast` is refused unless --force is given. The machine is powered off at
-once and removed with its disks; the drive that its description names is removed too. The node stays a
+A machine without the tag `holdfast` is refused unless --force is given. The machine is powered off at \
+once and removed with its disks; the drive that its description names is removed too. The node stays a \
 member of the cluster until `holdfast evict NODE`.")]
 pub struct Args {
     #[command(flatten)]

@@ -1,7 +1,9 @@
 //! The `cidata` drive: the seed as `user-data`, and which machine this is.
 
 use crate::exit::Exit;
+use crate::seed_file;
 use anyhow::{Context as _, Result};
+use holdfast_core::guid::Guid;
 use holdfast_core::seed::{MAX_LEN, Seed, compact};
 use holdfast_proxmox::cidata::{self, META_DATA, NETWORK_CONFIG, USER_DATA};
 use holdfast_proxmox::names::MachineName;
@@ -14,7 +16,7 @@ const BOARDS: [&str; 2] = ["proxmox", "x86-64"];
 
 /// A seed that a node would take.
 pub struct CheckedSeed {
-    text: Zeroizing<Vec<u8>>,
+    text: Zeroizing<String>,
     /// What it says.
     pub seed: Seed,
     network: Option<Vec<u8>>,
@@ -47,15 +49,13 @@ fn read(path: &Path, most: usize) -> Result<Vec<u8>> {
 impl CheckedSeed {
     /// Reads it as a node would.
     pub fn read(path: &Path, drive: &DriveArgs) -> Result<Self> {
-        let text = Zeroizing::new(read(path, MAX_LEN)?);
-        let seed = Seed::from_bytes(&text).map_err(|e| {
-            Exit::Usage.error(format!("{}: a node would refuse it: {e}", path.display()))
-        })?;
+        let seed_file::SeedFile { text, seed } = seed_file::read(path)?;
         if let Some(board) = &seed.board
             && !BOARDS.contains(&board.as_str())
         {
-            return Err(Exit::Usage.error(format!(
-                "{}: the seed is for the board {board}; a machine of Proxmox is one of {}",
+            return Err(Exit::Refused.error(format!(
+                "{}: the seed is for the board {board}; a machine of Proxmox is one of {}: make a seed \
+                 without --board, or for one of these",
                 path.display(),
                 BOARDS.join(", ")
             )));
@@ -80,8 +80,10 @@ impl CheckedSeed {
     /// The drive of one machine.
     pub fn drive(&self, instance: &str, name: &MachineName) -> Result<Vec<u8>> {
         let meta = cidata::meta_data(instance, Some(name.as_str()));
-        let mut files: Vec<(&str, &[u8])> =
-            vec![(USER_DATA, &self.text), (META_DATA, meta.as_bytes())];
+        let mut files: Vec<(&str, &[u8])> = vec![
+            (USER_DATA, self.text.as_bytes()),
+            (META_DATA, meta.as_bytes()),
+        ];
         if let Some(network) = &self.network {
             files.push((NETWORK_CONFIG, network));
         }
@@ -91,31 +93,7 @@ impl CheckedSeed {
 
 /// A random UUID (RFC 9562, version 4).
 pub fn uuid() -> Result<String> {
-    let mut b = [0; 16];
-    getrandom::fill(&mut b).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
-    b[6] = b[6] & 0x0f | 0x40;
-    b[8] = b[8] & 0x3f | 0x80;
-    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-    Ok([
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ]
-    .join("-"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uuid_looks_like_one() {
-        let one = uuid().unwrap();
-        let parts: Vec<usize> = one.split('-').map(str::len).collect();
-        assert_eq!(parts, [8, 4, 4, 4, 12]);
-        assert_eq!(one.as_bytes()[14], b'4');
-        assert_ne!(one, uuid().unwrap());
-    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+    Ok(Guid::random(random).to_string())
 }

@@ -9,7 +9,7 @@ use holdfast_proxmox::answers::{self, Release, StorageEntry};
 use holdfast_proxmox::calls;
 use holdfast_proxmox::machine::{DISK, Machine};
 use holdfast_proxmox::names::{Node, Storage, Volume};
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,9 +34,18 @@ pub fn parse(text: &str) -> Result<Image, String> {
 /// Refuses what Proxmox would, before anything is sent.
 pub fn check(path: &Path) -> Result<()> {
     let mut magic = [0; 4];
-    std::fs::File::open(path)
-        .and_then(|mut f| f.read_exact(&mut magic))
-        .with_context(|| format!("the image {}", path.display()))?;
+    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic));
+    match read {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Err(Exit::Usage.error(format!(
+                "there is no image {}: `holdfast build --formats qcow2` makes one",
+                path.display()
+            )));
+        }
+        // Shorter than the magic: no image either.
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {}
+        read => read.with_context(|| format!("cannot read the image {}", path.display()))?,
+    }
     // QEMU: docs/interop/qcow2.rst.
     if &magic != b"QFI\xfb" {
         return Err(Exit::Usage.error(format!(

@@ -6,7 +6,7 @@ use crate::cluster_dir::{ClusterDir, Documents};
 use crate::commands::token::{GrantArgs, Minted, mint};
 use crate::exit::Exit;
 use crate::secrets::new_key;
-use crate::{files, words};
+use crate::{files, find, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::keys::PrivateKey;
 use holdfast_core::names::GrantId;
@@ -30,8 +30,9 @@ Examples:
   holdfast seed new --role bare --name gate --address 192.168.1.9/24 --gateway 192.168.1.1 \\
       --dns 192.168.1.1 --out gate.seed.toml
 
-The file holds the token's private half: it is as good as a key until it is used up or expires. Put
-it on the image's HOLDFAST volume as seed.toml, or hand it to `holdfast vm run --seed`.")]
+The file holds the token's private half: it is as good as a key until it is used up or expires. Put \
+it on a card with `holdfast flash --seed`, on the image's HOLDFAST volume as seed.toml, or hand it \
+to `holdfast proxmox create --seed` or `holdfast vm run --seed`.")]
 pub struct Args {
     #[command(flatten)]
     grant: GrantArgs,
@@ -203,6 +204,10 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             "{} exists; it may hold a token not used yet. --force overwrites it",
             args.out.display()
         )));
+    }
+    // Another checkout may have the board: it is only told.
+    if let Some(doubt) = args.board.as_deref().and_then(find::doubt_of_board) {
+        app.say(&doubt);
     }
     // Whatever can be wrong is found before a grant is handed over: it could not be taken back.
     let cluster = app.cluster()?;

@@ -3,11 +3,11 @@
 use crate::app::{App, print_line};
 use crate::exit::Exit;
 use crate::files;
-use anyhow::{Context as _, Result};
-use holdfast_core::seed::{Seed, compact};
+use crate::seed_file;
+use anyhow::Result;
+use holdfast_core::seed::compact;
 use serde::Serialize;
 use std::path::PathBuf;
-use zeroize::Zeroizing;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -18,8 +18,8 @@ Examples:
       UUID: the one that `qm config 101` shows; without it the machine has none
   holdfast seed pack n1.seed.toml --smbios --out n1.serial
 
-The line is the seed itself, its token included: whoever reads it can join in the node's place until
-the token is used. Of Proxmox's 512 characters the UUID leaves 463; an ordinary seed takes about 320.
+The line is the seed itself, its token included: whoever reads it can join in the node's place until \
+the token is used. Of Proxmox's 512 characters the UUID leaves 463; an ordinary seed takes about 320. \
 The serial is given as it is; with `base64=1` Proxmox wants it encoded once more.")]
 pub struct Args {
     /// The seed
@@ -42,11 +42,8 @@ struct Packed<'a> {
 
 /// Runs the verb.
 pub fn run(app: &App, args: &Args) -> Result<()> {
-    let what = || format!("cannot read the seed {}", args.seed.display());
-    let bytes = Zeroizing::new(std::fs::read(&args.seed).with_context(what)?);
-    let seed = Seed::from_bytes(&bytes)
-        .map_err(|e| Exit::Usage.error(format!("{}: {e}", args.seed.display())))?;
-    let line = compact::pack(&seed)
+    let file = seed_file::read(&args.seed)?;
+    let line = compact::pack(&file.seed)
         .map_err(|e| Exit::Usage.error(format!("{}: {e}", args.seed.display())))?;
     if args.out.as_os_str() != "-" {
         files::write_secret(&args.out, format!("{}\n", *line).as_bytes())?;

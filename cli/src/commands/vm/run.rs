@@ -26,8 +26,8 @@ Examples:
   holdfast vm run --image images/holdfast-x86-64-base-1.img --seed n1.seed.toml --name n1
   holdfast vm run --image i.qcow2 --seed s.toml --name s1 --memory 3072 --disk-size 12G --detach
 
-The image is never written: the machine has an overlay of its own, and goes on with it the next time
-it is run by the same name. Runs as an ordinary user. This computer's loopback is 10.0.2.2 inside.
+The image is never written: the machine has an overlay of its own, and goes on with it the next time \
+it is run by the same name. Runs as an ordinary user. This computer's loopback is 10.0.2.2 inside. \
 Without --detach the console is shown; Ctrl-C presses the power button, a second one pulls the plug.")]
 pub struct Args {
     /// The disk image, raw or qcow2
@@ -68,9 +68,7 @@ pub struct Args {
 }
 
 fn seed_name(seed: &Path) -> Result<Option<NodeName>> {
-    let bytes =
-        std::fs::read(seed).with_context(|| format!("cannot read the seed {}", seed.display()))?;
-    match Seed::from_bytes(&bytes) {
+    match Seed::from_bytes(&crate::seed_file::bytes(seed)?) {
         Ok(seed) => Ok(seed.name),
         Err(error) => {
             // The node reports it itself; trying bad seeds on purpose must be possible.

@@ -3,8 +3,11 @@
 //! those say the real one refuses: unknown parameters, `args` to tokens, long SMBIOS, missing privileges,
 //! chunked uploads, wrong files. No real Proxmox was at hand: that the real one behaves so is not proven.
 
+pub mod files;
+pub mod machines;
 pub mod rules;
 pub mod state;
+pub mod tasks;
 pub mod upload;
 
 use axum::Router;

@@ -37,7 +37,7 @@ pub enum ClientError {
         /// The pinned key.
         expected: PublicKey,
         /// What came instead.
-        mismatch: PinMismatch,
+        mismatch: Box<PinMismatch>,
     },
     /// The lighthouse said no.
     #[error("the lighthouse said: {}", .0.message)]

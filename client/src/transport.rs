@@ -95,7 +95,7 @@ impl LighthouseClient {
                 wrong = Some(ClientError::WrongKey {
                     address: address.clone(),
                     expected: self.key,
-                    mismatch: mismatch.clone(),
+                    mismatch: Box::new(mismatch.clone()),
                 });
             } else if error.is_connect() {
                 failed.push(Attempt {

@@ -1,34 +1,24 @@
 //! The part that does IO.
 
-use crate::answers::{self, BadAnswer, Refusal, TaskStatus};
+use crate::answers::{self, BadAnswer, TaskStatus};
 use crate::calls::{self, Call, Method};
-use crate::names::{Node, Storage, Upid};
+use crate::names::Upid;
+use crate::refusal::Refusal;
 use crate::task::{Ended, LAST_LINES, Next, Watch};
-use crate::tls::{Fingerprint, pinned};
 use crate::token::Token;
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use reqwest::{Body, RequestBuilder, Response, redirect};
+use holdfast_tls::{Fingerprint, certificate_config};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{RequestBuilder, Response, redirect};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
 
 /// Proxmox's own port.
 const PORT: u16 = 8006;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Proxmox itself gives a call 30 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// An upload is answered when the server has copied it from its temporary place to a task.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Longest answer that is held in memory, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
-const CHUNK: usize = 256 * 1024;
-/// Stands in no image: 128 random bits would do, these are fixed and long.
-const BOUNDARY: &str = "holdfast-7f9c2ba4e88f827d616045507605853e-holdfast";
 
 /// Why a call gave no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +128,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(20));
         if let Some(fingerprint) = fingerprint {
-            let config = pinned(fingerprint).map_err(|e| setup(&e))?;
+            let config = certificate_config(fingerprint, &[b"http/1.1"]).map_err(|e| setup(&e))?;
             builder = builder.tls_backend_preconfigured(config);
         }
         let http = builder.build().map_err(|e| setup(&e))?;
@@ -161,7 +151,11 @@ impl Client {
         &self.token
     }
 
-    fn request(&self, call: &Call, with_query: bool) -> Result<RequestBuilder, ClientError> {
+    pub(crate) fn request(
+        &self,
+        call: &Call,
+        with_query: bool,
+    ) -> Result<RequestBuilder, ClientError> {
         let method = match call.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -178,7 +172,7 @@ impl Client {
         Ok(self.http.request(method, url).header(AUTHORIZATION, header))
     }
 
-    async fn answer(
+    pub(crate) async fn answer(
         &self,
         call: &Call,
         sent: reqwest::Result<Response>,
@@ -274,135 +268,6 @@ impl Client {
             }
         }
     }
-
-    /// Uploads bytes as a file of the kind `content`, and waits until it is in place.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn upload_bytes(
-        &self,
-        node: &Node,
-        storage: &Storage,
-        content: &str,
-        file: &str,
-        bytes: Vec<u8>,
-    ) -> Result<(), ClientError> {
-        let digest = hex(&Sha256::digest(&bytes));
-        let len = bytes.len() as u64;
-        let body = stream::iter([Ok(Bytes::from(bytes))]);
-        self.upload(node, storage, (content, file), &digest, len, body)
-            .await
-    }
-
-    /// Uploads a file of this machine; `digest` is its SHA-256 in hex, `progress` hears bytes sent.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn upload_file(
-        &self,
-        node: &Node,
-        storage: &Storage,
-        (content, file): (&str, &str),
-        path: &Path,
-        digest: &str,
-        progress: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Result<(), ClientError> {
-        let local = |source| ClientError::Local {
-            what: path.display().to_string(),
-            source,
-        };
-        let opened = tokio::fs::File::open(path).await.map_err(local)?;
-        let len = opened.metadata().await.map_err(local)?.len();
-        // Never more than was announced, should the file grow meanwhile.
-        let chunks = stream::try_unfold((opened.take(len), 0_u64), move |(mut from, sent)| {
-            progress(sent);
-            async move {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                let n = (&mut from)
-                    .take(CHUNK as u64)
-                    .read_to_end(&mut chunk)
-                    .await?;
-                let next = (from, sent + n as u64);
-                Ok((n > 0).then(|| (Bytes::from(chunk), next)))
-            }
-        });
-        self.upload(node, storage, (content, file), digest, len, chunks)
-            .await
-    }
-
-    /// The form in the order and shape that Proxmox's own parser takes: fields, then the file, and a
-    /// length; it takes no chunked bodies.
-    async fn upload(
-        &self,
-        node: &Node,
-        storage: &Storage,
-        (content, file): (&str, &str),
-        digest: &str,
-        len: u64,
-        body: impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-    ) -> Result<(), ClientError> {
-        let call = calls::upload(node, storage);
-        let (head, tail) = form(content, file, digest);
-        let total = head.len() as u64 + len + tail.len() as u64;
-        let whole = stream::iter([Ok(Bytes::from(head))])
-            .chain(body)
-            .chain(stream::iter([Ok(Bytes::from(tail))]));
-        let sent = self
-            .request(&call, false)?
-            .timeout(UPLOAD_TIMEOUT)
-            .header(
-                CONTENT_TYPE,
-                format!("multipart/form-data; boundary={BOUNDARY}"),
-            )
-            .header(CONTENT_LENGTH, total)
-            .body(Body::wrap_stream(whole))
-            .send()
-            .await;
-        let data = self.answer(&call, sent).await?;
-        match answers::task(&data)? {
-            Some(task) => self.wait(&task).await.map(drop),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What stands before and behind the file in a multipart form (RFC 7578).
-fn form(content: &str, file: &str, digest: &str) -> (String, String) {
-    let mut head = String::new();
-    for (name, value) in [
-        ("content", content),
-        ("checksum-algorithm", "sha256"),
-        ("checksum", digest),
-    ] {
-        head += &format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-        );
-    }
-    head += &format!(
-        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"filename\"; filename=\"{file}\"\r\n\
-         Content-Type: application/octet-stream\r\n\r\n"
-    );
-    (head, format!("\r\n--{BOUNDARY}--\r\n"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The SHA-256 of a file, in hex.
-///
-/// # Errors
-/// It cannot be read.
-pub fn file_digest(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut digest = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hex(&digest.finalize())),
-            n => digest.update(&chunk[..n]),
-        }
-    }
 }
 
 /// `host` with Proxmox's port unless it has one; an IPv6 address with a port is in brackets.
@@ -437,12 +302,5 @@ mod tests {
         ] {
             assert_eq!(with_port(given), wanted, "{given}");
         }
-    }
-
-    #[test]
-    fn the_form_ends_with_a_line() {
-        let (head, tail) = form("iso", "x.iso", "ab");
-        assert!(head.contains("name=\"filename\"; filename=\"x.iso\"\r\n"));
-        assert!(head.ends_with("\r\n\r\n") && tail.ends_with("--\r\n"));
     }
 }

@@ -5,10 +5,10 @@
 //! names     values that cannot hold a bad name
 //! calls     what is asked, as values            answers   what came back, checked
 //! machine   a machine's description as the API wants it
+//! refusal   what Proxmox says when it says no
 //! task      what a task that was started has come to
 //! cidata    the drive, written by `iso`
-//! tls       a server's certificate, pinned by the fingerprint that Proxmox shows
-//! client    the thin part that does IO
+//! client    the thin part that does IO            upload    files, in the form that Proxmox takes
 //! ```
 
 pub mod answers;
@@ -18,10 +18,12 @@ mod client;
 pub mod iso;
 pub mod machine;
 pub mod names;
+pub mod refusal;
 pub mod task;
-mod tls;
 mod token;
+mod upload;
 
-pub use client::{Client, ClientError, file_digest};
-pub use tls::{BadFingerprint, Fingerprint};
+pub use client::{Client, ClientError};
+pub use holdfast_tls::{BadFingerprint, Fingerprint};
 pub use token::{BadToken, Token};
+pub use upload::file_digest;

@@ -1,7 +1,8 @@
-//! The two TLS configurations.
+//! The TLS configurations.
 
+use crate::fingerprint::Fingerprint;
 use crate::identity::{Identity, IdentityError};
-use crate::pin::KeyVerifier;
+use crate::pin::{Pin, PinVerifier};
 use holdfast_core::keys::PublicKey;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
@@ -49,14 +50,16 @@ pub fn server_config(
     clients: ClientAuth,
 ) -> Result<Arc<ServerConfig>, IdentityError> {
     let provider = provider();
-    let verifier = |allowed, mandatory| Arc::new(KeyVerifier::new(allowed, mandatory, &provider));
+    let verifier = |pin, mandatory| Arc::new(PinVerifier::new(pin, mandatory, &provider));
     let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(NoClock))
         .with_protocol_versions(&[&TLS13])?;
     let builder = match clients {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional => builder.with_client_cert_verifier(verifier(None, false)),
-        ClientAuth::Required => builder.with_client_cert_verifier(verifier(None, true)),
-        ClientAuth::Only(keys) => builder.with_client_cert_verifier(verifier(Some(keys), true)),
+        ClientAuth::Optional => builder.with_client_cert_verifier(verifier(Pin::AnyKey, false)),
+        ClientAuth::Required => builder.with_client_cert_verifier(verifier(Pin::AnyKey, true)),
+        ClientAuth::Only(keys) => {
+            builder.with_client_cert_verifier(verifier(Pin::Keys(keys), true))
+        }
     };
     let mut config = builder.with_single_cert(identity.chain(), identity.private())?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
@@ -76,7 +79,7 @@ pub fn client_config(
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, IdentityError> {
     let provider = provider();
-    let verifier = Arc::new(KeyVerifier::new(Some(vec![server]), true, &provider));
+    let verifier = Arc::new(PinVerifier::new(Pin::Keys(vec![server]), true, &provider));
     let builder = ClientConfig::builder_with_details(provider, Arc::new(NoClock))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -89,4 +92,24 @@ pub fn client_config(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(Arc::new(config))
+}
+
+/// A client that talks to the server with this certificate alone, over TLS 1.2 or 1.3: for servers
+/// that are not ours. Names and dates are not looked at.
+///
+/// # Errors
+/// [`IdentityError::Config`] when rustls refuses.
+pub fn certificate_config(
+    expected: Fingerprint,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, IdentityError> {
+    let provider = provider();
+    let verifier = PinVerifier::new(Pin::Certificate(expected), true, &provider);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(config)
 }

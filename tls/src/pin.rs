@@ -1,8 +1,11 @@
-//! Verifiers that compare keys and nothing else.
+//! One verifier that compares a key, or a whole certificate, and looks at nothing else.
 
+use crate::fingerprint::Fingerprint;
 use holdfast_core::keys::PublicKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -17,7 +20,7 @@ const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
-/// The other side has another key than the one that was pinned.
+/// The other side has another key or certificate than the one that was pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PinMismatch {
     /// Another key.
@@ -31,6 +34,14 @@ pub enum PinMismatch {
     /// Its certificate carries no Ed25519 key, so it is no part of Holdfast.
     #[error("the other side's certificate carries no Ed25519 key")]
     NotEd25519,
+    /// Another certificate.
+    #[error("its certificate has the fingerprint {found}; {expected} was expected")]
+    OtherCertificate {
+        /// What was pinned.
+        expected: Fingerprint,
+        /// What it showed.
+        found: Fingerprint,
+    },
 }
 
 fn list(keys: &[PublicKey]) -> String {
@@ -84,39 +95,76 @@ fn refuse(mismatch: PinMismatch) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch))))
 }
 
-/// Accepts certificates by their key; `None`: any Ed25519 key.
+/// What the other side's certificate is held against.
+#[derive(Debug, Clone)]
+pub(crate) enum Pin {
+    /// Any Ed25519 key: whose it is, is asked later.
+    AnyKey,
+    /// One of these keys.
+    Keys(Vec<PublicKey>),
+    /// This certificate, whatever its key is.
+    Certificate(Fingerprint),
+}
+
+impl Pin {
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), PinMismatch> {
+        if let Self::Certificate(expected) = *self {
+            let found = Fingerprint::of(certificate);
+            return match found == expected {
+                true => Ok(()),
+                false => Err(PinMismatch::OtherCertificate { expected, found }),
+            };
+        }
+        let found = spki_key(certificate).ok_or(PinMismatch::NotEd25519)?;
+        match self {
+            Self::Keys(expected) if !expected.contains(&found) => Err(PinMismatch::OtherKey {
+                expected: expected.clone(),
+                found,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Accepts what fits its pin.
 #[derive(Debug)]
-pub(crate) struct KeyVerifier {
-    allowed: Option<Vec<PublicKey>>,
+pub(crate) struct PinVerifier {
+    pin: Pin,
     mandatory: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl KeyVerifier {
-    pub(crate) fn new(
-        allowed: Option<Vec<PublicKey>>,
-        mandatory: bool,
-        provider: &CryptoProvider,
-    ) -> Self {
+impl PinVerifier {
+    /// `mandatory`: as a server, a client that shows no certificate is refused.
+    pub(crate) fn new(pin: Pin, mandatory: bool, provider: &CryptoProvider) -> Self {
         Self {
-            allowed,
+            pin,
             mandatory,
             algorithms: provider.signature_verification_algorithms,
         }
     }
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
-        let found = spki_key(certificate).ok_or_else(|| refuse(PinMismatch::NotEd25519))?;
-        match &self.allowed {
-            Some(expected) if !expected.contains(&found) => Err(refuse(PinMismatch::OtherKey {
-                expected: expected.clone(),
-                found,
-            })),
-            _ => Ok(()),
+        self.pin.check(certificate).map_err(refuse)
+    }
+
+    /// Servers that are not ours may speak TLS 1.2. Among ours it is never offered; should it come up
+    /// all the same, it ends here.
+    fn tls12(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.pin {
+            Pin::Certificate(_) => {
+                verify_tls12_signature(message, certificate, signed, &self.algorithms)
+            }
+            _ => Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)),
         }
     }
 
-    fn signature(
+    fn tls13(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
@@ -124,14 +172,16 @@ impl KeyVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        match self.pin {
+            Pin::Certificate(_) => self.algorithms.supported_schemes(),
+            _ => vec![SignatureScheme::ED25519],
+        }
+    }
 }
 
-/// TLS 1.2 is never offered; should it come up all the same, it ends here.
-fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
-    Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
-}
-
-impl ServerCertVerifier for KeyVerifier {
+impl ServerCertVerifier for PinVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -146,11 +196,11 @@ impl ServerCertVerifier for KeyVerifier {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        self.tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -159,15 +209,15 @@ impl ServerCertVerifier for KeyVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, certificate, signed)
+        self.tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
+        self.schemes()
     }
 }
 
-impl ClientCertVerifier for KeyVerifier {
+impl ClientCertVerifier for PinVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -188,11 +238,11 @@ impl ClientCertVerifier for KeyVerifier {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        self.tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -201,10 +251,10 @@ impl ClientCertVerifier for KeyVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, certificate, signed)
+        self.tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
+        self.schemes()
     }
 }

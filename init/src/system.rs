@@ -1,12 +1,12 @@
 //! The running system: one loop that reaps, starts, answers, watches and feeds the watchdog. The
 //! watchdog is fed here and in the bounded waits of `boot` only: a loop that hangs ends in a reset.
 
-use std::convert::Infallible;
+mod ending;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use holdfast_core::image::ImageInfo;
-use holdfast_core::ipc::{InitReply, InitRequest};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -21,16 +21,16 @@ use crate::dog::Dog;
 use crate::ipc::Server;
 use crate::modules::background::{Background, Rest};
 use crate::record::RecordStore;
-use crate::services::{AGENT, Event, LOG, Services};
+use crate::services::{AGENT, Event, Services};
 use crate::vigil::{Act, Mode, Vigil};
 use crate::{kmsg, root};
+
+pub use ending::Ending;
 
 /// The loop turns at least this often.
 const TURN: Duration = Duration::from_secs(1);
 /// How often the root's state is asked for.
 const ROOT_CHECK: Duration = Duration::from_secs(10);
-/// How long services and agent may take to stop before everything is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(45);
 /// Services wait no longer than this for modules.
 const HOLD_LIMIT: Duration = Duration::from_secs(120);
 
@@ -78,25 +78,6 @@ pub struct Doom {
     pub reason: String,
     /// How long the reason stays on the screen before the reboot.
     pub pause: Duration,
-}
-
-/// Why and how the system ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
-    /// In words.
-    pub reason: String,
-    /// The machine is switched off and not started again.
-    pub power_off: bool,
-}
-
-impl Ending {
-    /// In a reboot.
-    pub fn reboot(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            power_off: false,
-        }
-    }
 }
 
 /// Everything that init holds while the node is up.
@@ -359,106 +340,6 @@ impl System {
                 self.act(Act::FailTrial(note));
             }
         }
-    }
-
-    fn act(&mut self, act: Act) {
-        match act {
-            Act::FailTrial(reason) => {
-                self.fail_trial(&reason);
-                self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
-            }
-            Act::KillAgent => {
-                kmsg::warning("the agent is silent, starting it again");
-                self.services.kill(AGENT);
-            }
-            Act::Reboot(reason) => self.ending = Some(Ending::reboot(reason)),
-            Act::Quiet => {
-                self.clear_starts();
-                kmsg::notice("this start counts as good");
-            }
-            Act::LeaveRescue => {
-                self.record_change("leave rescue", |record, _| {
-                    record.leave_rescue();
-                    Ok::<_, Infallible>(())
-                });
-                let reason = "an hour in rescue: trying the slots again";
-                self.ending = Some(Ending::reboot(reason));
-            }
-        }
-    }
-
-    /// Asked to stop by someone who may: this start was no failure.
-    pub(crate) fn end(&mut self, reason: &str) {
-        self.end_in(Ending::reboot(reason));
-    }
-
-    /// As [`Self::end`], in this way.
-    pub(crate) fn end_in(&mut self, ending: Ending) {
-        self.clear_starts();
-        self.ending.get_or_insert(ending);
-    }
-
-    pub(crate) fn fail_trial(&mut self, reason: &str) {
-        kmsg::error(format_args!("the trial failed: {reason}"));
-        self.record_change("record the failed trial", |record, id| {
-            record.fail_trial(id, reason)
-        });
-    }
-
-    fn clear_starts(&mut self) {
-        let quiet = self.store.as_ref().is_some_and(|store| {
-            let mut copy = store.record().clone();
-            copy.quiet(store.boot_id()).unwrap_or(false)
-        });
-        // Nothing to change means nothing to write: flash wears.
-        if quiet {
-            self.record_change("clear the starts", |record, id| record.quiet(id));
-        }
-    }
-
-    fn record_change<T, E>(
-        &mut self,
-        what: &str,
-        verb: impl FnOnce(
-            &mut holdfast_core::slots::Record,
-            &holdfast_core::slots::BootId,
-        ) -> Result<T, E>,
-    ) where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        if let Some(store) = &mut self.store
-            && let Err(error) = store.change(verb)
-        {
-            kmsg::error(format_args!("{what}: {error:#}"));
-        }
-    }
-
-    /// Services first, the agent after them (it tells the lighthouse), the log last of all.
-    fn stop_services(&mut self, signals: &SignalFd) -> Result<()> {
-        // Nothing waits for modules any more.
-        self.background = None;
-        for keep in [&[AGENT, LOG][..], &[LOG][..]] {
-            let began = self.clock.now();
-            self.services.stop_all(keep, began);
-            while self.services.any_running(keep)
-                && self.clock.now().saturating_sub(began) < STOP_LIMIT
-            {
-                self.dog.feed();
-                self.wait(signals)?;
-                self.take_signals(signals);
-                self.reap();
-                if let Some(mut server) = self.server.take() {
-                    server.serve(|request| match request {
-                        InitRequest::Heartbeat => InitReply::Ok,
-                        InitRequest::Boot | InitRequest::Services => self.handle(request),
-                        _ => InitReply::Refused("the node is stopping".into()),
-                    });
-                    self.server = Some(server);
-                }
-                self.services.tick(self.clock.now(), false);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! Nothing here needs root. A machine is QEMU's `q35` (or another [`Platform`]) with UEFI firmware,
 //! one virtio disk, user-mode network (the host's loopback is 10.0.2.2 inside), an i6300esb watchdog
-//! that resets, and a serial console that goes to a file. A machine that is dropped is killed; if its test panicked, the path
-//! of its console log is printed and the log stays.
+//! that resets, and a serial console that goes to a file. A machine that is dropped is killed; if its
+//! test panicked, the path of its console log is printed and the log stays.
 
 mod accel;
 mod args;
@@ -13,6 +13,7 @@ mod disk;
 mod error;
 mod firmware;
 mod guest;
+mod home;
 mod machine;
 mod platform;
 mod qmp;

@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result, Scene, io};
 use crate::firmware::Firmware;
 use crate::guest::GuestAgent;
+use crate::home::{Home, blank_disk, first_disk};
 use crate::qmp::Qmp;
 use crate::raspi;
 use crate::spec::{Card, MachineSpec};
@@ -39,40 +40,14 @@ struct Running {
     _sockets: tempfile::TempDir,
 }
 
-#[derive(Debug)]
-enum Home {
-    Kept(PathBuf),
-    Temporary(Option<tempfile::TempDir>),
-}
-
-impl Home {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(dir) => dir.as_ref().map_or(Path::new("/"), tempfile::TempDir::path),
-        }
-    }
-}
-
 impl Machine {
     /// Makes the machine's directory and disk; it stays off.
     ///
     /// # Errors
     /// A missing image, missing firmware, or files that cannot be made.
     pub fn create(spec: MachineSpec) -> Result<Self> {
-        let home = match &spec.dir {
-            Some(dir) => {
-                std::fs::create_dir_all(dir).map_err(io("make", dir))?;
-                Home::Kept(dir.clone())
-            }
-            None => {
-                let made = tempfile::Builder::new().prefix("hf-vm-").tempdir();
-                Home::Temporary(Some(
-                    made.map_err(io("make a directory in", std::env::temp_dir()))?,
-                ))
-            }
-        };
-        let disk = prepare_disk(&spec, home.path())?;
+        let home = Home::make(spec.dir.as_deref())?;
+        let disk = first_disk(&spec, home.path())?;
         let second = match spec.second {
             Some((bytes, _)) => Some(blank_disk(&home.path().join("second.img"), bytes)?),
             None => None,
@@ -406,11 +381,7 @@ impl Drop for Machine {
             let _ = self.power_cut();
         }
         if std::thread::panicking() {
-            if let Home::Temporary(dir) = &mut self.home
-                && let Some(dir) = dir.take()
-            {
-                self.home = Home::Kept(dir.keep());
-            }
+            self.home.keep();
             eprintln!(
                 "{}: console log of the failed test kept: {}",
                 self.spec.name,
@@ -418,40 +389,6 @@ impl Drop for Machine {
             );
             eprintln!("{}", self.console.tail(40));
         }
-    }
-}
-
-fn prepare_disk(spec: &MachineSpec, home: &Path) -> Result<Option<Disk>> {
-    let Some(image) = &spec.image else {
-        return match spec.disk_bytes {
-            Some(bytes) => blank_disk(&home.join("disk.img"), bytes).map(Some),
-            None => Ok(None),
-        };
-    };
-    let path = home.join("disk.qcow2");
-    if path.exists() {
-        Disk::open(&path).map(Some)
-    } else {
-        let bytes = match spec.platform.is_raspi() {
-            true => Some(card_bytes(image, spec.disk_bytes)?),
-            false => spec.disk_bytes,
-        };
-        Disk::overlay(image, &path, bytes).map(Some)
-    }
-}
-
-/// QEMU's SD card has a power of two of bytes.
-fn card_bytes(image: &Path, asked: Option<u64>) -> Result<u64> {
-    let len = std::fs::metadata(image).map_err(io("read", image))?.len();
-    Ok(asked.unwrap_or(len).max(len).next_power_of_two())
-}
-
-/// The empty disk at `path`, or what a machine made of it before.
-fn blank_disk(path: &Path, bytes: u64) -> Result<Disk> {
-    if path.exists() {
-        Disk::open(path)
-    } else {
-        Disk::blank(path, bytes)
     }
 }
 

@@ -3,12 +3,13 @@
 //! joins nothing itself.
 //!
 //! `choose` (which disk), `plan` (what is written, in which order) and `content` (what is on a disk)
-//! decide on values; `disks`, `source`, `work` and `firmware` are the effects; `model` cuts the power
-//! anywhere.
+//! decide on values; `disks`, `source`, `work`, `ending` and `firmware` are the effects; `model` cuts
+//! the power anywhere.
 
 mod choose;
 mod content;
 mod disks;
+mod ending;
 mod firmware;
 #[cfg(test)]
 mod model;
@@ -18,19 +19,18 @@ mod source;
 mod volume;
 mod work;
 
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::console::say;
-use crate::disk::{blocking, open_read, open_write, read_at, write_flushed};
+use crate::disk::{blocking, open_read, read_at};
 use crate::node::Node;
-use crate::seed;
 use crate::seed::report::Report;
 use anyhow::Context as _;
 use choose::{Choice, choose};
 use disks::Disk;
+use ending::{end, journal};
 use holdfast_core::guid::Guid;
 use holdfast_core::ipc::InitRequest;
-use holdfast_core::layout::{HEADER_OFFSET, Role};
+use holdfast_core::layout::Role;
 use holdfast_core::seed::{Seed, SeedInstall};
 use holdfast_core::slots::Slot;
 use holdfast_core::state::Installed;
@@ -48,8 +48,6 @@ const SETTLED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The rescue system does not install: it gives the slots another start after so long.
 const RESCUE_PAUSE: Duration = Duration::from_secs(60);
-/// Entries that the journal keeps.
-const JOURNAL: usize = 200;
 
 /// Where an installation stands that cannot go on, for the report.
 struct Trouble {
@@ -264,127 +262,6 @@ async fn install(
     .await?;
     say(&format!("install: {} written and read back", disk.name));
     Ok(entry)
-}
-
-/// Before the first byte, and after the last.
-async fn journal(node: &Node, entry: &Installed, done: bool) -> anyhow::Result<()> {
-    let entry = Installed {
-        done,
-        ..entry.clone()
-    };
-    node.store
-        .update(|doc| {
-            doc.installed.retain(|i| i.disk != entry.disk);
-            doc.installed.push(entry);
-            let over = doc.installed.len().saturating_sub(JOURNAL);
-            doc.installed.drain(..over);
-        })
-        .await
-}
-
-/// Carries out the steps after the table, each until it is done; the last one ends this boot.
-async fn end(node: &Node, entry: &Installed, steps: Vec<Step>, disk: Option<&Disk>) {
-    for step in steps {
-        let mut pauses = Backoff::secs(1, 60);
-        while let Err(e) = end_step(node, entry, &step, disk).await {
-            say(&format!("install: {e:#}; tried again"));
-            tokio::time::sleep(pauses.pause()).await;
-        }
-    }
-    // Init ends this process in a moment.
-    std::future::pending().await
-}
-
-async fn end_step(
-    node: &Node,
-    entry: &Installed,
-    step: &Step,
-    disk: Option<&Disk>,
-) -> anyhow::Result<()> {
-    match step {
-        Step::BootEntry => {
-            if let Some(disk) = disk {
-                boot_entry(disk).await;
-            }
-            Ok(())
-        }
-        Step::Journal { done } => {
-            journal(node, entry, *done).await?;
-            say("install: done");
-            Ok(())
-        }
-        Step::Scrub => {
-            if let Some(partition) = node.partition(Role::Seed.name()) {
-                let scrub = move || seed::volume::format_anew(&partition);
-                seed::volume::with(seed::volume::PATIENCE, scrub).await?;
-            }
-            say("install: seed scrubbed");
-            node.reporter.forget().await;
-            Ok(())
-        }
-        Step::Report => {
-            let message = format!("installed on {}", entry.name);
-            let advice = match entry.retire {
-                true => {
-                    "Nothing: the machine starts from its disk, with the stick or without it. The stick is spent; flash it anew to use it again"
-                }
-                false => {
-                    "Take the stick out and switch the machine on. The stick installs the next machine; this one it leaves alone"
-                }
-            };
-            tell(node, "installed", message, advice).await;
-            Ok(())
-        }
-        Step::Retire => {
-            node.init.ask(InitRequest::Retire).await?;
-            say("install: the stick's slots are emptied");
-            Ok(())
-        }
-        Step::ClearHeader(role) => {
-            let Some(partition) = node.partition(role.name()) else {
-                return Ok(());
-            };
-            let clear = move || {
-                Ok(write_flushed(
-                    &open_write(&partition)?,
-                    HEADER_OFFSET,
-                    &[0; 4096],
-                )?)
-            };
-            blocking(clear).await
-        }
-        Step::Restart => {
-            let reason = format!("installed on {}", entry.name);
-            let rescue = false;
-            let request = InitRequest::Reboot { reason, rescue };
-            node.init.ask(request).await.map(drop)
-        }
-        Step::PowerOff => {
-            let reason = format!("installed on {}", entry.name);
-            node.init
-                .ask(InitRequest::PowerOff { reason })
-                .await
-                .map(drop)
-        }
-        // The disk's own steps are behind us.
-        _ => Ok(()),
-    }
-}
-
-/// Whatever the firmware says is only told.
-async fn boot_entry(disk: &Disk) {
-    let (path, bytes) = (disk.node(), disk.bytes);
-    let added = blocking(move || {
-        let first = read_at(&open_read(&path)?, 0, content::LOOK)?;
-        let esp = firmware::esp(bytes, &first).context("the disk's esp is not found")?;
-        firmware::add_entry(esp)
-    });
-    match added.await {
-        Ok(name) => say(&format!("install: firmware entry {name} goes first")),
-        Err(e) => say(&format!(
-            "install: no firmware entry ({e:#}); none is needed"
-        )),
-    }
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -292,13 +292,13 @@ mod tests {
     fn a_joined_node_joins_anew_only_with_an_unused_grant_that_says_so() {
         let mut seed = crate::seed::fuzz::seed();
         let mut doc = StateDoc {
-            spent_grants: vec!["g1".into()],
+            spent_grants: vec!["g0".into()],
             ..StateDoc::default()
         };
         assert!(!wants_rejoin(&seed, &doc));
         seed.rejoin = true;
         assert!(wants_rejoin(&seed, &doc));
-        doc.spent_grants.push("g2".into());
+        doc.spent_grants.push("g1".into());
         assert!(!wants_rejoin(&seed, &doc));
     }
 }

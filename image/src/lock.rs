@@ -29,7 +29,8 @@ pub struct Lock {
     version: u32,
     /// The suite that was locked.
     pub suite: String,
-    /// The archive's date of its index, Unix seconds: the image's own date.
+    /// The archive's date of that suite's index, Unix seconds: the image's own date, whatever other
+    /// suite a board's kernel is from.
     pub date: u64,
     /// What was asked for: a lock made for other wishes is stale.
     need: Vec<Need>,
@@ -165,7 +166,9 @@ pub fn lock(
                 arch.debian(),
             )?),
         };
-        date = date.max(release.date);
+        if *suite == recipe.suite {
+            date = date.max(release.date);
+        }
         add(&mut packages, &release.index, need, *kind)
             .map_err(|e| blame(e.on(arch.debian()), recipe, boards))?;
     }
@@ -197,7 +200,7 @@ fn add(
     let wanted: Vec<String> = need.wanted.iter().cloned().collect();
     let chosen = match kind {
         Kind::Whole => depend::closure(index, &wanted, &need.exclude)?,
-        Kind::Files => depend::named(index, &need.wanted, "linux-image-")?,
+        Kind::Files => depend::named(index, &need.wanted, &depend::KERNEL)?,
     };
     for p in chosen.into_values() {
         packages

@@ -12,11 +12,14 @@ use crate::{
     pack::{Kind, Pack, Slice},
 };
 
-/// A kernel package as a source of modules.
-pub(crate) struct KernelPackage<'a> {
+/// A kernel as its packages have it: all of it in one, or kernel, modules and the list of those
+/// built in each in its own.
+pub(crate) struct Kernel {
     /// e.g. `6.12.107+deb13-cloud-amd64`.
     pub(crate) release: String,
-    pack: &'a Pack,
+    image: Option<Slice>,
+    /// Keys of the packages that it was read from.
+    sources: Vec<String>,
     /// Module name (with `_`) to its path and bytes.
     modules: BTreeMap<String, (String, Slice)>,
     builtin: BTreeSet<String>,
@@ -56,47 +59,68 @@ impl Module {
     }
 }
 
-impl<'a> KernelPackage<'a> {
-    pub(crate) fn new(pack: &'a Pack) -> Result<Self> {
-        const TOP: &str = "usr/lib/modules/";
-        let release = pack
-            .entries
-            .iter()
-            .find_map(|e| {
-                e.path
-                    .strip_prefix(TOP)?
-                    .split_once('/')
-                    .map(|(release, _)| release.to_owned())
-            })
-            .ok_or_else(|| Error::build("kernel", "its package holds no modules"))?;
+impl Kernel {
+    /// Reads the one kernel that is in `packs`, the packages of a board.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub(crate) fn new(packs: &[Pack]) -> Result<Self> {
+        let releases: BTreeSet<&str> = packs.iter().filter_map(release).collect();
+        let release = match Vec::from_iter(releases)[..] {
+            [one] => one.to_owned(),
+            [] => return Err(Error::build("kernel", "no package holds modules")),
+            ref several => {
+                let reason = format!("packages hold several: {}", several.join(", "));
+                return Err(Error::build("kernel", reason));
+            }
+        };
         let top = format!("{TOP}{release}/");
-        let mut modules = BTreeMap::new();
+        let mut kernel = Self {
+            // Where it lies if it has a package of its own, and if not.
+            image: [format!("{top}vmlinuz"), format!("boot/vmlinuz-{release}")]
+                .iter()
+                .find_map(|path| packs.iter().find_map(|p| p.find(path))),
+            release,
+            sources: Vec::new(),
+            modules: BTreeMap::new(),
+            builtin: BTreeSet::new(),
+        };
+        for pack in packs.iter().filter(|p| self::release(p).is_some()) {
+            kernel.sources.push(pack.key().to_owned());
+            kernel.read(pack, &top)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Adds what `pack` has below `top`.
+    fn read(&mut self, pack: &Pack, top: &str) -> Result<()> {
         for entry in &pack.entries {
             let (Some(path), Kind::File { offset, len, .. }) =
-                (entry.path.strip_prefix(&top), &entry.kind)
+                (entry.path.strip_prefix(top), &entry.kind)
             else {
                 continue;
             };
             let file = path.rsplit('/').next().unwrap_or(path);
             if let Some((name, _)) = file.split_once(".ko") {
-                modules.insert(plain(name), (path.to_owned(), pack.slice(*offset, *len)));
+                let module = (path.to_owned(), pack.slice(*offset, *len));
+                self.modules.insert(plain(name), module);
             }
         }
-        let builtin = pack
-            .find(&format!("{top}modules.builtin"))
-            .map(|s| s.read())
-            .transpose()?
-            .unwrap_or_default();
-        let builtin = String::from_utf8_lossy(&builtin)
-            .lines()
-            .filter_map(|line| line.rsplit('/').next()?.strip_suffix(".ko").map(plain))
-            .collect();
-        Ok(Self {
-            release,
-            pack,
-            modules,
-            builtin,
-        })
+        if let Some(list) = pack.find(&format!("{top}modules.builtin")) {
+            let list = list.read()?;
+            let names = String::from_utf8_lossy(&list);
+            self.builtin.extend(
+                names
+                    .lines()
+                    .filter_map(|line| line.rsplit('/').next()?.strip_suffix(".ko").map(plain)),
+            );
+        }
+        Ok(())
+    }
+
+    /// Stand for its content in cache keys.
+    pub(crate) fn sources(&self) -> &[String] {
+        &self.sources
     }
 
     /// Names of all its modules, also of those that are built in.
@@ -105,11 +129,14 @@ impl<'a> KernelPackage<'a> {
     }
 
     /// The kernel itself.
-    pub(crate) fn image(&self) -> Result<Slice> {
-        let path = format!("boot/vmlinuz-{}", self.release);
-        self.pack
-            .find(&path)
-            .ok_or_else(|| Error::build("kernel", format!("its package holds no {path}")))
+    pub(crate) fn image(&self) -> Result<&Slice> {
+        self.image.as_ref().ok_or_else(|| {
+            let reason = format!(
+                "the packages hold modules of {0}, but neither boot/vmlinuz-{0} nor {TOP}{0}/vmlinuz",
+                self.release
+            );
+            Error::build("kernel", reason)
+        })
     }
 
     /// `wanted` (names, each with parameters after it where it has any) and what they need, each
@@ -182,6 +209,16 @@ impl<'a> KernelPackage<'a> {
     }
 }
 
+/// Where modules lie in a package, in a folder for each release.
+const TOP: &str = "usr/lib/modules/";
+
+/// The release of the kernel that a package is a part of.
+fn release(pack: &Pack) -> Option<&str> {
+    pack.entries
+        .iter()
+        .find_map(|e| Some(e.path.strip_prefix(TOP)?.split_once('/')?.0))
+}
+
 /// Module names use `_` where file names may use `-`.
 fn plain(name: &str) -> String {
     name.replace('-', "_")
@@ -221,4 +258,89 @@ fn depends(path: &str, elf: &[u8]) -> Result<Vec<String>> {
         .filter(|name| !name.is_empty())
         .map(|name| plain(&String::from_utf8_lossy(name)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::Writer;
+
+    /// A package with files of these paths and contents.
+    fn pack(dir: &std::path::Path, name: &str, files: &[(&str, &str)]) -> Pack {
+        let at = dir.join(name);
+        let mut writer = Writer::create(&at).unwrap();
+        writer.dir("usr/lib/modules".into(), 0o755);
+        for (path, content) in files {
+            writer
+                .file((*path).to_owned(), 0o644, &mut content.as_bytes())
+                .unwrap();
+        }
+        writer.finish().unwrap();
+        Pack::open(&at).unwrap()
+    }
+
+    const BUILTIN: (&str, &str) = (
+        "usr/lib/modules/7.3/modules.builtin",
+        "kernel/drivers/pci/pcie-x.ko\n",
+    );
+    const MODULE: (&str, &str) = ("usr/lib/modules/7.3/kernel/net/macb.ko.xz", "m");
+    const OTHER: (&str, &str) = ("usr/lib/firmware/a.bin", "f");
+
+    fn seen(kernel: &Kernel) -> (String, Vec<&str>, Vec<u8>) {
+        (
+            kernel.release.clone(),
+            kernel.names().collect(),
+            kernel.image().unwrap().read().unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_kernel_is_the_same_in_one_package_and_in_several() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let whole = [
+            pack(dir, "firmware", &[OTHER]),
+            pack(
+                dir,
+                "linux-image-7.3",
+                &[("boot/vmlinuz-7.3", "k"), BUILTIN, MODULE],
+            ),
+        ];
+        let split = [
+            pack(dir, "linux-base-7.3", &[BUILTIN]),
+            pack(
+                dir,
+                "linux-binary-7.3",
+                &[("usr/lib/modules/7.3/vmlinuz", "k")],
+            ),
+            pack(dir, "linux-image-split", &[]),
+            pack(dir, "linux-modules-7.3", &[MODULE]),
+            pack(dir, "raspi-firmware", &[OTHER]),
+        ];
+        let (whole, split) = (Kernel::new(&whole).unwrap(), Kernel::new(&split).unwrap());
+        assert_eq!(seen(&whole), seen(&split));
+        assert_eq!(
+            seen(&split),
+            ("7.3".to_owned(), vec!["macb", "pcie_x"], b"k".to_vec())
+        );
+        assert_eq!(whole.sources(), ["linux-image-7.3"]);
+        assert_eq!(
+            split.sources(),
+            ["linux-base-7.3", "linux-binary-7.3", "linux-modules-7.3"]
+        );
+    }
+
+    #[test]
+    fn no_kernel_half_a_kernel_and_two_kernels_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let told = |packs: &[Pack]| Kernel::new(packs).err().unwrap().to_string();
+        assert!(told(&[pack(dir, "a", &[OTHER])]).contains("no package holds modules"));
+        let old = pack(dir, "b", &[("usr/lib/modules/6.12/kernel/x.ko", "x")]);
+        let half = [pack(dir, "c", &[MODULE])];
+        let e = Kernel::new(&half).unwrap().image().err().unwrap();
+        assert!(e.to_string().contains("neither boot/vmlinuz-7.3"), "{e}");
+        let [half] = half;
+        assert!(told(&[old, half]).contains("several: 6.12, 7.3"));
+    }
 }

@@ -5,6 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::packages::{Index, Package, Relation};
 use crate::error::{Error, Result};
 
+/// How the names of the packages begin that Debian makes a kernel of: all in `linux-image-RELEASE`
+/// (6.12), or kernel, modules, and what goes with both each in its own (7.3). `linux-base` without
+/// a release is not one of them.
+pub const KERNEL: [&str; 4] = [
+    "linux-image-",
+    "linux-binary-",
+    "linux-modules-",
+    "linux-base-",
+];
+
 /// The closure of `wanted` over `Pre-Depends` and `Depends`, without the packages in `exclude`:
 /// what an appliance without shell or package manager has no use for.
 ///
@@ -45,27 +55,32 @@ pub fn closure<'a>(
     Ok(chosen)
 }
 
-/// `wanted` themselves; of their dependencies only those whose name begins with `follow` (a
-/// metapackage's kernel).
+/// `wanted` themselves; of their dependencies only those whose name begins with one of `follow`, and
+/// what these need of the same kind (a metapackage's kernel, in one package or in several).
 ///
 /// # Errors
 /// When a package is not in the index.
 pub fn named<'a>(
     index: &'a Index,
     wanted: &BTreeSet<String>,
-    follow: &str,
+    follow: &[&str],
 ) -> Result<BTreeMap<String, &'a Package>> {
     let mut chosen = BTreeMap::new();
+    let mut queue = VecDeque::new();
     for name in wanted {
-        let package = index.get(name).ok_or_else(|| unknown(index, name))?;
-        chosen.insert(name.clone(), package);
+        queue.push_back(index.get(name).ok_or_else(|| unknown(index, name))?);
+    }
+    while let Some(package) = queue.pop_front() {
+        if chosen.insert(package.name.clone(), package).is_some() {
+            continue;
+        }
         let followed = package.depends.iter().flatten();
-        for relation in followed.filter(|r| r.name.starts_with(follow)) {
+        for relation in followed.filter(|r| follow.iter().any(|f| r.name.starts_with(f))) {
             let found = index
                 .satisfying(relation)
                 .next()
                 .ok_or_else(|| unknown(index, &relation.name))?;
-            chosen.insert(found.name.clone(), found);
+            queue.push_back(found);
         }
     }
     Ok(chosen)
@@ -136,6 +151,52 @@ mod tests {
             ["a", "b", "postfix"]
         );
         assert_eq!(names(&index, &["a"], &["mta", "b"]).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_kernel_is_followed_from_its_metapackage_whole_or_split() {
+        let index = index(&[
+            ("linux-image-whole", "linux-image-6-whole", ""),
+            ("linux-image-6-whole", "kmod, linux-base (>= 4.3)", ""),
+            (
+                "linux-image-split",
+                "linux-base-split, linux-image-7-split, linux-modules-split",
+                "",
+            ),
+            ("linux-base-split", "linux-base-7-split", ""),
+            ("linux-modules-split", "linux-modules-7-split", ""),
+            (
+                "linux-image-7-split",
+                "dracut | initramfs-tools, linux-base-7-split, linux-binary-7-split",
+                "",
+            ),
+            ("linux-base-7-split", "", ""),
+            ("linux-modules-7-split", "kmod, linux-base-7-split", ""),
+            ("linux-binary-7-split", "linux-base-7-split", ""),
+            ("linux-base", "", ""),
+            ("kmod", "", ""),
+        ]);
+        let of = |wanted: &str| -> Vec<String> {
+            let wanted = BTreeSet::from([wanted.to_owned()]);
+            let chosen = named(&index, &wanted, &KERNEL).unwrap();
+            chosen.into_keys().collect()
+        };
+        assert_eq!(
+            of("linux-image-whole"),
+            ["linux-image-6-whole", "linux-image-whole"]
+        );
+        assert_eq!(
+            of("linux-image-split"),
+            [
+                "linux-base-7-split",
+                "linux-base-split",
+                "linux-binary-7-split",
+                "linux-image-7-split",
+                "linux-image-split",
+                "linux-modules-7-split",
+                "linux-modules-split",
+            ]
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     digest::{Digest, Inputs},
     disk,
     error::{Error, Result},
-    modules::KernelPackage,
+    modules::Kernel,
     pack::Pack,
     progress::{Event, Progress},
     report::Measured,
@@ -96,23 +96,19 @@ impl Builder<'_> {
         let (root_packs, board_packs) = self.unpack(&lock)?;
 
         let board = &request.board;
-        let kernel_pack = board_packs
-            .iter()
-            .find(|p| KernelPackage::new(p).is_ok())
-            .ok_or_else(|| {
-                let name = &board.kernel_package;
-                let e = Error::build(
-                    format!("package {name}"),
-                    "brings no kernel; a linux-image-* is needed",
-                );
-                board.origins.blame("kernel.package", name, e)
-            })?;
+        let kernel = Kernel::new(&board_packs).map_err(|e| {
+            let name = &board.kernel_package;
+            let e = Error::build(
+                format!("package {name}"),
+                format!("brings no kernel to build with; a linux-image-* is needed: {e}"),
+            );
+            board.origins.blame("kernel.package", name, e)
+        })?;
         let stub = board_packs
             .iter()
             .find_map(|p| p.find(&board.stub))
             .ok_or_else(|| no_stub(board, &board_packs))?;
-        let kernel = KernelPackage::new(kernel_pack)?;
-        let (modules_key, boot_modules, late_modules) = self.modules(&kernel, kernel_pack)?;
+        let (modules_key, boot_modules, late_modules) = self.modules(&kernel)?;
 
         let inputs = content::Inputs {
             recipe: &request.recipe,

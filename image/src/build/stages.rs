@@ -9,7 +9,7 @@ use super::{Builder, firmware::Taken};
 use crate::{
     digest::{Digest, Inputs},
     error::{Error, IoContext, Result},
-    modules::{KernelPackage, Module},
+    modules::{Kernel, Module},
     pack::{Kind, Pack, Slice, Writer},
     payload::initramfs,
     progress::step,
@@ -67,11 +67,7 @@ fn fits(tree: &Tree, len: u64) -> Result<()> {
 
 impl Builder<'_> {
     /// The boot and late modules, decompressed, in load order, and a key that stands for them.
-    pub(super) fn modules(
-        &self,
-        kernel: &KernelPackage<'_>,
-        pack: &Pack,
-    ) -> Result<(Digest, Vec<Module>, Vec<Module>)> {
+    pub(super) fn modules(&self, kernel: &Kernel) -> Result<(Digest, Vec<Module>, Vec<Module>)> {
         let (board, recipe) = (&self.request.board, &self.request.recipe);
         let late: Vec<String> = board
             .late_modules
@@ -79,8 +75,10 @@ impl Builder<'_> {
             .chain(&recipe.modules)
             .cloned()
             .collect();
-        let key = Inputs::of("modules/2")
-            .with(pack.key())
+        let key = kernel
+            .sources()
+            .iter()
+            .fold(Inputs::of("modules/2"), |inputs, key| inputs.with(key))
             .with(board.boot_modules.join(" "))
             .with(late.join(" "))
             .key();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    board::Board, cache::Cache, deb, error::Result, lock::Lock, modules::KernelPackage, pack::Kind,
+    board::Board, cache::Cache, deb, error::Result, lock::Lock, modules::Kernel, pack::Kind,
     recipe::Recipe, root::tree::removed,
 };
 
@@ -56,11 +56,12 @@ impl Contents {
                     }
                 }
             }
-            for package in &kernel {
-                let (pack, _) = deb::unpacked(cache, package)?;
-                if let Ok(kernel) = KernelPackage::new(&pack) {
-                    contents.modules.extend(kernel.names().map(str::to_owned));
-                }
+            let packs = kernel
+                .iter()
+                .map(|package| deb::unpacked(cache, package).map(|(pack, _)| pack))
+                .collect::<Result<Vec<_>>>()?;
+            if let Ok(kernel) = Kernel::new(&packs) {
+                contents.modules.extend(kernel.names().map(str::to_owned));
             }
             Ok(())
         };

@@ -5,6 +5,7 @@ mod config;
 mod files;
 mod keep;
 mod life;
+mod memory;
 mod prefetch;
 mod ready;
 mod shipped;
@@ -65,7 +66,7 @@ fn hindrance(node: &Node) -> Option<String> {
     if !node.boot.var_on_disk {
         return Some("k3s does not run: /var is in memory because its disk does not mount".into());
     }
-    None
+    memory::hindrance(&memory::table())
 }
 
 /// Reads k3s's program ahead, where it is likely to be started in this boot.

@@ -1,6 +1,7 @@
 //! k3s's program is read while the node joins: from a verified, compressed root (or an SD card) page
 //! after page on demand is what its start would wait for most.
 
+use super::memory;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ const PIECE: usize = 1 << 20;
 /// Begins to read, on a thread of its own; whatever fails is left to k3s to tell.
 pub fn begin() {
     let read = || {
-        let free = available(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
+        let free = memory::bytes(&memory::table(), "MemAvailable").unwrap_or(0);
         if let Some(program) = DATA.iter().find_map(|dir| newest(Path::new(dir))) {
             match through(&program, free) {
                 Ok(bytes) => tracing::debug!(bytes, "{} read ahead", program.display()),
@@ -34,15 +35,6 @@ fn newest(data: &Path) -> Option<PathBuf> {
         Some((fs::metadata(&program).ok()?.modified().ok()?, program))
     });
     programs.max().map(|(_, program)| program)
-}
-
-/// `MemAvailable` of `/proc/meminfo` (proc(5)), in bytes.
-fn available(meminfo: &str) -> u64 {
-    let line = meminfo
-        .lines()
-        .find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }
 
 /// Reads all of it, so that it is in memory; nothing where it would crowd out others.
@@ -74,14 +66,5 @@ mod tests {
         let program = newest(dir.path()).unwrap();
         assert_eq!(through(&program, 100 << 20).unwrap(), 3 << 20);
         assert_eq!(through(&program, 8 << 20).unwrap(), 0);
-    }
-
-    #[test]
-    fn free_memory_is_read_from_the_kernels_table() {
-        assert_eq!(
-            available("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"),
-            2 << 20
-        );
-        assert_eq!(available("nonsense"), 0);
     }
 }

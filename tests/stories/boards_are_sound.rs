@@ -1,11 +1,13 @@
 //! Every board's image, looked at with tools that are not ours: partition tables, FAT volumes, UKIs,
-//! qcow2.
+//! qcow2; and whether the modules in its initramfs have what they need with them.
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_core::header::SlotHeader;
 use holdfast_core::layout::{self, Role};
 use holdfast_core::slots::Slot;
 use holdfast_tests::{Lab, Story, command};
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +23,7 @@ fn boards() -> Result<Vec<String>> {
         })
         .collect();
     names.sort();
-    ensure!(names.len() >= 5, "boards are missing: {names:?}");
+    ensure!(names.len() >= 6, "boards are missing: {names:?}");
     Ok(names)
 }
 
@@ -76,6 +78,133 @@ fn uki(image: &Path, dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What a Raspberry Pi's board brings for its machines.
+struct Pi {
+    board: &'static str,
+    /// Device trees that the firmware looks for on the ESP.
+    trees: &'static [&'static str],
+    /// How many are in the UKI.
+    in_uki: usize,
+    /// Drivers of card, network and USB.
+    modules: &'static [&'static str],
+}
+
+const PIS: [Pi; 3] = [
+    Pi {
+        board: "rpi3",
+        trees: &["bcm2837-rpi-3-b.dtb", "bcm2837-rpi-zero-2-w.dtb"],
+        in_uki: 5,
+        modules: &["bcm2835", "sdhci-iproc", "dwc2", "smsc95xx", "bcm2835_wdt"],
+    },
+    Pi {
+        board: "rpi4",
+        trees: &["bcm2711-rpi-4-b.dtb"],
+        in_uki: 3,
+        modules: &["sdhci-iproc", "genet", "xhci-pci", "bcm2835_wdt"],
+    },
+    // The firmware's tree is the only one that is right: one for each stepping, both of one name.
+    Pi {
+        board: "rpi5",
+        trees: &["bcm2712-rpi-5-b.dtb", "bcm2712-d-rpi-5-b.dtb"],
+        in_uki: 0,
+        modules: &[
+            "sdhci-brcmstb",
+            "pinctrl-brcmstb-bcm2712",
+            "irq-bcm2712-mip",
+            "rp1_pci",
+            "clk-rp1",
+            "pinctrl-rp1",
+            "macb",
+            "dwc3",
+            "xhci-plat-hcd",
+            "bcm2835_wdt",
+        ],
+    },
+];
+
+/// The files of archives of the kernel's format `newc`, one after another (Linux
+/// `Documentation/driver-api/early-userspace/buffer-format.rst`).
+fn unpacked(mut rest: &[u8]) -> Result<BTreeMap<String, &[u8]>> {
+    let mut files = BTreeMap::new();
+    while let Some(at) = rest.iter().position(|b| *b != 0) {
+        rest = &rest[at..];
+        ensure!(rest.starts_with(b"070701"), "no newc archive");
+        let field = |n: usize| -> Result<usize> {
+            let hex = std::str::from_utf8(&rest[6 + 8 * n..14 + 8 * n])?;
+            Ok(usize::from_str_radix(hex, 16)?)
+        };
+        let (len, name_len) = (field(6)?, field(11)?);
+        let name = std::str::from_utf8(&rest[110..110 + name_len - 1])?;
+        let data = (110 + name_len).next_multiple_of(4);
+        files.insert(name.to_owned(), &rest[data..data + len]);
+        rest = &rest[(data + len).next_multiple_of(4)..];
+    }
+    Ok(files)
+}
+
+/// The initramfs's modules by name (with `_`), each with those it needs.
+fn boot_modules(initramfs: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+    let bytes = std::fs::read(initramfs)?;
+    let (mut rest, mut archives) = (&bytes[..], Vec::new());
+    // Frames of zstd with zeros between them.
+    while let Some(at) = rest.iter().position(|b| *b != 0) {
+        rest = &rest[at..];
+        zstd::Decoder::with_buffer(&mut rest)?
+            .single_frame()
+            .read_to_end(&mut archives)?;
+    }
+    let depends = |elf: &[u8]| -> Vec<String> {
+        elf.split(|b| *b == 0)
+            .filter_map(|word| word.strip_prefix(b"depends="))
+            .flat_map(|list| list.split(|b| *b == b','))
+            .map(|name| String::from_utf8_lossy(name).replace('-', "_"))
+            .filter(|name| !name.is_empty())
+            .collect()
+    };
+    Ok(unpacked(&archives)?
+        .into_iter()
+        .filter_map(|(path, elf)| {
+            let name = path.rsplit('/').next()?.strip_suffix(".ko")?;
+            Some((name.replace('-', "_"), depends(elf)))
+        })
+        .collect())
+}
+
+/// The modules of a UKI have what they need beside them, and are those that the board is started with.
+fn look_at_modules(objcopy: &str, uki: &Path, pi: Option<&Pi>) -> Result<()> {
+    let initrd = uki.with_file_name("initrd");
+    let only = format!(".initrd={}", text(&initrd));
+    let rest = uki.with_file_name("rest");
+    tool(
+        objcopy,
+        &[
+            "-O",
+            "binary",
+            "--dump-section",
+            &only,
+            text(uki),
+            text(&rest),
+        ],
+    )?;
+    let modules = boot_modules(&initrd)?;
+    ensure!(modules.contains_key("dm_verity"), "{modules:?}");
+    for (name, needs) in &modules {
+        for needed in needs {
+            ensure!(
+                modules.contains_key(needed),
+                "{name} needs {needed}, which is not there"
+            );
+        }
+    }
+    for name in pi.map(|pi| pi.modules).unwrap_or_default() {
+        ensure!(
+            modules.contains_key(&name.replace('-', "_")),
+            "no {name}: {modules:?}"
+        );
+    }
+    Ok(())
+}
+
 /// What tools say of one board.
 fn look(lab: &Lab, board: &str) -> Result<()> {
     let built = lab.build_board(board, "base", "1.0.0", &["--formats", "raw,qcow2,bundle"])?;
@@ -94,30 +223,36 @@ fn look(lab: &Lab, board: &str) -> Result<()> {
     let arm = board != "x86-64" && board != "proxmox";
     let loader = if arm { "BOOTAA64.EFI" } else { "BOOTX64.EFI" };
     ensure!(files.contains(&format!("::/EFI/BOOT/{loader}")), "{files}");
-    let pi = board.starts_with("rpi");
+    let of_pi = PIS.iter().find(|pi| pi.board == board);
+    let pi = of_pi.is_some();
+    ensure!(pi == board.starts_with("rpi"), "{board} is not in the list");
     for file in ["config.txt", "u-boot.bin", "uboot.env"] {
         ensure!(
             files.contains(&format!("::/{file}")) == pi,
             "{board}: {files}"
         );
     }
-    let objdump = if arm {
-        "aarch64-linux-gnu-objdump"
-    } else {
-        "objdump"
-    };
-    let sections = tool(objdump, &["-h", text(&uki(image, &dir)?)])?;
+    for tree in of_pi.map(|pi| pi.trees).unwrap_or_default() {
+        ensure!(files.contains(&format!("::/{tree}")), "{board}: {files}");
+    }
+    let prefix = if arm { "aarch64-linux-gnu-" } else { "" };
+    let uki = uki(image, &dir)?;
+    let sections = tool(&format!("{prefix}objdump"), &["-h", text(&uki)])?;
     for section in [".osrel", ".uname", ".cmdline", ".initrd", ".linux"] {
         ensure!(
             sections.contains(section),
             "{board}: no {section}: {sections}"
         );
     }
-    ensure!(sections.contains(".dtbauto") == pi, "{board}: {sections}");
+    ensure!(
+        sections.matches(".dtbauto").count() == of_pi.map_or(0, |pi| pi.in_uki),
+        "{board}: {sections}"
+    );
     ensure!(
         sections.contains(".ucode") == (board == "x86-64"),
         "{board}"
     );
+    look_at_modules(&format!("{prefix}objcopy"), &uki, of_pi)?;
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The boards that QEMU has a machine for, and how each is run there.
 
 use crate::lab::{Built, Lab};
-use crate::node::Node;
+use crate::node::{DISK, Node};
 use crate::seedvolume;
 use anyhow::{Context as _, Result};
 use holdfast_qemu::{Accel, DiskBus, MachineSpec, Nic, Platform};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a boot may take: one emulated thread for four processors, and a card that reads 1 MiB/s,
@@ -64,6 +65,16 @@ impl Emulated {
     /// The build fails.
     pub fn build(&self, lab: &Lab, recipe: &str, version: &str) -> Result<Built> {
         lab.build_board(self.board, recipe, version, self.options)
+    }
+
+    /// A machine of this kind for another system's disk, else like a node's: what boots are compared on.
+    #[must_use]
+    pub fn peer(&self, lab: &Lab, name: &str, image: &Path) -> MachineSpec {
+        let spec = MachineSpec::new(name)
+            .image(image)
+            .disk_bytes(DISK)
+            .dir(&lab.dir().join("vm").join(name));
+        (self.machine)(spec.accel(Accel::Tcg))
     }
 
     /// A machine of this kind with `image`, and a seed for the board on its seed volume, as a laptop

@@ -2,6 +2,7 @@
 //! it. A story drives both as an operator would, with the `holdfast` command, and waits for
 //! conditions. When it fails, console logs stay.
 
+pub mod boots;
 pub mod command;
 pub mod emulated;
 mod forged;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Disk of a story's machine, in bytes: larger than the image, so that `/var` grows.
-const DISK: u64 = 6 << 30;
+pub(crate) const DISK: u64 = 6 << 30;
 /// Software emulation on two busy cores: how long a boot may take.
 const BOOT: Duration = Duration::from_secs(180);
 /// How long Kubernetes may take to be Ready there.

@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result};
 use holdfast_qemu::{Accel, DiskBus, Machine, MachineSpec};
+use holdfast_tests::boots::{Boot, DEBIAN_NETWORK, DEBIAN_RUNNING, LOADER, debian, passed};
 use holdfast_tests::{Built, Lab, Node, until_some};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,6 @@ use std::time::Duration;
 const BOOT: Duration = Duration::from_secs(240);
 /// How long until Kubernetes is Ready there.
 const READY: Duration = Duration::from_secs(600);
-/// The firmware's line just before it starts a boot loader: the same for everyone.
-const LOADER: &str = "BdsDxe: starting ";
 /// Disk of the machines, in bytes.
 const DISK: u64 = 8 << 30;
 /// Memory of the machines that run Kubernetes, in MiB.
@@ -47,20 +46,6 @@ fn arguments() -> Result<Arguments> {
         runs: number(3)?,
         kube_runs: number(2)?,
     })
-}
-
-/// Seconds from power-on of one boot.
-#[derive(Debug, Clone, Copy)]
-struct Boot {
-    loader: f64,
-    /// Ours: the agent's first words; the peer: PID 1 of its root.
-    running: f64,
-    /// Ours: mesh up; the peer: network.target.
-    network: f64,
-}
-
-fn passed(machine: &mut Machine, markers: &[&str], limit: Duration) -> Result<f64> {
-    Ok(machine.wait_for_any(markers, limit)?.1.as_secs_f64())
 }
 
 /// One boot of ours, from power-on to mesh up; the machine stays on.
@@ -101,33 +86,14 @@ fn ours(lab: &Lab, name: &str, image: &Built) -> Result<(Boot, Boot, f64)> {
     Ok((first, second, (memory.0 + memory.1) * 1024.0 / 1e6))
 }
 
-/// A first boot of mkosi's Debian. Its initramfs has a PID 1 of its own: the one that counts comes
-/// after the root was switched to.
-fn debian(lab: &Lab, name: &str, image: &Path) -> Result<Boot> {
+/// A first boot of mkosi's Debian.
+fn debian_boot(lab: &Lab, name: &str, image: &Path) -> Result<Boot> {
     let spec = MachineSpec::new(name)
         .accel(Accel::Tcg)
         .image(image)
         .disk_bytes(DISK)
         .dir(&lab.dir().join("vm").join(name));
-    let mut machine = Machine::start(spec)?;
-    let loader = passed(&mut machine, &[LOADER], BOOT)?;
-    passed(
-        &mut machine,
-        &["initrd-switch-root.service", "Switching root"],
-        BOOT,
-    )?;
-    let running = passed(
-        &mut machine,
-        &["running in system mode", "Welcome to Debian"],
-        BOOT,
-    )?;
-    let network = passed(&mut machine, &["Reached target network.target"], BOOT)?;
-    machine.power_cut()?;
-    Ok(Boot {
-        loader,
-        running,
-        network,
-    })
+    debian(spec, BOOT)
 }
 
 /// Our first boot to node Ready: a server of its own.
@@ -227,8 +193,6 @@ fn middle(boots: &[Boot], what: impl Fn(&Boot) -> f64) -> f64 {
 }
 
 fn boot_figures(args: &Arguments) -> Result<Vec<Figure>> {
-    const PID1: &str = "mkosi's Debian to PID 1 of its root";
-    const TARGET: &str = "mkosi's Debian to network.target";
     let lab = Lab::new("bench_boot")?;
     let image = lab.build("base", "1.0.0")?;
     let (mut first, mut second, mut theirs, mut memory) = (vec![], vec![], vec![], vec![]);
@@ -242,7 +206,7 @@ fn boot_figures(args: &Arguments) -> Result<Vec<Figure>> {
         second.push(ours.1);
         memory.push(ours.2);
         let peer =
-            debian(&lab, &format!("debian{run}"), &args.peer).context("a boot of mkosi's")?;
+            debian_boot(&lab, &format!("debian{run}"), &args.peer).context("a boot of mkosi's")?;
         eprintln!("run {run}: mkosi's {peer:?}");
         theirs.push(peer);
     }
@@ -253,17 +217,19 @@ fn boot_figures(args: &Arguments) -> Result<Vec<Figure>> {
         figure(
             "power-on to agent running with verity root, TCG",
             &first,
-            PID1,
+            DEBIAN_RUNNING,
             |b| b.running,
         ),
-        figure("loader start to the same", &first, PID1, |b| {
+        figure("loader start to the same", &first, DEBIAN_RUNNING, |b| {
             b.running - b.loader
         }),
-        figure("power-on to mesh up, TCG", &first, TARGET, |b| b.network),
+        figure("power-on to mesh up, TCG", &first, DEBIAN_NETWORK, |b| {
+            b.network
+        }),
         figure(
             "power-on to mesh up, TCG, a joined node's next boot",
             &second,
-            TARGET,
+            DEBIAN_NETWORK,
             |b| b.network,
         ),
         Figure {

@@ -34,7 +34,9 @@ fn peer_boot(case: &Emulated, disk: &Path, run: u32) -> Result<Boot> {
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let upper = *values.get(values.len() / 2)?;
+    let lower = *values.get((values.len() - 1) / 2)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 /// A figure and, where one ran, the peer's: its name and seconds.

@@ -126,8 +126,16 @@ pub fn all_recipes() -> Vec<PathBuf> {
     all
 }
 
+/// The files of these boards, given as names or files; without any, of every board that is known.
+pub fn boards(named: &[String]) -> Result<Vec<PathBuf>> {
+    if named.is_empty() {
+        return all_boards();
+    }
+    named.iter().map(|b| definition("boards", b)).collect()
+}
+
 /// Every board that is known, by its file.
-pub fn all_boards() -> Result<Vec<PathBuf>> {
+fn all_boards() -> Result<Vec<PathBuf>> {
     let dir = roots(named(SHARE))
         .into_iter()
         .map(|r| r.join("boards"))

@@ -215,7 +215,8 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Reads hex of even length; `None` when a character is no hex digit.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+    // Rust's own parser takes a sign.
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len())

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use holdfast_core::bytes::BLOCK;
+use holdfast_core::keys::unhex;
 use holdfast_core::layout::RECORD_COPIES;
 use holdfast_core::slots::{BootId, Copies, Record};
 
@@ -93,14 +94,7 @@ impl RecordStore {
 
 /// The loader's id as it stands on the command line: 32 hex digits.
 pub fn boot_id(hex: &str) -> Option<BootId> {
-    let mut id = BootId::default();
-    if hex.len() != id.len() * 2 || !hex.is_ascii() {
-        return None;
-    }
-    for (i, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(i * 2..i * 2 + 2)?, 16).ok()?;
-    }
-    Some(id)
+    unhex(hex)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -185,6 +179,7 @@ mod tests {
     fn ids_are_32_digits() {
         assert_eq!(boot_id(&"0f".repeat(16)), Some([15; 16]));
         assert_eq!(boot_id("0f"), None);
+        assert_eq!(boot_id(&"+f".repeat(16)), None);
         assert_eq!(boot_id(&"é".repeat(16)), None);
     }
 }

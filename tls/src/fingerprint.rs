@@ -1,5 +1,6 @@
 //! A certificate named by its SHA-256 fingerprint, as `openssl x509 -fingerprint -sha256` prints it.
 
+use holdfast_core::keys::unhex;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -17,20 +18,7 @@ impl FromStr for Fingerprint {
     type Err = BadFingerprint;
     fn from_str(text: &str) -> Result<Self, BadFingerprint> {
         let bad = || BadFingerprint(text.into());
-        let digits: Vec<u8> = text
-            .bytes()
-            .filter(|b| *b != b':')
-            .map(|b| {
-                char::from(b)
-                    .to_digit(16)
-                    .and_then(|d| u8::try_from(d).ok())
-            })
-            .collect::<Option<_>>()
-            .ok_or_else(bad)?;
-        if digits.len() != 64 {
-            return Err(bad());
-        }
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect();
+        let bytes = unhex(&text.replace(':', "")).ok_or_else(bad)?;
         bytes.try_into().map(Self).map_err(|_| bad())
     }
 }

@@ -28,6 +28,7 @@ use anyhow::Context as _;
 use choose::{Choice, choose};
 use disks::Disk;
 use ending::{end, journal};
+use holdfast_core::gpt;
 use holdfast_core::guid::Guid;
 use holdfast_core::ipc::InitRequest;
 use holdfast_core::layout::Role;
@@ -205,7 +206,7 @@ async fn install(
         partition(Role::Esp)?,
     );
     let (asked, known) = (seed.clone(), guid.and_then(|g| parse_guid(&g)));
-    let bytes = disk.bytes;
+    let (bytes, stick) = (disk.bytes, node.boot.devices.disk.clone());
     let made = blocking(move || {
         let cmdline = std::fs::read_to_string("/proc/cmdline")?;
         let source = source::read(&slots, &boot, &asked, &cmdline)?;
@@ -218,12 +219,14 @@ async fn install(
             None => Guid::random(random()?),
         };
         let first = read_at(&open_read(&esp)?, 0, 512)?;
+        let mbr = read_at(&open_read(Path::new(&stick))?, 0, 512)?;
         let inputs = plan::Inputs {
             source: &source,
             boot: Role::Boot(slot),
             root: Role::Root(slot),
             bytes,
             disk,
+            hybrid_mbr: gpt::is_hybrid(&mbr),
             guids,
             esp_patches: volume::new_id(&first, u32::from_le_bytes(random()?)),
             seed_volume: volume::seed_volume(u32::from_le_bytes(random()?), &handed)?,

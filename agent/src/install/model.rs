@@ -90,6 +90,7 @@ fn install_plan(guid: Guid, salt: u8) -> Vec<Step> {
         root: Role::Root(Slot::A),
         bytes: BYTES,
         disk: guid,
+        hybrid_mbr: salt % 2 == 1,
         guids: std::array::from_fn(|i| Guid::random([salt ^ i as u8; 16])),
         esp_patches: vec![],
         seed_volume: vec![9; 512],
@@ -409,6 +410,18 @@ fn without_a_cut_the_disk_runs_after_one_restart() {
     for _ in 0..10 {
         assert_eq!(world.boot(true, true, usize::MAX), Came::Runs);
         assert_eq!(world.boot(false, true, usize::MAX), Came::Runs);
+    }
+}
+
+#[test]
+fn the_disk_gets_the_kind_of_mbr_that_the_stick_has() {
+    for salt in [0, 1] {
+        let steps = install_plan(Guid::NIL, salt);
+        let block = steps.iter().find_map(|s| match s {
+            Step::Table(gpt::Step::Write { lba: 0, bytes }) => Some(bytes),
+            _ => None,
+        });
+        assert_eq!(gpt::is_hybrid(block.unwrap()), salt == 1);
     }
 }
 

@@ -14,14 +14,11 @@ use super::content::{BLOCK as SECTOR, LOOK, MARK, geometry};
 use super::root;
 use super::source::Source;
 use anyhow::Context as _;
-use holdfast_core::bytes::Block;
 use holdfast_core::gpt::{self, Part};
 use holdfast_core::guid::Guid;
 use holdfast_core::header::slot_digest;
-use holdfast_core::layout::{
-    self, ALIGN, Extent, HEADER_OFFSET, PAYLOAD_OFFSET, RECORD_COPIES, RELEASE_COPIES, Role,
-};
-use holdfast_core::slots::{Copies, Record, Slot};
+use holdfast_core::layout::{self, ALIGN, Extent, HEADER_OFFSET, PAYLOAD_OFFSET, Role};
+use holdfast_core::slots::{Record, Slot, fresh_partition};
 
 /// One step; each may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +100,9 @@ pub struct Inputs<'a> {
     pub bytes: u64,
     /// The GUID that its table gets.
     pub disk: Guid,
+    /// Whether the disk's MBR names the FAT volumes, as the stick's does: some boards start from
+    /// nothing else.
+    pub hybrid_mbr: bool,
     /// The partitions' GUIDs, in the order of the disk.
     pub guids: [Guid; 10],
     /// The patches that give the copied `esp` another volume id.
@@ -170,7 +170,11 @@ pub fn install(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Step>> {
         Step::Bytes {
             what: "slot record",
             at: at(Role::Slots),
-            bytes: slots_partition(source),
+            bytes: fresh_partition(
+                // Slot A is good from the factory.
+                Record::factory(slot_digest(&source.header), source.facts.generation),
+                &source.list,
+            ),
         },
         zeros("state", at(Role::State), Role::State.size()),
         Step::Bytes {
@@ -189,7 +193,7 @@ pub fn install(inputs: &Inputs<'_>) -> anyhow::Result<Vec<Step>> {
         },
         zeros("/var", at(Role::Var), layout::VAR_MIN),
     ];
-    steps.extend(table(*bytes, inputs.disk, &inputs.guids, &extents));
+    steps.extend(table(inputs, &extents));
     Ok(steps)
 }
 
@@ -241,8 +245,8 @@ fn mark(disk: Guid) -> Vec<u8> {
 }
 
 /// The table with its backup first and block 0, which replaces the mark, last.
-fn table(bytes: u64, disk: Guid, guids: &[Guid; 10], extents: &[Extent; 10]) -> Vec<Step> {
-    let sector = SECTOR as u64;
+fn table(inputs: &Inputs<'_>, extents: &[Extent; 10]) -> Vec<Step> {
+    let (sector, geometry) = (SECTOR as u64, geometry(inputs.bytes));
     let part = |(e, guid): (&Extent, &Guid)| Part {
         type_guid: e.role.type_guid(),
         guid: *guid,
@@ -250,29 +254,20 @@ fn table(bytes: u64, disk: Guid, guids: &[Guid; 10], extents: &[Extent; 10]) -> 
         first: e.offset / sector,
         last: (e.offset + e.len) / sector - 1,
     };
-    let parts: Vec<_> = extents.iter().zip(guids).map(part).collect();
-    let all = gpt::create(geometry(bytes), disk, &parts);
+    let parts: Vec<_> = extents.iter().zip(&inputs.guids).map(part).collect();
+    let mut all = gpt::create(geometry, inputs.disk, &parts);
+    if inputs.hybrid_mbr {
+        let mbr = gpt::hybrid(geometry, &gpt::fat_parts(geometry, extents));
+        for step in &mut all {
+            if let gpt::Step::Write { lba: 0, bytes } = step
+                && let Some(block) = bytes.get_mut(..mbr.len())
+            {
+                block.copy_from_slice(&mbr);
+            }
+        }
+    }
     let is_first = |s: &gpt::Step| matches!(s, gpt::Step::Write { lba: 0, .. });
     let (first, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(is_first);
     let in_order = rest.into_iter().chain(first).chain([gpt::Step::Flush]);
     in_order.map(Step::Table).collect()
-}
-
-/// A fresh record, whose slot A is good from the factory, and the release list, two copies each.
-fn slots_partition(source: &Source) -> Vec<u8> {
-    let digest = slot_digest(&source.header);
-    let mut copies = Copies::fresh(Record::factory(digest, source.facts.generation));
-    let mut out = vec![0; Role::Slots.size() as usize];
-    let mut put = |at: u64, block: &Block| {
-        let at = at as usize;
-        out[at..at + block.len()].copy_from_slice(block);
-    };
-    for _ in RECORD_COPIES {
-        let (at, block) = copies.next_write();
-        put(at, &block);
-    }
-    for at in RELEASE_COPIES {
-        put(at, &source.list);
-    }
-    out
 }

@@ -5,6 +5,7 @@ use crate::releases;
 use anyhow::{Context as _, bail, ensure};
 use holdfast_core::bytes::{BLOCK, Block};
 use holdfast_core::header::SlotHeader;
+use holdfast_core::keys::unhex;
 use holdfast_core::layout::{HEADER_OFFSET, RELEASE_COPIES};
 use holdfast_core::releases::ReleaseList;
 use holdfast_core::seed::Seed;
@@ -82,15 +83,6 @@ pub fn root_spec(cmdline: &str) -> anyhow::Result<RootSpec> {
         Some(salt) => unhex(salt).context("holdfast.rootsalt is not hexadecimal")?,
     };
     Ok(RootSpec { hash, salt, len })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).map(|d| d as u8))
-        .collect();
-    let digits = digits.filter(|d| d.len().is_multiple_of(2))?;
-    Some(digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect())
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ use choose::{Finding, Found, Good, Held, Source, choose, choose_again};
 use cidata::{Content, Drives};
 use holdfast_core::seed::Seed;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Where this machine's seeds may be.
 #[derive(Debug, Clone)]
@@ -117,4 +119,19 @@ impl Places {
         };
         tokio::time::timeout(limit, wait).await.ok()
     }
+}
+
+/// The first `limit` bytes of a file; `None` when it is not there.
+fn read_file(path: &Path, limit: usize) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+    };
+    // Room for all of it: a buffer that grows leaves copies of the token behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    file.take(limit as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
+    Ok(Some(bytes))
 }

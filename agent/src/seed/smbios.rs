@@ -2,7 +2,6 @@
 //! root: where it is a seed in short form, it is one.
 
 use holdfast_core::seed::compact;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -13,19 +12,9 @@ pub fn place() -> PathBuf {
 
 /// Reads it; `None` when the machine has none, or one that is no seed.
 pub fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e.to_string()),
-    };
-    let mut bytes = Zeroizing::new(Vec::new());
-    // One more than is read of a seed, so that a longer one is refused and not cut.
-    file.take(compact::MAX_READ as u64 + 64)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
-    Ok(bytes
-        .starts_with(compact::MAGIC.as_bytes())
-        .then_some(bytes))
+    // Some more than is read of a seed, so that a longer one is refused and not cut.
+    let line = super::read_file(path, compact::MAX_READ + 64)?;
+    Ok(line.filter(|line| line.starts_with(compact::MAGIC.as_bytes())))
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ pub fn read_file<T: Read + Write + Seek>(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Room for all of it: a buffer that grows leaves copies of the token behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN + 64));
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }

@@ -54,14 +54,7 @@ impl Archive {
 /// Runs the verb.
 pub fn run(app: &App, args: Args) -> Result<()> {
     let recipe = find::recipe(&args.recipe)?;
-    let files = if args.board.is_empty() {
-        find::all_boards()?
-    } else {
-        args.board
-            .iter()
-            .map(|b| find::definition("boards", b))
-            .collect::<Result<Vec<_>>>()?
-    };
+    let files = find::boards(&args.board)?;
     let boards = files
         .iter()
         .map(|f| Board::read(f))

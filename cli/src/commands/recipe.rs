@@ -100,14 +100,7 @@ fn list(app: &App) -> Result<()> {
 
 fn check(app: &App, args: &Args) -> Result<()> {
     let recipe = find::recipe(&args.recipe)?;
-    let files = if args.board.is_empty() {
-        find::all_boards()?
-    } else {
-        args.board
-            .iter()
-            .map(|b| find::definition("boards", b))
-            .collect::<Result<Vec<_>>>()?
-    };
+    let files = find::boards(&args.board)?;
     let cache = Cache::open(Cache::default_dir()?)?;
     let all = files
         .iter()

@@ -2,6 +2,7 @@
 
 use super::Geometry;
 use crate::bytes::put;
+use crate::layout::{Extent, Role};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -14,6 +15,28 @@ pub struct FatPart {
     pub last: u64,
     /// FAT32 (type 0x0c); otherwise FAT16 (type 0x0e).
     pub fat32: bool,
+}
+
+/// The layout's FAT volumes, the one that firmware reads first.
+#[must_use]
+pub fn fat_parts(disk: Geometry, extents: &[Extent]) -> Vec<FatPart> {
+    let block = u64::from(disk.block);
+    let fats = extents
+        .iter()
+        .filter(|e| matches!(e.role, Role::Esp | Role::Seed));
+    fats.map(|e| FatPart {
+        first: e.offset / block,
+        last: (e.offset + e.len) / block - 1,
+        fat32: e.role == Role::Esp,
+    })
+    .collect()
+}
+
+/// Whether block 0 is an MBR that names more than the table, as [`hybrid`] makes it.
+#[must_use]
+pub fn is_hybrid(block: &[u8]) -> bool {
+    let kinds = (0..4).filter_map(|i| block.get(446 + 16 * i + 4));
+    block.get(510..512) == Some(&[0x55, 0xaa]) && kinds.into_iter().any(|k| !matches!(k, 0 | 0xee))
 }
 
 /// The protective MBR of UEFI 2.10, 5.2.3. The size is "unknown", which stays true when the disk
@@ -93,6 +116,8 @@ mod tests {
         assert_eq!(at(2)[12..16], 2047u32.to_le_bytes());
         assert_eq!(at(3), [0; 16]);
         assert_eq!(mbr[510..512], [0x55, 0xaa]);
+        assert!(is_hybrid(&mbr) && !is_hybrid(&protective(disk)));
+        assert!(!is_hybrid(&[0; 512]) && !is_hybrid(&[]));
         assert_eq!(
             protective(disk)[446..462],
             [

@@ -12,7 +12,7 @@ mod renew;
 mod write;
 
 pub use grow::grow;
-pub use mbr::{FatPart, hybrid};
+pub use mbr::{FatPart, fat_parts, hybrid, is_hybrid};
 pub use read::{Found, GptError, Source, find};
 pub use renew::rewrite;
 pub use write::{Part, Step, create};

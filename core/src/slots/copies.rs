@@ -1,8 +1,10 @@
 //! The two copies of the record on a disk: the newer one counts, the older one is written.
 
 use super::{Record, RecordError};
-use crate::bytes::Block;
-use crate::layout::RECORD_COPIES;
+use crate::bytes::{Block, put};
+use crate::layout::{RECORD_COPIES, RELEASE_COPIES, Role};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// What was found in one copy: its sequence number, or why it is not used.
 pub type CopyState = Result<u64, RecordError>;
@@ -69,4 +71,18 @@ impl Copies {
         self.next = 1 - at;
         (RECORD_COPIES[at], self.record.encode())
     }
+}
+
+/// All of `hf-slots` on a disk that was never started: both copies of `record`, and both of the
+/// release list.
+#[must_use]
+pub fn fresh_partition(record: Record, release_list: &Block) -> Vec<u8> {
+    let mut copies = Copies::fresh(record);
+    let mut out = vec![0; Role::Slots.size() as usize];
+    let records = [copies.next_write(), copies.next_write()];
+    let lists = RELEASE_COPIES.map(|at| (at, *release_list));
+    for (at, block) in records.into_iter().chain(lists) {
+        put(&mut out, at as usize, &block);
+    }
+    out
 }

@@ -33,7 +33,7 @@ mod tests;
 mod verbs;
 
 pub use codec::RecordError;
-pub use copies::{Copies, CopyState};
+pub use copies::{Copies, CopyState, fresh_partition};
 pub use reason::{Code, Reason};
 pub use start::{Excluded, Start};
 pub use verbs::VerbError;

@@ -280,3 +280,15 @@ fn a_retired_disk_starts_nothing_once_its_headers_are_cleared() {
         record.leave_rescue();
     }
 }
+
+#[test]
+fn a_fresh_partition_has_both_copies_of_record_and_release_list() {
+    use crate::layout::{RECORD_COPIES, RELEASE_COPIES};
+    let list = [7; BLOCK];
+    let out = fresh_partition(Record::factory([1; 32], 5), &list);
+    let block = |at: u64| &out[at as usize..][..BLOCK];
+    let (copies, states) = Copies::read(RECORD_COPIES.map(block)).unwrap();
+    assert!(states.iter().all(Result::is_ok), "{states:?}");
+    assert_eq!(copies.record().slot(Slot::A).digest, [1; 32]);
+    assert!(RELEASE_COPIES.into_iter().all(|at| block(at) == list));
+}

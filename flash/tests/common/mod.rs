@@ -7,11 +7,11 @@ use holdfast_core::gpt::{self, Geometry, Part, Step};
 use holdfast_core::guid::Guid;
 use holdfast_core::header::{Encoding, SlotHeader, Watchdog, slot_digest};
 use holdfast_core::keys::PrivateKey;
-use holdfast_core::layout::{self, PAYLOAD_OFFSET, RECORD_COPIES, RELEASE_COPIES, Role};
+use holdfast_core::layout::{self, PAYLOAD_OFFSET, Role};
 use holdfast_core::loader_keys::{LoaderKeys, UNWRITTEN};
 use holdfast_core::releases::{ReleaseList, add_signature};
 use holdfast_core::seed::Seed;
-use holdfast_core::slots::{Copies, Record, Slot};
+use holdfast_core::slots::{Record, Slot, fresh_partition};
 use holdfast_core::text::Text;
 use std::fs::File;
 use std::io::{Cursor, Read as _, Write as _};
@@ -139,14 +139,8 @@ pub fn image(dir: &Path, board: &str) -> PathBuf {
     };
     let header = header.encode(&release.public().0, |b| release.sign(b).0);
     let (slots, _) = at(Role::Slots);
-    let mut copies = Copies::fresh(Record::factory(slot_digest(&header), 1));
-    for _ in RECORD_COPIES {
-        let (offset, block) = copies.next_write();
-        put(slots + offset, &block);
-    }
-    for offset in RELEASE_COPIES {
-        put(slots + offset, &list);
-    }
+    let record = Record::factory(slot_digest(&header), 1);
+    put(slots, &fresh_partition(record, &list));
     for role in [Role::Rescue, Role::Boot(Slot::A)] {
         put(at(role).0, &header);
         put(at(role).0 + PAYLOAD_OFFSET, &payload);

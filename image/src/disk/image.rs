@@ -4,11 +4,12 @@ use std::path::Path;
 
 use holdfast_core::{
     bytes::Block,
-    gpt::{self, FatPart, Geometry, Part, Step},
+    gpt::{self, Geometry, Part, Step},
     guid::Guid,
+    header::slot_digest,
     keys::Digest,
-    layout::{self, HEADER_OFFSET, PAYLOAD_OFFSET, RECORD_COPIES, RELEASE_COPIES, Role},
-    slots::{Copies, Record, Slot},
+    layout::{self, HEADER_OFFSET, PAYLOAD_OFFSET, Role},
+    slots::{Record, Slot, fresh_partition},
 };
 
 use super::{
@@ -69,7 +70,12 @@ pub(crate) fn pieces(contents: &Contents<'_>) -> Result<(Vec<Piece>, u64)> {
 
     let mut pieces = table(&extents, disk, contents);
     pieces.push(bytes(at(Role::Esp), esp(contents)?));
-    pieces.push(bytes(at(Role::Slots), slots_partition(contents)?));
+    // Slot A is good from the factory.
+    let record = Record::factory(slot_digest(contents.header), contents.generation);
+    pieces.push(bytes(
+        at(Role::Slots),
+        fresh_partition(record, contents.release_list),
+    ));
     let seed_id = volume_id(&contents.seed, "seed");
     pieces.push(bytes(
         at(Role::Seed),
@@ -155,7 +161,7 @@ fn table(extents: &[layout::Extent], disk: u64, contents: &Contents<'_>) -> Vec<
         }
     }
     if contents.hybrid_mbr {
-        let mbr = gpt::hybrid(geometry, &fat_parts(extents));
+        let mbr = gpt::hybrid(geometry, &gpt::fat_parts(geometry, extents));
         front[..mbr.len()].copy_from_slice(&mbr);
     }
     vec![
@@ -168,19 +174,6 @@ fn table(extents: &[layout::Extent], disk: u64, contents: &Contents<'_>) -> Vec<
             data: PieceData::Bytes(back),
         },
     ]
-}
-
-/// The FAT volumes, the one that firmware reads first.
-fn fat_parts(extents: &[layout::Extent]) -> Vec<FatPart> {
-    extents
-        .iter()
-        .filter(|e| matches!(e.role, Role::Esp | Role::Seed))
-        .map(|e| FatPart {
-            first: e.offset / SECTOR,
-            last: (e.offset + e.len) / SECTOR - 1,
-            fat32: e.role == Role::Esp,
-        })
-        .collect()
 }
 
 fn esp(contents: &Contents<'_>) -> Result<Vec<u8>> {
@@ -201,25 +194,6 @@ fn esp(contents: &Contents<'_>) -> Result<Vec<u8>> {
         volume_id(&contents.seed, "esp"),
         &files,
     )
-}
-
-/// Both copies of the record, whose slot A is good from the factory, and of the release list.
-fn slots_partition(contents: &Contents<'_>) -> Result<Vec<u8>> {
-    let digest = holdfast_core::header::slot_digest(contents.header);
-    let mut copies = Copies::fresh(Record::factory(digest, contents.generation));
-    let mut out = vec![0; Role::Slots.size() as usize];
-    let mut put = |at: u64, block: &Block| {
-        let at = at as usize;
-        out[at..at + block.len()].copy_from_slice(block);
-    };
-    for _ in RECORD_COPIES {
-        let (at, block) = copies.next_write();
-        put(at, &block);
-    }
-    for at in RELEASE_COPIES {
-        put(at, contents.release_list);
-    }
-    Ok(out)
 }
 
 fn guid(seed: &Digest, name: &str) -> Guid {

@@ -1,6 +1,6 @@
 //! `holdfast seed new`.
 
-use super::tables::{InstallArgs, WifiArgs};
+use super::tables::{InstallArgs, NetworkArgs, WifiArgs};
 use crate::app::{App, print_line};
 use crate::cluster_dir::{ClusterDir, Documents};
 use crate::commands::token::{GrantArgs, Minted, mint};
@@ -10,10 +10,8 @@ use crate::{files, find, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::keys::PrivateKey;
 use holdfast_core::names::GrantId;
-use holdfast_core::seed::{Seed, SeedK3s, SeedLighthouse, SeedNetwork, SeedWifi, VERSION};
-use ipnet::IpNet;
+use holdfast_core::seed::{Seed, SeedK3s, SeedLighthouse, SeedWifi, VERSION};
 use serde::Serialize;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Options.
@@ -48,43 +46,8 @@ pub struct Args {
     /// Make a node that has joined join anew
     #[arg(long)]
     rejoin: bool,
-    /// Network interface [default: the first with a link]
-    #[arg(
-        long,
-        value_name = "NAME",
-        help_heading = "Network (without: DHCP and router advertisements)"
-    )]
-    interface: Option<String>,
-    /// Static address with prefix; may be repeated
-    #[arg(
-        long = "address",
-        visible_alias = "static",
-        value_name = "CIDR",
-        requires = "gateway",
-        help_heading = "Network (without: DHCP and router advertisements)"
-    )]
-    addresses: Vec<IpNet>,
-    /// Default gateway; may be repeated
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        help_heading = "Network (without: DHCP and router advertisements)"
-    )]
-    gateway: Vec<IpAddr>,
-    /// Name server; may be repeated
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        help_heading = "Network (without: DHCP and router advertisements)"
-    )]
-    dns: Vec<IpAddr>,
-    /// SNTP server; may be repeated
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        help_heading = "Network (without: DHCP and router advertisements)"
-    )]
-    ntp: Vec<String>,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Kubernetes label of the node; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Kubernetes")]
     labels: Vec<String>,
@@ -169,13 +132,7 @@ fn text_of(
                 key: l.key,
             })
             .collect(),
-        network: SeedNetwork {
-            interface: args.interface.clone(),
-            addresses: args.addresses.clone(),
-            gateways: args.gateway.clone(),
-            dns: args.dns.clone(),
-            ntp: args.ntp.clone(),
-        },
+        network: args.network.table(),
         k3s: SeedK3s {
             labels: args.labels.clone(),
             taints: args.taints.clone(),

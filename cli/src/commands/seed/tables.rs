@@ -1,18 +1,59 @@
-//! The options that become the seed's tables `[wifi]` and `[install]`.
+//! The options that become the seed's tables `[network]`, `[wifi]` and `[install]`.
 
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
 use holdfast_core::seed::{
-    Bus, Choose, Country, Passphrase, SeedInstall, SeedWifi, Ssid, WifiNetwork,
+    Bus, Choose, Country, Passphrase, SeedInstall, SeedNetwork, SeedWifi, Ssid, WifiNetwork,
 };
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use std::io::IsTerminal as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Reads a word as the seed would.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|e| e.to_string())
+}
+
+/// Network, where DHCP will not do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Network (without: DHCP and router advertisements)")]
+pub struct NetworkArgs {
+    /// Network interface [default: the first with a link]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Static address with prefix; may be repeated
+    #[arg(
+        long = "address",
+        visible_alias = "static",
+        value_name = "CIDR",
+        requires = "gateway"
+    )]
+    addresses: Vec<IpNet>,
+    /// Default gateway; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<IpAddr>,
+    /// Name server; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// SNTP server; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    ntp: Vec<String>,
+}
+
+impl NetworkArgs {
+    /// The table.
+    pub fn table(&self) -> SeedNetwork {
+        SeedNetwork {
+            interface: self.interface.clone(),
+            addresses: self.addresses.clone(),
+            gateways: self.gateway.clone(),
+            dns: self.dns.clone(),
+            ntp: self.ntp.clone(),
+        }
+    }
 }
 
 /// Wi-Fi.

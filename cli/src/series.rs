@@ -23,7 +23,11 @@ pub fn after(
         Some((series.start, series.start.saturating_add(places)))
     });
     let taken: Vec<(u32, u32)> = taken.collect();
-    let next = taken.iter().map(|(_, last)| last + 1).max().unwrap_or(1);
+    let next = taken
+        .iter()
+        .map(|(_, last)| last.saturating_add(1))
+        .max()
+        .unwrap_or(1);
     let start = start.unwrap_or(next);
     let last = start.saturating_add(uses.saturating_sub(1));
     let series = NameSeries {

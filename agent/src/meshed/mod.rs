@@ -119,6 +119,10 @@ async fn configure(netlink: &Netlink, wanted: &[IpNet]) -> anyhow::Result<()> {
     netlink.up(index, Some(MESH_MTU)).await?;
     for address in wanted {
         netlink.add_address(index, *address, None).await?;
+        // Nobody on the local network routes the mesh's packets past it. Without that it still works.
+        if let Err(e) = netlink.prefer(index, *address).await {
+            tracing::warn!("{e:#}");
+        }
     }
     netlink.keep_addresses(index, wanted, false).await
 }

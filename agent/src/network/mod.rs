@@ -248,7 +248,7 @@ impl Network {
     async fn dhcp(&self, name: &str, index: u32, metric: u32, news: dhcp::News, wanted: &Wanted) {
         match news {
             dhcp::News::Leased(lease) => {
-                let uplink = plan::from_lease(&lease, Some(&wanted.seed));
+                let uplink = plan::from_lease(&lease, Some(&wanted.seed), wanted.plan.as_ref());
                 self.apply(name, index, metric, uplink).await;
             }
             dhcp::News::Expired => {

@@ -8,11 +8,17 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
+use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// A table of routes that no DHCP or router advertisement writes to, and the rule that leads there: in
+/// front of the main table's (32766), behind the kernel's own for local addresses (0).
+const TABLE: u32 = 1380;
+const PREFERENCE: u32 = 1380;
 
 /// The routing socket; clones share it.
 #[derive(Clone)]
@@ -192,6 +198,57 @@ impl Netlink {
         Ok(())
     }
 
+    /// Has everything for `net` go over an interface, whatever routes others bring: a rule sends it to
+    /// a table of its own, before the main one is looked at. Without the interface the table is empty,
+    /// and the main one counts.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn prefer(&self, index: u32, net: IpNet) -> anyhow::Result<()> {
+        let add = self
+            .handle
+            .rule()
+            .add()
+            .priority(PREFERENCE)
+            .table_id(TABLE);
+        let add = add.action(RuleAction::ToTable);
+        let (ruled, message) = match net.trunc() {
+            IpNet::V4(to) => (
+                add.v4()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .execute()
+                    .await,
+                RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .output_interface(index)
+                    .table_id(TABLE)
+                    .protocol(RouteProtocol::Static)
+                    .scope(RouteScope::Link)
+                    .build(),
+            ),
+            IpNet::V6(to) => (
+                add.v6()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .execute()
+                    .await,
+                RouteMessageBuilder::<Ipv6Addr>::new()
+                    .destination_prefix(to.addr(), to.prefix_len())
+                    .output_interface(index)
+                    .table_id(TABLE)
+                    .protocol(RouteProtocol::Static)
+                    .build(),
+            ),
+        };
+        match ruled {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EEXIST => {}
+            other => other.with_context(|| format!("rule for {net}"))?,
+        }
+        let add = self.handle.route().add(message).replace();
+        add.execute()
+            .await
+            .with_context(|| format!("route to {net} of its own"))
+    }
+
     /// Adds a route, or replaces the one to the same destination with the same metric.
     ///
     /// # Errors
@@ -205,7 +262,12 @@ impl Netlink {
                     .priority(metric)
                     .protocol(RouteProtocol::Dhcp);
                 match route.via {
-                    Some(IpAddr::V4(via)) => b = b.gateway(via),
+                    Some(IpAddr::V4(via)) => {
+                        b = b.gateway(via);
+                        if route.on_link {
+                            b = b.onlink();
+                        }
+                    }
                     _ => b = b.scope(RouteScope::Link),
                 }
                 b.build()
@@ -229,5 +291,78 @@ impl Netlink {
             .execute()
             .await
             .with_context(|| format!("route to {}", route.to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// In a network of its own; says so and ends where none can be made.
+    #[test]
+    fn what_is_preferred_goes_its_way_whatever_routes_others_bring() {
+        let me = std::env::current_exe().unwrap();
+        let inner = "network::netlink::tests::in_a_network_of_its_own";
+        let run = Command::new("unshare")
+            .args(["-rn"])
+            .arg(me)
+            .args(["--ignored", "--exact", inner])
+            .output();
+        match run {
+            Ok(out) if !String::from_utf8_lossy(&out.stderr).contains("unshare") => {
+                let told = String::from_utf8_lossy(&out.stdout).into_owned();
+                assert!(out.status.success() && told.contains("1 passed"), "{told}");
+            }
+            _ => eprintln!("no network namespaces here: not run"),
+        }
+    }
+
+    #[tokio::test]
+    #[ignore = "changes the network that it runs in"]
+    async fn in_a_network_of_its_own() {
+        let ip = |line: &str| {
+            let out = Command::new("ip").args(line.split(' ')).output().unwrap();
+            assert!(out.status.success(), "ip {line}: {out:?}");
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        };
+        for line in [
+            "lan address add 192.0.2.2/24",
+            "mesh address add 100.64.16.1/20",
+        ] {
+            let (name, rest) = line.split_once(' ').unwrap();
+            ip(&format!("tuntap add dev {name} mode tun"));
+            ip(&format!("link set {name} up"));
+            ip(&format!("{rest} dev {name}"));
+        }
+        ip("route add 100.64.17.0/24 via 192.0.2.1 dev lan");
+        let netlink = Netlink::open().unwrap();
+        let index = netlink.index_of("mesh").await.unwrap().unwrap();
+        let way = |to: &str| ip(&format!("route get {to}"));
+        assert!(way("100.64.17.9").contains("dev lan"));
+        for _ in 0..2 {
+            let nets = ["100.64.16.1/20", "fd00:1::1/64"];
+            for net in nets {
+                netlink.prefer(index, net.parse().unwrap()).await.unwrap();
+            }
+        }
+        assert!(
+            way("100.64.17.9").contains("dev mesh"),
+            "{}",
+            way("100.64.17.9")
+        );
+        assert!(way("100.64.17.9").contains("src 100.64.16.1"));
+        assert!(way("192.0.2.9").contains("dev lan"));
+        assert!(way("100.64.16.1").contains("dev lo"));
+        assert_eq!(ip("rule show").matches("lookup 1380").count(), 1);
+        // A router in a range of the cluster.
+        let lan = netlink.index_of("lan").await.unwrap().unwrap();
+        let route = Route {
+            to: "0.0.0.0/0".parse().unwrap(),
+            via: Some("100.64.20.1".parse().unwrap()),
+            on_link: true,
+        };
+        netlink.add_route(lan, &route, 1026).await.unwrap();
+        assert!(way("198.51.100.1").contains("via 100.64.20.1 dev lan"));
     }
 }

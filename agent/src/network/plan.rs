@@ -67,6 +67,8 @@ pub struct Route {
     pub to: IpNet,
     /// By whom; none: on the link itself.
     pub via: Option<IpAddr>,
+    /// Whoever that is, is on the link, whatever other routes say.
+    pub on_link: bool,
 }
 
 /// What one uplink was told to use.
@@ -102,6 +104,7 @@ pub fn from_seed(seed: &SeedNetwork) -> Uplink {
             .map(|g| Route {
                 to: default_net(*g),
                 via: Some(*g),
+                on_link: false,
             })
             .collect(),
         dns: seed.dns.clone(),
@@ -133,19 +136,29 @@ pub struct Lease {
 /// The smallest MTU that is taken from DHCP: IPv6 needs it (RFC 8200).
 const LEAST_MTU: u16 = 1280;
 
-/// What a lease means; the seed's name and time servers come before the network's.
-pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
+/// What a lease means; the seed's name and time servers come before the network's. `plan`: the
+/// cluster's ranges, of which whoever answers DHCP gets nothing: a route or network inside of one, with
+/// a longer prefix, would take the cluster's packets out of the mesh. Wider ones do no harm.
+pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>, plan: Option<&AddressPlan>) -> Uplink {
+    let inside = |net: Ipv4Net| {
+        let ranges = plan.map(|p| [p.mesh4, p.pods, p.services]);
+        ranges.is_some_and(|all| all.iter().any(|range| range.contains(&net)))
+    };
     let prefix = ipnet::ipv4_mask_to_prefix(lease.mask).unwrap_or(32);
-    let address =
-        Ipv4Net::new(lease.address, prefix).unwrap_or_else(|_| Ipv4Net::from(lease.address));
+    let address = Ipv4Net::new(lease.address, prefix)
+        .ok()
+        .filter(|net| !inside(net.trunc()))
+        .unwrap_or_else(|| Ipv4Net::from(lease.address));
     let mut routes: Vec<Route> = lease
         .routes
         .iter()
         .filter_map(|(to, len, via)| {
             let via = (!via.is_unspecified()).then_some(IpAddr::V4(*via));
-            Some(Route {
-                to: Ipv4Net::new(*to, *len).ok()?.trunc().into(),
+            let to = Ipv4Net::new(*to, *len).ok()?.trunc();
+            (!inside(to)).then_some(Route {
+                to: to.into(),
                 via,
+                on_link: false,
             })
         })
         .collect();
@@ -156,21 +169,26 @@ pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>) -> Uplink {
             Route {
                 to: default_net(via),
                 via: Some(via),
+                on_link: false,
             }
         }));
     }
     // A router outside of our network is reached over the link (cloud networks with a /32).
-    let reachable = |via: &Ipv4Addr| address.contains(via);
-    let outside: Vec<Route> = routes
-        .iter()
-        .filter_map(|r| match r.via {
-            Some(IpAddr::V4(via)) if !reachable(&via) => Some(Route {
+    let mut outside: Vec<Route> = vec![];
+    for route in &mut routes {
+        let Some(IpAddr::V4(via)) = route.via else {
+            continue;
+        };
+        if inside(via.into()) {
+            route.on_link = true;
+        } else if !address.contains(&via) {
+            outside.push(Route {
                 to: Ipv4Net::from(via).into(),
                 via: None,
-            }),
-            _ => None,
-        })
-        .collect();
+                on_link: false,
+            });
+        }
+    }
     for route in outside {
         if !routes.contains(&route) {
             routes.insert(0, route);
@@ -290,7 +308,7 @@ mod tests {
 
     #[test]
     fn qemus_user_network() {
-        let up = from_lease(&lease(), None);
+        let up = from_lease(&lease(), None, None);
         assert_eq!(up.addresses, ["10.0.2.15/24".parse().unwrap()]);
         assert_eq!(up.routes.len(), 1);
         assert_eq!(up.routes[0].via, Some("10.0.2.2".parse().unwrap()));
@@ -303,12 +321,13 @@ mod tests {
             mask: "255.255.255.255".parse().unwrap(),
             ..lease()
         };
-        let up = from_lease(&cloud, None);
+        let up = from_lease(&cloud, None, None);
         assert_eq!(
             up.routes[0],
             Route {
                 to: "10.0.2.2/32".parse().unwrap(),
-                via: None
+                via: None,
+                on_link: false,
             }
         );
         assert_eq!(up.routes[1].to, "0.0.0.0/0".parse::<IpNet>().unwrap());
@@ -321,10 +340,55 @@ mod tests {
             ("169.254.169.254".parse().unwrap(), 32, zero),
             (zero, 0, "10.0.2.9".parse().unwrap()),
         ];
-        let up = from_lease(&Lease { routes, ..lease() }, None);
+        let up = from_lease(&Lease { routes, ..lease() }, None, None);
         assert_eq!(up.routes.len(), 2);
         assert_eq!(up.routes[0].via, None);
         assert_eq!(up.routes[1].via, Some("10.0.2.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn whoever_answers_dhcp_gets_nothing_of_the_clusters_ranges() {
+        let plan = AddressPlan::new(holdfast_core::cluster::ClusterId([1; 16]), false);
+        let router: Ipv4Addr = "10.0.2.2".parse().unwrap();
+        let zero = Ipv4Addr::UNSPECIFIED;
+        let halves = |net: Ipv4Net| {
+            let len = net.prefix_len() + 1;
+            let all: Vec<_> = net.subnets(len).unwrap().collect();
+            all.into_iter().map(move |n| (n.network(), len, router))
+        };
+        let routes: Vec<_> = halves(plan.mesh4)
+            .chain(halves(plan.pods))
+            .chain([(plan.services.network(), 16, zero)])
+            .chain([
+                ("100.64.0.0".parse().unwrap(), 10, router),
+                (zero, 0, router),
+            ])
+            .collect();
+        let hijack = Lease { routes, ..lease() };
+        let up = from_lease(&hijack, None, Some(&plan));
+        let to: Vec<_> = up.routes.iter().map(|r| r.to.to_string()).collect();
+        assert_eq!(to, ["100.64.0.0/10", "0.0.0.0/0"]);
+        // A network inside of a range, too; its router is still one.
+        let pod = plan.pods.hosts().nth(700).unwrap();
+        let within = Lease {
+            address: plan.pods.hosts().nth(600).unwrap(),
+            mask: "255.255.254.0".parse().unwrap(),
+            gateways: vec![pod],
+            ..lease()
+        };
+        let up = from_lease(&within, None, Some(&plan));
+        assert_eq!(up.addresses, [IpNet::from(Ipv4Net::from(within.address))]);
+        let default = Route {
+            to: default_net(pod.into()),
+            via: Some(pod.into()),
+            on_link: true,
+        };
+        assert_eq!(up.routes, [default]);
+        // Before the node knows of a cluster there is nothing to keep.
+        assert_eq!(
+            from_lease(&within, None, None).addresses[0].prefix_len(),
+            23
+        );
     }
 
     #[test]

@@ -15,10 +15,21 @@ use std::time::Duration;
 /// How long writes are held at most: a copy-on-write snapshot is made within a second or two.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
-/// What is frozen.
+/// A thaw that fails is tried again after this, until it does not.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long a host that asks for the thaw waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What can be frozen.
 pub trait Freezable: Clone + Send + 'static {
-    /// Writes out what waits, and holds further writes. False: this file system cannot.
-    fn freeze(&self) -> io::Result<bool>;
+    /// Its frozen state.
+    type Frozen: Frozen;
+    /// Writes out what waits, and holds further writes. `None`: this file system cannot.
+    fn freeze(&self) -> io::Result<Option<Self::Frozen>>;
+}
+
+/// What is frozen, with all that its thaw needs: descriptors may be short by then.
+pub trait Frozen {
     /// Lets writes go on. False: they were not held.
     fn thaw(&self) -> io::Result<bool>;
 }
@@ -33,7 +44,7 @@ pub struct Freezer<F> {
 
 struct Held {
     release: Sender<()>,
-    thawed: Receiver<io::Result<Why>>,
+    thawed: Receiver<Why>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,17 +76,23 @@ impl<F: Freezable> Freezer<F> {
         std::thread::Builder::new()
             .name("freeze".into())
             .spawn(move || {
-                let frozen = what.freeze();
-                let holds = matches!(frozen, Ok(true));
-                let _ = told.send(frozen);
-                if holds {
-                    // A sender that is gone is as good as asked.
-                    let why = match asked.recv_timeout(longest) {
-                        Err(RecvTimeoutError::Timeout) => Why::TooLong,
-                        Ok(()) | Err(RecvTimeoutError::Disconnected) => Why::Asked,
-                    };
-                    let _ = tell_thawed.send(what.thaw().map(|_| why));
+                let frozen = match what.freeze() {
+                    Ok(Some(frozen)) => frozen,
+                    other => {
+                        let _ = told.send(other.map(|_| false));
+                        return;
+                    }
+                };
+                let _ = told.send(Ok(true));
+                // A sender that is gone is as good as asked.
+                let why = match asked.recv_timeout(longest) {
+                    Err(RecvTimeoutError::Timeout) => Why::TooLong,
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => Why::Asked,
+                };
+                while frozen.thaw().is_err() {
+                    std::thread::sleep(AGAIN);
                 }
+                let _ = tell_thawed.send(why);
             })
             .map_err(|e| Refusal::generic(format!("no thread: {e}")))?;
         match began.recv() {
@@ -96,14 +113,21 @@ impl<F: Freezable> Freezer<F> {
             return Ok(json!(0));
         };
         let _ = held.release.send(());
-        match held.thawed.recv() {
-            Ok(Ok(Why::Asked)) => Ok(json!(1)),
-            Ok(Ok(Why::TooLong)) => Err(Refusal::generic(format!(
+        match held.thawed.recv_timeout(PATIENCE) {
+            Ok(Why::Asked) => Ok(json!(1)),
+            Ok(Why::TooLong) => Err(Refusal::generic(format!(
                 "/var was thawed by itself after {} s: what was copied since is not consistent",
                 self.longest.as_secs()
             ))),
-            Ok(Err(e)) => Err(Refusal::generic(format!("/var cannot be thawed: {e}"))),
-            Err(_) => Err(Refusal::generic("the freezing thread died")),
+            Err(RecvTimeoutError::Timeout) => {
+                self.held = Some(held);
+                Err(Refusal::generic(
+                    "/var cannot be thawed: it is tried again and again",
+                ))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Refusal::generic("the freezing thread died"))
+            }
         }
     }
 
@@ -134,16 +158,42 @@ mod tests {
     struct Fake {
         frozen: Arc<Mutex<bool>>,
         cannot: bool,
+        /// So many thaws fail.
+        fails: Arc<Mutex<u32>>,
     }
 
     impl Freezable for Fake {
-        fn freeze(&self) -> io::Result<bool> {
+        type Frozen = Self;
+        fn freeze(&self) -> io::Result<Option<Self>> {
             *self.frozen.lock().unwrap() = !self.cannot;
-            Ok(!self.cannot)
+            Ok((!self.cannot).then(|| self.clone()))
         }
+    }
+
+    impl Frozen for Fake {
         fn thaw(&self) -> io::Result<bool> {
+            let mut fails = self.fails.lock().unwrap();
+            if *fails > 0 {
+                *fails -= 1;
+                return Err(io::Error::other("no"));
+            }
             Ok(std::mem::take(&mut *self.frozen.lock().unwrap()))
         }
+    }
+
+    #[test]
+    fn a_thaw_that_fails_is_tried_again() {
+        let fake = Fake::default();
+        *fake.fails.lock().unwrap() = 3;
+        let mut freezer = Freezer::new(fake.clone(), LONGEST);
+        freezer.freeze().unwrap();
+        assert_eq!(freezer.thaw(), Ok(json!(1)));
+        assert!(!*fake.frozen.lock().unwrap());
+        // Without a host that asks, too.
+        *fake.fails.lock().unwrap() = 3;
+        let mut freezer = Freezer::new(fake.clone(), Duration::from_millis(20));
+        freezer.freeze().unwrap();
+        wait_thawed(&fake);
     }
 
     fn wait_thawed(fake: &Fake) {

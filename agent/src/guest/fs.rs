@@ -1,7 +1,7 @@
 //! `FIFREEZE` and `FITHAW` (Linux: `include/uapi/linux/fs.h`) on `/var`.
 #![allow(unsafe_code)]
 
-use super::freeze::Freezable;
+use super::freeze::{Freezable, Frozen};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io;
@@ -16,24 +16,37 @@ mod raw {
 #[derive(Clone, Copy)]
 pub struct Var;
 
+/// The same, open.
+pub struct Opened(File);
+
+impl Var {
+    /// Opens it.
+    pub fn open(self) -> io::Result<Opened> {
+        File::open("/var").map(Opened)
+    }
+}
+
 impl Freezable for Var {
-    fn freeze(&self) -> io::Result<bool> {
-        let directory = File::open("/var")?;
+    type Frozen = Opened;
+
+    fn freeze(&self) -> io::Result<Option<Opened>> {
+        let var = self.open()?;
         let mut unused = 0;
         // SAFETY: the descriptor is open, and the kernel reads nothing through the pointer.
-        match unsafe { raw::freeze(directory.as_raw_fd(), &raw mut unused) } {
-            Ok(_) => Ok(true),
+        match unsafe { raw::freeze(var.0.as_raw_fd(), &raw mut unused) } {
+            Ok(_) => Ok(Some(var)),
             // In memory, while there is no disk for it.
-            Err(Errno::EOPNOTSUPP) => Ok(false),
+            Err(Errno::EOPNOTSUPP) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
+}
 
+impl Frozen for Opened {
     fn thaw(&self) -> io::Result<bool> {
-        let directory = File::open("/var")?;
         let mut unused = 0;
         // SAFETY: as above.
-        match unsafe { raw::thaw(directory.as_raw_fd(), &raw mut unused) } {
+        match unsafe { raw::thaw(self.0.as_raw_fd(), &raw mut unused) } {
             Ok(_) => Ok(true),
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
             Err(e) => Err(e.into()),

@@ -11,7 +11,7 @@ mod wire;
 use crate::backoff::Backoff;
 use crate::init::Init;
 use command::{Call, Command, Shutdown, parse};
-use freeze::{Freezable as _, Freezer};
+use freeze::{Freezer, Frozen as _};
 use fs::Var;
 use holdfast_core::image::ImageInfo;
 use holdfast_core::ipc::InitRequest;
@@ -65,7 +65,7 @@ pub fn start(init: Init, image: ImageInfo, runtime: Handle) {
 
 /// Lets writes to `/var` go on, should an agent that ended have held them.
 pub fn thaw() {
-    match Var.thaw() {
+    match Var.open().and_then(|var| var.thaw()) {
         Ok(true) => tracing::warn!("/var was frozen, and is thawed"),
         Ok(false) => {}
         Err(e) => tracing::warn!("/var: {e}"),

@@ -5,6 +5,7 @@ use super::content::{self, Content, LOOK};
 use crate::disk::{open_read, read_at};
 use holdfast_core::seed::Bus;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A disk.
@@ -82,16 +83,35 @@ pub fn names(sys: &Path) -> Vec<String> {
 pub fn survey(sys: &Path) -> Vec<Disk> {
     let mut disks: Vec<Disk> = names(sys).iter().filter_map(|n| read(sys, n)).collect();
     for disk in &mut disks {
-        disk.content = ends(&disk.node(), disk.bytes);
+        disk.content = match open_read(&disk.node()) {
+            Ok(file) => ends(&file, disk.bytes),
+            Err(e) => Err(e.to_string()),
+        };
     }
     disks
 }
 
-fn ends(node: &Path, bytes: u64) -> Result<Content, String> {
-    let file = open_read(node).map_err(|e| e.to_string())?;
+/// Whether `disk` is still what its name leads to, now that `file` holds it: names go from one disk to
+/// another when disks come and go, as long as nobody has them open.
+///
+/// # Errors
+/// What it is now.
+pub fn still(sys: &Path, disk: &Disk, file: &File) -> anyhow::Result<()> {
+    let mut now = read(sys, &disk.name);
+    if let Some(now) = &mut now {
+        now.content = ends(file, now.bytes);
+    }
+    match now {
+        Some(now) if now == *disk => Ok(()),
+        Some(now) => anyhow::bail!("another disk than was looked at bears this name now: {now}"),
+        None => anyhow::bail!("the disk is gone"),
+    }
+}
+
+fn ends(file: &File, bytes: u64) -> Result<Content, String> {
     let look = LOOK.min(usize::try_from(bytes).unwrap_or(LOOK));
     let read = |at| {
-        let end = read_at(&file, at, look).map_err(|e| e.to_string())?;
+        let end = read_at(file, at, look).map_err(|e| e.to_string())?;
         let whole = end.len() == look;
         whole
             .then_some(end)
@@ -370,5 +390,37 @@ mod tests {
                 prop_assert!(disk.bytes > 0);
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_went_to_another_disk_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        let place = "pci0000:00/0000:00:01.0/virtio1/block/vdb";
+        disk(
+            sys,
+            place,
+            &[SIZE, RW, ("serial", b"one\n"), ("device/type", b"0\n")],
+        );
+        let medium = tempfile::NamedTempFile::new().unwrap();
+        medium.as_file().set_len(8_388_608 * 512).unwrap();
+        let mut seen = read(sys, "vdb").unwrap();
+        seen.content = ends(medium.as_file(), seen.bytes);
+        assert_eq!(seen.content, Ok(Content::Blank));
+        still(sys, &seen, medium.as_file()).unwrap();
+        let files = sys.join("devices").join(place);
+        std::fs::write(files.join("serial"), "two\n").unwrap();
+        let error = still(sys, &seen, medium.as_file()).unwrap_err().to_string();
+        assert!(
+            error.contains("another disk") && error.contains("serial two"),
+            "{error}"
+        );
+        std::fs::write(files.join("serial"), "one\n").unwrap();
+        std::fs::write(medium.path(), b"LUKS\xba\xbe").unwrap();
+        medium.as_file().set_len(8_388_608 * 512).unwrap();
+        assert!(still(sys, &seen, medium.as_file()).is_err());
+        std::fs::remove_dir_all(files).unwrap();
+        let error = still(sys, &seen, medium.as_file()).unwrap_err().to_string();
+        assert!(error.contains("gone"), "{error}");
     }
 }

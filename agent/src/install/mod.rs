@@ -252,7 +252,7 @@ async fn install(
     let total = steps.iter().map(|s| plan::weight(s, &source)).sum();
     let stick = node.boot.devices.partitions.iter();
     let stick = stick.map(|(k, v)| (k.clone(), v.into())).collect();
-    let path = disk.node();
+    let (path, chosen) = (disk.node(), disk.clone());
     let mut steps = steps.into_iter().peekable();
     while let Some(Step::Journal { done }) = steps.next_if(|s| matches!(s, Step::Journal { .. })) {
         journal(node, &entry, done).await?;
@@ -260,6 +260,7 @@ async fn install(
     say("install: begun");
     blocking(move || {
         let mut work = Work::open(&path, stick, source.root, Progress::new(total))?;
+        disks::still(Path::new(SYS), &chosen, work.disk())?;
         steps.try_for_each(|step| work.step(&step))
     })
     .await?;

@@ -86,6 +86,11 @@ impl Work {
         })
     }
 
+    /// The disk.
+    pub const fn disk(&self) -> &File {
+        &self.disk
+    }
+
     /// Carries out a step that writes to the disk; the others are not its own and do nothing.
     ///
     /// # Errors

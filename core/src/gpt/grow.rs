@@ -44,7 +44,11 @@ fn repaired(
     end: u64,
     read: &mut impl FnMut(u64, u64) -> Option<Vec<u8>>,
 ) -> Vec<Step> {
-    if end <= table.last_usable || end - disk.blocks(table.entries.len()) <= table.last_usable {
+    let array = disk.blocks(table.entries.len());
+    if end
+        .checked_sub(array)
+        .is_none_or(|first| first <= table.last_usable)
+    {
         return Vec::new();
     }
     let mut steps = differing(disk, backup(disk, table, end), read);

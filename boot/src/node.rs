@@ -4,6 +4,7 @@ use crate::firmware::disks::Disk;
 use crate::firmware::{Pages, image, say, watchdog};
 use crate::options::{UkiError, command_line, load_options};
 use crate::payload::{self, PayloadError};
+use alloc::string::String;
 use alloc::vec::Vec;
 use holdfast_core::bytes::{BLOCK, Block};
 use holdfast_core::gpt::{self, Entry, GptError, Source, Table};
@@ -133,10 +134,17 @@ impl Node {
         record: &Record,
     ) -> Result<core::convert::Infallible, LoadError> {
         let (header, uki) = self.load(start.target, record)?;
-        let options = load_options(command_line(&uki)?, &boot_id, start);
         let image = image::load(&uki).map_err(|e| LoadError::Refused(e.status()))?;
+        let line = String::from(command_line(&uki)?);
         drop(uki);
-        watchdog::arm(header.watchdog, header.watchdog_seconds);
+        let armed = match record.arms_watchdog(start) {
+            true => watchdog::arm(header.watchdog, header.watchdog_seconds),
+            false => {
+                say!("hardware watchdog left alone: earlier starts may have ended by it");
+                None
+            }
+        };
+        let options = load_options(&line, &boot_id, start, armed);
         say!("starting {}", start.target);
         let returned = image::start(image, &options);
         Err(LoadError::Returned(

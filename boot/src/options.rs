@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+use holdfast_core::header::Watchdog;
 use holdfast_core::slots::{BootId, Start, Target};
 
 /// Why a payload is no UKI.
@@ -69,7 +70,12 @@ fn u32_at(b: &[u8], at: usize) -> Option<usize> {
 
 /// The whole command line as load options: UCS-2 with a final zero (UEFI 2.10, 9.1).
 #[must_use]
-pub fn load_options(command_line: &str, boot_id: &BootId, start: &Start) -> Vec<u16> {
+pub fn load_options(
+    command_line: &str,
+    boot_id: &BootId,
+    start: &Start,
+    armed: Option<Watchdog>,
+) -> Vec<u16> {
     let mut text = String::from(command_line);
     text.push_str(" holdfast.boot=");
     for byte in boot_id {
@@ -83,6 +89,9 @@ pub fn load_options(command_line: &str, boot_id: &BootId, start: &Start) -> Vec<
     );
     if start.target == Target::Rescue {
         text.push_str(" holdfast.rescue=1");
+    }
+    if let Some(watchdog) = armed {
+        let _ = write!(text, " holdfast.armed={watchdog}");
     }
     text.encode_utf16().chain([0]).collect()
 }
@@ -144,7 +153,8 @@ mod tests {
             trial: true,
             why: Code::ON_TRIAL,
         };
-        let text = |s| String::from_utf16(&load_options("quiet", &[0xab; 16], &s)).unwrap();
+        let armed = |s, w| String::from_utf16(&load_options("quiet", &[0xab; 16], &s, w)).unwrap();
+        let text = |s| armed(s, None);
         assert_eq!(
             text(start(Target::Slot(Slot::B))),
             "quiet holdfast.boot=abababababababababababababababab holdfast.slot=b holdfast.try=2\0"
@@ -152,6 +162,10 @@ mod tests {
         assert!(
             text(start(Target::Rescue))
                 .ends_with("holdfast.slot=rescue holdfast.try=2 holdfast.rescue=1\0")
+        );
+        assert!(
+            armed(start(Target::Slot(Slot::A)), Some(Watchdog::Itco))
+                .ends_with(" holdfast.try=2 holdfast.armed=itco\0")
         );
     }
 }

@@ -7,6 +7,7 @@
 //! | `holdfast.slot=a\|b\|rescue` | loader | what was started |
 //! | `holdfast.try=N` | loader | present on a trial: tries left after this one |
 //! | `holdfast.rescue=1` | loader | keep off roots and trials |
+//! | `holdfast.armed=NAME` | loader | the hardware watchdog that it armed, and that now counts down |
 //! | `holdfast.roothash=HEX` | builder | dm-verity root hash (SHA-256) |
 //! | `holdfast.rootsalt=HEX` | builder | its salt |
 //! | `holdfast.rootlen=BYTES` | builder | length of the root file system; the hash tree follows |
@@ -37,6 +38,8 @@ pub struct Cmdline {
     pub deadline: u64,
     /// Whether to use the hardware watchdog.
     pub watchdog: bool,
+    /// Whether the loader armed one.
+    pub armed: bool,
     /// Words that could not be used, and why.
     pub notes: Vec<String>,
 }
@@ -66,6 +69,7 @@ pub fn parse(text: &str) -> Cmdline {
         root: None,
         deadline: DEFAULT_DEADLINE,
         watchdog: true,
+        armed: false,
         notes: Vec::new(),
     };
     let (mut hash, mut salt, mut len, mut fs) = (None, None, None, None);
@@ -94,6 +98,7 @@ pub fn parse(text: &str) -> Cmdline {
             "rootlen" => root_len(value).map(|v| len = Some(v)),
             "rootfs" => fs_name(value).map(|v| fs = Some(v)),
             "watchdog" => (value == "off").then(|| line.watchdog = false),
+            "armed" => (!value.is_empty()).then(|| line.armed = true),
             "trial" => value
                 .parse()
                 .ok()
@@ -186,6 +191,7 @@ mod tests {
         );
         assert!(parse("holdfast.rescue=1").rescue);
         assert!(parse("").watchdog && !parse("holdfast.watchdog=off").watchdog);
+        assert!(parse("holdfast.armed=itco").armed && !parse("").armed);
     }
 
     #[test]

@@ -17,10 +17,24 @@ const FEEDING: Duration = Duration::from_secs(3);
 /// One directory for each watchdog (Linux `Documentation/ABI/testing/sysfs-class-watchdog`).
 const CLASS: &str = "/sys/class/watchdog";
 
+/// What `softdog` calls itself (Linux `drivers/watchdog/softdog.c`).
+const SOFTDOG: &str = "Software Watchdog";
+
+/// What the slot record has to be told of the watchdog that the loader armed: `Some(true)`, that
+/// nobody feeds it, which ends every start; `Some(false)`, that this is over; nothing otherwise.
+/// `armed`: in this start; `hardware`: a driver brought one that is fed; `noted`: what the record says.
+pub const fn news(armed: bool, hardware: bool, noted: bool) -> Option<bool> {
+    match (armed, hardware, noted) {
+        (true, false, false) => Some(true),
+        (_, true, true) => Some(false),
+        _ => None,
+    }
+}
+
 /// The watchdogs with their feeding time.
 #[derive(Debug)]
 pub struct Dog {
-    open: BTreeMap<String, Watchdog>,
+    open: BTreeMap<String, (Watchdog, String)>,
     fed: Instant,
     trouble: Option<String>,
     wanted: bool,
@@ -50,7 +64,7 @@ impl Dog {
                 Ok((watchdog, seconds)) => {
                     let identity = identity(Path::new(CLASS), &name);
                     kmsg::notice(format_args!("watchdog armed, {seconds} s ({identity})"));
-                    self.open.insert(name, watchdog);
+                    self.open.insert(name, (watchdog, identity));
                 }
                 Err(error) => self.trouble = Some(format!("{name}: {error}")),
             }
@@ -66,10 +80,15 @@ impl Dog {
         })
     }
 
+    /// Whether one of them is hardware.
+    pub fn hardware(&self) -> bool {
+        self.open.values().any(|(_, identity)| identity != SOFTDOG)
+    }
+
     /// Feeds them, at most every few seconds.
     pub fn feed(&mut self) {
         if self.fed.elapsed() >= FEEDING {
-            self.open.values().for_each(Watchdog::feed);
+            self.open.values().for_each(|(dog, _)| dog.feed());
             self.fed = Instant::now();
         }
     }
@@ -99,6 +118,19 @@ fn identity(class: &Path, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watchdog_that_nobody_feeds_is_news_once() {
+        assert_eq!(news(true, false, false), Some(true));
+        // The loader heeds it: nothing is armed any more.
+        assert_eq!(news(false, false, true), None);
+        // One that does not heed it must not make the start end by that again.
+        assert_eq!(news(true, false, true), None);
+        // Another system has the driver.
+        assert_eq!(news(false, true, true), Some(false));
+        assert_eq!(news(true, true, false), None);
+        assert_eq!(news(false, false, false), None);
+    }
 
     #[test]
     fn every_watchdog_of_the_class_is_found() {

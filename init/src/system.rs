@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 
 use crate::cmdline::Cmdline;
 use crate::disk::Disk;
-use crate::dog::Dog;
+use crate::dog::{self, Dog};
 use crate::ipc::Server;
 use crate::modules::background::{Background, Rest};
 use crate::record::RecordStore;
@@ -304,6 +304,29 @@ impl System {
             if let Some(facts) = &mut self.facts {
                 facts.notes.push(missing);
             }
+        }
+        self.watch_the_loaders();
+    }
+
+    /// A watchdog that the loader armed and no driver feeds resets the machine within the minute, in
+    /// each of its systems: the record tells the loader to leave it alone, and the next start shows
+    /// whether that helps. The starts stay counted.
+    fn watch_the_loaders(&mut self) {
+        let armed = self.facts.as_ref().is_some_and(|f| f.line.armed);
+        let Some(store) = &mut self.store else { return };
+        let noted = store.record().watchdog_unfed();
+        let Some(unfed) = dog::news(armed, self.dog.hardware(), noted) else {
+            return;
+        };
+        match store.change(|record, id| record.note_watchdog(id, unfed)) {
+            Ok(_) if unfed => {
+                let reason =
+                    "no driver feeds the watchdog that the loader armed: starting without it";
+                kmsg::warning(reason);
+                self.ending.get_or_insert(Ending::reboot(reason));
+            }
+            Ok(_) => kmsg::notice("the loader may arm the watchdog again"),
+            Err(error) => kmsg::error(format_args!("note the watchdog: {error:#}")),
         }
     }
 

@@ -9,26 +9,40 @@ use uefi::boot::{self, ScopedProtocol};
 use uefi::proto::pci::PciIoAddress;
 use uefi::proto::pci::root_bridge::PciRootBridgeIo;
 
-/// Arms it and says so; the start goes on without it.
-pub fn arm(watchdog: Watchdog, seconds: u16) {
+/// Arms it and says so; the start goes on without it. Which one is armed.
+pub fn arm(watchdog: Watchdog, seconds: u16) -> Option<Watchdog> {
     match watchdog {
-        Watchdog::None => say!("no hardware watchdog on this board: a hang needs a hand"),
+        Watchdog::None => {
+            say!("no hardware watchdog on this board: a hang needs a hand");
+            return None;
+        }
         Watchdog::I6300esb => match arm_i6300esb(seconds) {
             Ok(()) => say!("watchdog i6300esb armed, {seconds} s"),
-            Err(e) => say!("watchdog i6300esb not armed: {e}"),
+            Err(e) => {
+                say!("watchdog i6300esb not armed: {e}");
+                return None;
+            }
         },
         Watchdog::Itco => match arm_itco(seconds) {
             Ok(()) => say!("watchdog itco armed, {seconds} s"),
-            Err(e) => say!("watchdog itco not armed: {e}"),
+            Err(e) => {
+                say!("watchdog itco not armed: {e}");
+                return None;
+            }
         },
         Watchdog::Bcm2835 => match arm_bcm2835(seconds) {
             Some(seconds) => say!("watchdog bcm2835 armed, {seconds} s"),
-            None => say!("watchdog bcm2835 not armed: no board of its kind"),
+            None => {
+                say!("watchdog bcm2835 not armed: no board of its kind");
+                return None;
+            }
         },
         Watchdog::Unknown(_) => {
             say!("watchdog {watchdog} not armed: this loader does not know how");
+            return None;
         }
     }
+    Some(watchdog)
 }
 
 /// Only x86 has ports, and Intel's chipsets.

@@ -12,7 +12,7 @@
 //! | 48 | 1 | preferred slot: 0 a, 1 b |
 //! | 49 | 1 | last started: 0 nothing, 1 a, 2 b, 3 rescue |
 //! | 50 | 1 | started in the boot before: the same |
-//! | 51 | 1 | flags: bit 0 rescue requested |
+//! | 51 | 1 | flags: bit 0 rescue requested; bit 1 nobody feeds the loader's watchdog (older loaders keep it and arm) |
 //! | 52 | 1 | uncleared starts of rescue |
 //! | 64 | 80 | reason of the last start |
 //! | 256, 512 | 256 each | slots a, b |
@@ -31,6 +31,7 @@ const MAJOR: u16 = 1;
 const LAST_REASON_AT: usize = 64;
 const SLOT_AT: [usize; 2] = [256, 512];
 const RESCUE_REQUESTED: u8 = 1;
+const WATCHDOG_UNFED: u8 = 2;
 
 /// Why a copy of the record is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +68,12 @@ impl Record {
         b[48] = self.preferred.index() as u8;
         b[49] = target_code(self.last);
         b[50] = target_code(self.previous);
-        b[51] = (b[51] & !RESCUE_REQUESTED) | u8::from(self.rescue_requested);
+        for (flag, set) in [
+            (RESCUE_REQUESTED, self.rescue_requested),
+            (WATCHDOG_UNFED, self.watchdog_unfed),
+        ] {
+            b[51] = (b[51] & !flag) | if set { flag } else { 0 };
+        }
         b[52] = self.rescue_starts;
         put_reason(&mut b, LAST_REASON_AT, &self.last_reason);
         for (at, slot) in SLOT_AT.into_iter().zip(&self.slots) {
@@ -109,6 +115,7 @@ impl Record {
             last: target(b[49])?,
             previous: target(b[50])?,
             rescue_requested: b[51] & RESCUE_REQUESTED != 0,
+            watchdog_unfed: b[51] & WATCHDOG_UNFED != 0,
             rescue_starts: b[52],
             last_reason: reason(b, LAST_REASON_AT),
             slots: [slot(b, SLOT_AT[0])?, slot(b, SLOT_AT[1])?],

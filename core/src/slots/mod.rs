@@ -17,6 +17,8 @@
 //!   ([`Record::quiet`]). Three uncleared starts lead to the other good slot, then to rescue.
 //! - Rescue gives every good slot one more start after an hour ([`Record::leave_rescue`]), or the
 //!   loader does after three rescues that did not stay up.
+//! - The loader leaves the hardware watchdog alone where a system found nobody to feed it, and in the
+//!   last of rescue's starts ([`Record::arms_watchdog`]): it must not be what nothing comes up under.
 //! - If no copy can be read, [`Record::rebuild`] puts every slot whose header verifies on trial
 //!   with one try.
 //! - There is always a good slot whose content is whole, once there was one: a verb that would
@@ -217,6 +219,7 @@ pub struct Record {
     last: Option<Target>,
     previous: Option<Target>,
     rescue_requested: bool,
+    watchdog_unfed: bool,
     rescue_starts: u8,
     last_reason: Reason,
     slots: [SlotInfo; 2],
@@ -234,6 +237,7 @@ impl Record {
             last: None,
             previous: None,
             rescue_requested: false,
+            watchdog_unfed: false,
             rescue_starts: 0,
             last_reason: Reason::NONE,
             slots: [SlotInfo::EMPTY; 2],
@@ -303,6 +307,12 @@ impl Record {
         self.rescue_requested
     }
 
+    /// Whether a system found nobody to feed the watchdog that the loader armed.
+    #[must_use]
+    pub const fn watchdog_unfed(&self) -> bool {
+        self.watchdog_unfed
+    }
+
     /// Starts of rescue since one stayed up.
     #[must_use]
     pub const fn rescue_starts(&self) -> u8 {
@@ -337,6 +347,7 @@ impl fmt::Debug for Record {
             .field("preferred", &self.preferred)
             .field("last", &self.last)
             .field("rescue_requested", &self.rescue_requested)
+            .field("watchdog_unfed", &self.watchdog_unfed)
             .field("rescue_starts", &self.rescue_starts)
             .field("last_reason", &self.last_reason)
             .field("slots", &self.slots)

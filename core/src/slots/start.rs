@@ -89,6 +89,16 @@ impl Record {
         }
     }
 
+    /// Whether the loader arms the hardware watchdog for this start. Not where a system found that the
+    /// kernel has no driver to feed it: every start would end in a reset, rescue's too. Nor for the
+    /// last of rescue's starts in a row: one that ends before any system can say so.
+    #[must_use]
+    pub const fn arms_watchdog(&self, start: &Start) -> bool {
+        let last_rescue =
+            matches!(start.target, Target::Rescue) && start.attempt >= RESCUE_STARTS_MAX;
+        !self.watchdog_unfed && !last_rescue
+    }
+
     /// Ends rescue's rule: every good slot gets one more start; without a good slot, every slot
     /// that was written whole gets one more try. Then reboot.
     pub fn leave_rescue(&mut self) {

@@ -292,3 +292,41 @@ fn a_fresh_partition_has_both_copies_of_record_and_release_list() {
     assert_eq!(copies.record().slot(Slot::A).digest, [1; 32]);
     assert!(RELEASE_COPIES.into_iter().all(|at| block(at) == list));
 }
+
+#[test]
+fn a_watchdog_that_nobody_feeds_is_armed_no_more() {
+    let mut r = Record::factory(DIGEST, 1);
+    let start = boot(&mut r, 1);
+    assert!(r.arms_watchdog(&start));
+    assert_eq!(r.note_watchdog(&[2; 16], true), Err(VerbError::OtherBoot));
+    assert_eq!(r.note_watchdog(&[1; 16], true), Ok(true));
+    assert_eq!(r.note_watchdog(&[1; 16], true), Ok(false));
+    r.request_rescue();
+    // In a byte that older loaders leave as it is, beside their own flag.
+    let block = r.encode();
+    assert_eq!(block[51], 3);
+    let mut r = Record::decode(&block).unwrap();
+    let start = boot(&mut r, 2);
+    assert_eq!(start.target, Target::Rescue);
+    assert!(r.watchdog_unfed() && !r.arms_watchdog(&start));
+    assert_eq!(r.note_watchdog(&[2; 16], false), Ok(true));
+    assert!(r.arms_watchdog(&start) && r.encode()[51] == 0);
+}
+
+#[test]
+fn a_watchdog_that_ends_every_start_does_not_keep_rescue_away() {
+    let mut r = Record::factory(DIGEST, 1);
+    let armed: Vec<_> = (1..=7)
+        .map(|n| {
+            let start = boot(&mut r, n);
+            (start.target, r.arms_watchdog(&start))
+        })
+        .collect();
+    let (a, rescue) = (Target::Slot(Slot::A), Target::Rescue);
+    let slots = [(a, true); 3];
+    assert_eq!(armed[..3], slots);
+    assert_eq!(
+        armed[3..],
+        [(rescue, true), (rescue, true), (rescue, false), (a, true)]
+    );
+}

@@ -296,6 +296,15 @@ impl Record {
         Ok(before != (self.slots, self.rescue_requested))
     }
 
+    /// Notes whether the watchdog that the loader armed has nobody to feed it. `true`: that is news.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn note_watchdog(&mut self, boot_id: &BootId, unfed: bool) -> Result<bool, VerbError> {
+        self.of_this_boot(boot_id)?;
+        Ok(core::mem::replace(&mut self.watchdog_unfed, unfed) != unfed)
+    }
+
     /// Starts rescue next, once.
     pub fn request_rescue(&mut self) {
         self.rescue_requested = true;

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use holdfast_core::ipc::Devices;
 use holdfast_core::layout::Role;
 use holdfast_core::slots::BootId;
+use nix::sys::signal::SigSet;
 
 use crate::record::RecordStore;
 
@@ -63,43 +65,85 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub fn find(
     boot_id: &BootId,
     limit: Duration,
-    mut meanwhile: impl FnMut(),
+    meanwhile: impl FnMut(),
 ) -> Option<(Disk, RecordStore)> {
+    let id = *boot_id;
+    let open = move |slots: &Path| RecordStore::open(slots, &id).ok().flatten();
+    find_among(Path::new("/sys/block"), open, limit, meanwhile)
+}
+
+/// As [`find`]: `open` has the record of a disk of this boot, by the node of its `hf-slots`.
+fn find_among<T: Send + 'static>(
+    sys_block: &Path,
+    open: impl Fn(&Path) -> Option<T> + Clone + Send + 'static,
+    limit: Duration,
+    mut meanwhile: impl FnMut(),
+) -> Option<(Disk, T)> {
     let began = Instant::now();
     let mut seen = Vec::new();
-    let mut incomplete: Option<Instant> = None;
+    let mut asked: BTreeMap<String, Receiver<Option<T>>> = BTreeMap::new();
+    let mut found: Option<(String, T, Instant)> = None;
     loop {
-        let names = block_devices();
+        let names = block_devices(sys_block);
         // Disks come up one by one; a list that did not change holds nothing new.
-        if names != seen || incomplete.is_some() {
-            let found = names
-                .iter()
-                .filter_map(|name| read_disk(Path::new("/sys/block"), name))
-                .find_map(|disk| {
-                    let slots = disk.partition(Role::Slots)?;
-                    let store = RecordStore::open(&slots.node, boot_id).ok().flatten()?;
-                    Some((disk, store))
-                });
-            seen = names;
-            if let Some((disk, store)) = found {
-                let since = *incomplete.get_or_insert_with(Instant::now);
-                if disk.is_complete() || since.elapsed() > SETTLE {
-                    return Some((disk, store));
+        if names != seen && found.is_none() {
+            for disk in &names {
+                let slots = read_disk(sys_block, disk)
+                    .and_then(|d| d.partition(Role::Slots).map(|p| p.node.clone()));
+                if let Some(slots) = slots.filter(|_| !asked.contains_key(disk)) {
+                    asked.insert(disk.clone(), ask(slots, open.clone()));
                 }
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
             }
+            seen = names;
         }
-        if began.elapsed() > limit {
+        asked.retain(|disk, answer| match answer.try_recv() {
+            Ok(Some(store)) => {
+                found.get_or_insert((disk.clone(), store, Instant::now()));
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Ok(None) | Err(TryRecvError::Disconnected) => false,
+        });
+        if let Some((name, _, since)) = &found {
+            match read_disk(sys_block, name) {
+                Some(disk) if disk.is_complete() || since.elapsed() > SETTLE => {
+                    return found.map(|(_, store, _)| (disk, store));
+                }
+                Some(_) => {}
+                // It went away, and may come again.
+                None => (found, seen) = (None, Vec::new()),
+            }
+        } else if began.elapsed() > limit {
             return None;
+        } else {
+            meanwhile();
         }
-        meanwhile();
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
+/// Reads a disk's record on a thread of its own: one that hangs over a worn or hostile stick must not
+/// keep this system from its own disk, nor from feeding the watchdog.
+fn ask<T: Send + 'static>(
+    slots: PathBuf,
+    open: impl Fn(&Path) -> Option<T> + Send + 'static,
+) -> Receiver<Option<T>> {
+    let (tell, answer) = channel();
+    let told = std::thread::Builder::new()
+        .name("disk".into())
+        .spawn(move || {
+            // PID 1 reads its signals from a descriptor.
+            let _ = SigSet::all().thread_block();
+            let _ = tell.send(open(&slots));
+        });
+    if let Err(error) = told {
+        crate::kmsg::error(format_args!("look at a disk: {error}"));
+    }
+    answer
+}
+
 /// Every disk and partition that the kernel has, as `disk` or `disk/partition`.
-fn block_devices() -> Vec<String> {
+fn block_devices(root: &Path) -> Vec<String> {
     let list = |path: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         let mut names: Vec<_> = entries
@@ -108,7 +152,6 @@ fn block_devices() -> Vec<String> {
         names.sort();
         names
     };
-    let root = Path::new("/sys/block");
     let with_partitions = |disk: String| {
         let parts: Vec<_> = list(&root.join(&disk))
             .into_iter()
@@ -202,5 +245,50 @@ mod tests {
         }
         assert!(read_disk(sys.path(), "vda").unwrap().is_complete());
         assert_eq!(read_disk(sys.path(), "vdb"), None);
+    }
+
+    /// A disk of these roles in a sysfs of its own.
+    fn add(sys: &Path, name: &str, roles: &[Role]) {
+        for (i, role) in roles.iter().enumerate() {
+            let part = sys.join(format!("{name}/{name}{}", i + 1));
+            std::fs::create_dir_all(&part).unwrap();
+            let text = format!(
+                "DEVNAME={name}{0}\nDEVTYPE=partition\nPARTN={0}\nPARTNAME={1}\n",
+                i + 1,
+                role.name()
+            );
+            std::fs::write(part.join("uevent"), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_does_not_keep_another_from_being_found() {
+        let sys = tempfile::tempdir().unwrap();
+        add(sys.path(), "sda", &[Role::Slots]);
+        let (hangs, never) = channel::<()>();
+        let never = std::sync::Arc::new(std::sync::Mutex::new(never));
+        let open = move |slots: &Path| {
+            let slots = slots.to_string_lossy().into_owned();
+            if slots.starts_with("/dev/sda") {
+                let _ = never.lock().unwrap().recv();
+            }
+            slots.starts_with("/dev/sdc").then_some(slots)
+        };
+        let mut turns = 0;
+        let found = find_among(sys.path(), open, Duration::from_secs(60), || {
+            turns += 1;
+            match turns {
+                1 => add(sys.path(), "sdb", &[Role::Slots]),
+                // Its partitions come one by one.
+                2 => add(sys.path(), "sdc", &Role::ALL[..4]),
+                _ => add(sys.path(), "sdc", &Role::ALL),
+            }
+        });
+        let (disk, slots) = found.unwrap();
+        assert_eq!(disk.node, Path::new("/dev/sdc"));
+        assert!(disk.partition(Role::Slots).is_some() && slots.starts_with("/dev/sdc"));
+        drop(hangs);
+        let none = find_among(sys.path(), |_| None::<()>, Duration::from_millis(20), || ());
+        assert_eq!(none, None);
     }
 }

@@ -60,6 +60,11 @@ pub enum Error {
         /// Whose it is, and what helps.
         advice: String,
     },
+    /// Not the medium that was looked at.
+    #[error(
+        "{0} is not what it was a moment ago: another medium came in its place; nothing was written"
+    )]
+    Swapped(PathBuf),
     /// The kernel or another program has the device.
     #[error(
         "{0} is in use (by a file system, a volume manager, or another program that writes it): \

@@ -93,9 +93,11 @@ struct Report {
 fn explain(error: Error) -> anyhow::Error {
     let exit = match &error {
         Error::NoImage(_) | Error::NoDevice(_) | Error::NoDisk(_) => Exit::Usage,
-        Error::Device { .. } | Error::Busy(_) | Error::NoRights { .. } | Error::Seed(_) => {
-            Exit::Refused
-        }
+        Error::Device { .. }
+        | Error::Busy(_)
+        | Error::Swapped(_)
+        | Error::NoRights { .. }
+        | Error::Seed(_) => Exit::Refused,
         _ => Exit::Failed,
     };
     exit.error(error.to_string())

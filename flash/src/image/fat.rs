@@ -1,7 +1,63 @@
 //! FAT volumes inside an image: their ids, and a file put onto one.
 
 use fatfs::{FileSystem, FsOptions};
-use std::io::{self, Cursor, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The longest file that is read of a volume, in bytes: a loader has some hundred KiB.
+const FILE_MAX: u64 = 64 << 20;
+/// Reads and writes that are allowed on one volume. A damaged one can lead in circles.
+const OPERATIONS: u32 = 1_000_000;
+
+/// A volume in memory whose reads and writes are counted.
+struct Counted<'a> {
+    inner: Cursor<&'a mut [u8]>,
+    left: u32,
+}
+
+impl<'a> Counted<'a> {
+    fn new(volume: &'a mut [u8]) -> Self {
+        Self {
+            inner: Cursor::new(volume),
+            left: OPERATIONS,
+        }
+    }
+
+    fn count(&mut self) -> io::Result<()> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or_else(|| io::Error::other("it leads in circles"))?;
+        Ok(())
+    }
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.count()?;
+        self.inner.read(buf)
+    }
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.count()?;
+        self.inner.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Seek for Counted<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+/// The library panics over some damage: an error as any other.
+fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::other("it is damaged")))
+}
 
 fn u16_at(b: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(b.get(at..at + 2)?.try_into().ok()?))
@@ -80,42 +136,46 @@ pub(crate) fn used_end(volume: &[u8]) -> Option<u64> {
 
 /// The content of a file on the volume, if it is there.
 pub(crate) fn read_file(volume: &mut [u8], path: &str) -> Option<Vec<u8>> {
-    let fs = FileSystem::new(
-        Cursor::new(volume),
-        FsOptions::new().update_accessed_date(false),
-    )
-    .ok()?;
-    let mut content = Vec::new();
-    fs.root_dir()
-        .open_file(path)
-        .ok()?
-        .read_to_end(&mut content)
-        .ok()?;
-    Some(content)
+    let read = || {
+        let options = FsOptions::new().update_accessed_date(false);
+        let fs = FileSystem::new(Counted::new(volume), options)?;
+        let mut content = Vec::new();
+        let file = fs.root_dir().open_file(path)?;
+        file.take(FILE_MAX).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    caught(read).ok()
 }
 
 /// Puts a file into the volume's root. One of the same name is overwritten with zeros before it is
 /// replaced: it may have been a secret.
 pub(crate) fn with_file(volume: &mut [u8], name: &str, content: &[u8]) -> io::Result<()> {
-    let fs = FileSystem::new(Cursor::new(volume), FsOptions::new())?;
-    {
-        let root = fs.root_dir();
-        let mut file = root.create_file(name)?;
-        let old = file.seek(SeekFrom::End(0))?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&vec![0; old as usize])?;
-        file.seek(SeekFrom::Start(0))?;
-        file.truncate()?;
-        file.write_all(content)?;
-        file.flush()?;
-    }
-    fs.unmount()
+    let len = volume.len();
+    caught(|| {
+        let fs = FileSystem::new(Counted::new(volume), FsOptions::new())?;
+        {
+            let root = fs.root_dir();
+            let mut file = root.create_file(name)?;
+            let old = usize::try_from(file.seek(SeekFrom::End(0))?).unwrap_or(usize::MAX);
+            if old > len {
+                return Err(io::Error::other("a file on it is longer than itself"));
+            }
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&vec![0; old])?;
+            file.seek(SeekFrom::Start(0))?;
+            file.truncate()?;
+            file.write_all(content)?;
+            file.flush()?;
+        }
+        fs.unmount()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use fatfs::FormatVolumeOptions;
+    use proptest::prelude::*;
 
     fn volume(len: usize, id: u32) -> Vec<u8> {
         let mut bytes = vec![0; len];
@@ -178,5 +238,39 @@ mod tests {
         assert_eq!(read_file(&mut bytes, "SEED.TOML").unwrap(), b"new");
         assert!(!bytes.windows(13).any(|w| w == b"sesame-sesame"));
         assert!(with_file(&mut vec![0; 4096], "a", b"").is_err());
+    }
+
+    #[test]
+    fn a_volume_that_leads_in_circles_or_lies_comes_to_an_end() {
+        let mut bytes = volume(16 << 20, 1);
+        with_file(&mut bytes, "long", &[7; 100_000]).unwrap();
+        let at = bytes.windows(11).position(|w| w == b"LONG       ").unwrap();
+        // Its size is said to be 4 GiB, and its first cluster to follow itself (FAT16).
+        let cluster = usize::from(u16_at(&bytes, at + 26).unwrap());
+        bytes[at + 28..at + 32].fill(0xff);
+        let fat = usize::from(u16_at(&bytes, 14).unwrap()) * 512;
+        bytes[fat + 2 * cluster..][..2].copy_from_slice(&(cluster as u16).to_le_bytes());
+        let read = read_file(&mut bytes, "long");
+        assert!(read.is_none_or(|content| content.len() as u64 <= FILE_MAX));
+        assert!(with_file(&mut bytes, "long", b"x").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_damage_is_read_and_written_to_an_end(
+            changes in proptest::collection::vec((0usize..131_072, any::<u8>()), 1..30),
+        ) {
+            let mut bytes = volume(2 << 20, 1);
+            with_file(&mut bytes, "seed.toml", &[b'#'; 9000]).unwrap();
+            for (at, byte) in changes {
+                // Two in three where boot sector and tables begin.
+                let at = if at % 3 == 0 { at } else { at % 1024 };
+                bytes[at] = byte;
+            }
+            let _ = (id_places(&bytes), used_end(&bytes));
+            let _ = read_file(&mut bytes, "seed.toml");
+            let _ = with_file(&mut bytes, "seed.toml", &[b'x'; 5000]);
+        }
     }
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Sectors in an image file.
 pub(crate) const SECTOR: u64 = 512;
+/// Longer images are none: no disk is so large, and sums of offsets stay far from what a number holds.
+const LEN_MAX: u64 = 1 << 50;
 /// Longer FAT partitions are not read into memory.
 const FAT_MAX: u64 = 512 << 20;
 /// Where firmware looks for the loader (UEFI 2.10, 3.5.1.1).
@@ -82,7 +84,13 @@ impl Image {
             )
         })?;
         let len = (table.alternate() + 1) * SECTOR;
+        if len > LEN_MAX {
+            return Err(bad(format!("its partition table is for {len} bytes")));
+        }
         check_length(path, len)?;
+        let parts: Vec<Entry> = table.entries().collect();
+        // Before anything is read where the table says: a packed image may be short and say anything.
+        areas(len, &parts, |_| None).map_err(bad)?;
         let at = |role: Role| {
             table
                 .role(role)
@@ -135,7 +143,6 @@ impl Image {
             .find(|(role, _)| *role == Role::Boot(Slot::A))
             .map(|(_, h)| *h)
             .ok_or_else(|| bad("it holds no system in slot A".into()))?;
-        let parts: Vec<Entry> = table.entries().collect();
         let used = (fat::used_end(&esp), fat::used_end(&seed));
         let areas = areas(len, &parts, |role| match role {
             Role::Esp => used.0,

@@ -3,6 +3,7 @@
 use super::target::Target;
 use crate::device::{DevNumber, Device, Obstacle, Snapshot, by_number};
 use crate::error::{Error, IoContext as _, Result};
+use crate::medium::{self, Presence};
 use crate::sys;
 use crate::write::buffer::Buffer;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -121,6 +122,21 @@ impl Disk {
             block: is_block.then(|| number_of(meta.rdev())),
             len,
         })
+    }
+
+    /// As [`Self::open`], if it is still the medium that was seen as `seen`: cards and names change
+    /// while someone is asked.
+    ///
+    /// # Errors
+    /// As there, and when it is another one.
+    pub fn open_seen(path: &Path, seen: &Presence) -> Result<Self> {
+        let disk = Self::open(path)?;
+        // From here on the kernel gives the name to no other.
+        let now = medium::look(path).at("look at", path)?;
+        match (now == *seen, seen) {
+            (true, Presence::Present(_)) => Ok(disk),
+            _ => Err(Error::Swapped(path.to_owned())),
+        }
     }
 
     /// Its length in bytes.
@@ -247,4 +263,26 @@ fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let signed = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(ErrorKind::InvalidInput));
     fallocate(file, flags, signed(offset)?, signed(len)?).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_medium_that_came_in_the_others_place_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("card");
+        let make = |path: &Path| File::create_new(path).unwrap().set_len(1 << 20).unwrap();
+        make(&path);
+        let seen = medium::look(&path).unwrap();
+        drop(Disk::open_seen(&path, &seen).unwrap());
+        let other = dir.path().join("other");
+        make(&other);
+        std::fs::rename(&other, &path).unwrap();
+        let error = Disk::open_seen(&path, &seen).unwrap_err();
+        assert!(matches!(error, Error::Swapped(_)), "{error}");
+        let error = Disk::open_seen(&path, &Presence::Absent).unwrap_err();
+        assert!(matches!(error, Error::Swapped(_)), "{error}");
+    }
 }

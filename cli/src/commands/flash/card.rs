@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use holdfast_flash::Error;
 use holdfast_flash::device::{Bus, Needs, Obstacle, obstacle};
 use holdfast_flash::image::Image;
+use holdfast_flash::medium::{Presence, look};
 use holdfast_flash::plan::Plan;
 use holdfast_flash::write::{self, Disk, Job, Place, Progress};
 use serde::Serialize;
@@ -154,8 +155,15 @@ pub fn flash(
     stop: &Stop,
 ) -> Result<Result<Card, Error>> {
     let image = options.image;
-    let checked = check(options)?;
     let device = options.device;
+    let seen = || look(device).with_context(|| format!("cannot look at {}", device.display()));
+    // Before it is judged: what is opened has to be what was judged, and asked about.
+    let before = seen()?;
+    let checked = check(options)?;
+    let before = match (checked.fresh, before) {
+        (false, before @ Presence::Present(_)) => before,
+        _ => seen()?,
+    };
     if !checked.fresh {
         let on_it = content_of(device, checked.bytes, checked.sector);
         let bus = checked.bus.map_or_else(String::new, |b| format!(", {b}"));
@@ -172,7 +180,7 @@ pub fn flash(
         );
         ask::confirm(&what, &question, options.yes)?;
     }
-    let disk = Disk::open(device).map_err(explain)?;
+    let disk = Disk::open_seen(device, &before).map_err(explain)?;
     if disk.len() < image.len {
         return Err(explain(Error::Device {
             path: device.to_owned(),

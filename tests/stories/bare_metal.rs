@@ -57,3 +57,24 @@ fn a_hanging_kernel_is_reset_by_the_chipset() -> Story {
     );
     Ok(())
 }
+
+/// A watchdog that the loader armed and that no driver feeds costs one start, not the machine.
+#[test]
+fn a_watchdog_without_a_driver_is_left_alone() -> Story {
+    let lab = Lab::new("bare_metal_unfed_watchdog")?;
+    let image = lab.build_for("x86-64", "test-unfed-watchdog", "1.0.0")?;
+    let seed = lab.seed("n1", "bare", &[])?;
+    let mut node = Node::with(&lab, "n1", &image, Some(&seed), |spec| {
+        spec.bus(DiskBus::Ahci).itco()
+    })?;
+    node.machine.power_on()?;
+    node.wait_for("watchdog itco armed, 60 s")?;
+    node.wait_for("no driver feeds the watchdog that the loader armed")?;
+    node.wait_for("hardware watchdog left alone")?;
+    node.wait_for("agent started")?;
+    // Three minutes: three times what the timer takes.
+    node.machine
+        .wait_for("this start counts as good", Duration::from_secs(600))?;
+    ensure!(node.wait_online()?.text("slot") == "a");
+    Ok(())
+}

@@ -46,6 +46,9 @@ pub struct Args {
     /// Make a node that has joined join anew
     #[arg(long)]
     rejoin: bool,
+    /// The board that it is for; a node with another board's image refuses it
+    #[arg(long, value_name = "BOARD", value_parser = board)]
+    board: Option<String>,
     #[command(flatten)]
     network: NetworkArgs,
     /// Kubernetes label of the node; may be repeated
@@ -54,9 +57,6 @@ pub struct Args {
     /// Kubernetes taint of the node; may be repeated
     #[arg(long = "taint", value_name = "KEY=VALUE:EFFECT", value_parser = taint, help_heading = "Kubernetes")]
     taints: Vec<String>,
-    /// The board that it is for; a node with another board's image refuses it
-    #[arg(long, value_name = "BOARD", value_parser = board)]
-    board: Option<String>,
     #[command(flatten)]
     wifi: WifiArgs,
     #[command(flatten)]

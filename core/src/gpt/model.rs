@@ -271,6 +271,28 @@ proptest! {
 }
 
 #[test]
+fn a_table_whose_backup_has_no_room_is_left_alone() {
+    let geometry = Geometry {
+        block: 512,
+        last_lba: 20,
+    };
+    let found = Found {
+        table: Table {
+            disk: Guid::NIL,
+            first_usable: 2,
+            last_usable: 10,
+            alternate: 15,
+            entry_size: 128,
+            entries: alloc::vec![0; 128 * 128],
+        },
+        source: Source::Primary,
+        primary: None,
+    };
+    let steps = super::grow(geometry, &found, Guid::NIL, |_, _| None);
+    assert_eq!(steps, []);
+}
+
+#[test]
 fn a_copied_table_gets_guids_of_its_own() {
     for (block, spare) in [(512, 0), (512, 64 << 20), (4096, 8 << 20)] {
         let mut disk = Disk::new(block, spare);

@@ -59,17 +59,17 @@ bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes mac
 	@scripts/bench-boot
 
 # Recipe by recipe for each board whose programs are built; k3s itself is not downloaded for it.
-SIZES ?= base
+SIZES ?= base wifi
 sizes: build ## docs/sizes.md: what takes how much, board by board
-	rm -rf target/sizes && mkdir -p target/sizes
+	rm -rf target/sizes && mkdir -p target/sizes/reports
 	export HOLDFAST_PASSPHRASE=sizes; \
 	target/release/holdfast cluster new sizes --dir target/sizes/cluster --lighthouse 127.0.0.1 >/dev/null; \
 	for board in boards/*.toml; do for recipe in $(SIZES); do \
 	  name=$$(basename $$board .toml); \
 	  target/release/holdfast --cluster target/sizes/cluster build --board $$name --recipe $$recipe --version sizes \
-	    --formats bundle --relock when-gone --output-dir target/sizes --report target/sizes/$$name-$$recipe.json; \
+	    --formats bundle --relock when-gone --output-dir target/sizes --report target/sizes/reports/$$name-$$recipe.json; \
 	done; done
-	scripts/sizes target/sizes/*.json > docs/sizes.md
+	scripts/sizes target/sizes/reports/*.json > docs/sizes.md
 
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))

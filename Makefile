@@ -58,6 +58,9 @@ bench-boards: build ## sizes, builds and boots of every board, and flashing
 bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes machine
 	@scripts/bench-boot
 
+bench-mesh: setup ## the data plane, beside wireguard-go, nebula and boringtun-cli
+	@scripts/bench-mesh
+
 # Recipe by recipe for each board whose programs are built; k3s itself is not downloaded for it.
 SIZES ?= base wifi
 sizes: build ## docs/sizes.md: what takes how much, board by board
@@ -74,4 +77,4 @@ sizes: build ## docs/sizes.md: what takes how much, board by board
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot sizes conformance
+.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot bench-mesh sizes conformance

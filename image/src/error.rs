@@ -44,7 +44,7 @@ pub enum Error {
         recipe: String,
     },
     /// There is no lock file, or it was made from other inputs.
-    #[error("{path}: {reason}; `holdfast lock {recipe}` makes it anew")]
+    #[error("{path}: {reason}; `holdfast lock {recipe}` writes it")]
     Lock {
         /// The lock file.
         path: String,

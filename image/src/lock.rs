@@ -337,7 +337,10 @@ impl Lock {
     /// Reads the lock file of `recipe`, whatever it was made for.
     fn load(recipe: &Recipe) -> Result<Self> {
         let path = path_of(recipe);
-        let text = std::fs::read_to_string(&path).map_err(|e| bad(recipe, &e.to_string()))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => bad(recipe, "the recipe is not locked yet"),
+            _ => bad(recipe, &e.to_string()),
+        })?;
         let lock: Self = Source {
             file: &path,
             text: &text,

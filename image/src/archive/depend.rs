@@ -107,7 +107,10 @@ fn unknown(index: &Index, name: &str) -> Error {
     };
     Error::Package {
         package: name.to_owned(),
-        reason: format!("not in the archive{hint}"),
+        reason: format!(
+            "not in the archive for this architecture{hint}; what only one architecture has belongs in \
+             the recipe's [arch.amd64] or [arch.arm64]"
+        ),
     }
 }
 
@@ -211,7 +214,7 @@ mod tests {
         for slip in ["soca", "scoat", "socatt"] {
             let error = names(&index, &[slip], &[]).unwrap_err().to_string();
             assert!(
-                error.contains("not in the archive; there is socat"),
+                error.contains("not in the archive for this architecture; there is socat"),
                 "{error}"
             );
         }

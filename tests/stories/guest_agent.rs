@@ -92,7 +92,14 @@ fn freezes_and_lets_go(lab: &Lab, agent: &mut GuestAgent) -> Story {
     ensure!(second.is_err(), "frozen twice");
 
     std::thread::scope(|scope| {
-        let logs = scope.spawn(|| lab.holdfast.try_run(["logs", "n1", "--lines", "500"]));
+        let read = || lab.holdfast.try_run(["logs", "n1", "--lines", "500"]);
+        // The first reader has the log write what it holds, which is where it stops. It may be
+        // answered from the disk before that.
+        let first = scope.spawn(read);
+        for _ in 0..2 {
+            lab.holdfast.json(&["status", "n1"])?;
+        }
+        let logs = scope.spawn(read);
         // Two rounds of control, in which an unblocked log would have answered.
         for _ in 0..2 {
             lab.holdfast.json(&["status", "n1"])?;
@@ -103,6 +110,9 @@ fn freezes_and_lets_go(lab: &Lab, agent: &mut GuestAgent) -> Story {
             "the log was written and read while /var was frozen"
         );
         ensure!(ask(agent, "guest-fsfreeze-thaw")? == json!(1));
+        first
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread panicked"))??;
         let said = logs
             .join()
             .map_err(|_| anyhow::anyhow!("the thread panicked"))??;

@@ -1,11 +1,21 @@
 //! One template, one seed with as many uses: each copy is a node of its own. A template that has
 //! booted hands its keys to nobody. A copy of a node that has joined stays out of its mesh.
+//!
+//! Three copies, or as many as `HOLDFAST_CLONES` says.
 
 use anyhow::{Context as _, ensure};
 use holdfast_proxmox::cidata;
 use holdfast_tests::{Lab, Node, Story};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// How many copies are made.
+fn copies() -> anyhow::Result<u8> {
+    match std::env::var("HOLDFAST_CLONES") {
+        Ok(n) => n.parse().with_context(|| format!("HOLDFAST_CLONES={n}")),
+        Err(_) => Ok(3),
+    }
+}
 
 /// The UUID that a hypervisor gives its `n`th machine.
 fn uuid(n: u8) -> String {
@@ -21,7 +31,9 @@ fn drive(lab: &Lab, seed: &std::path::Path) -> anyhow::Result<PathBuf> {
 }
 
 #[test]
-fn three_nodes_of_one_template() -> Story {
+fn nodes_of_one_template() -> Story {
+    let copies = copies()?;
+    let uses = copies.to_string();
     let mut lab = Lab::new("clones")?;
     let image = lab.build("base", "1.0.0")?;
     let seed = lab.dir().join("shelf.seed.toml");
@@ -32,7 +44,7 @@ fn three_nodes_of_one_template() -> Story {
         "--role",
         "bare",
         "--uses",
-        "3",
+        &uses,
         "--name-prefix",
         "shelf",
         "--out",
@@ -63,7 +75,7 @@ fn three_nodes_of_one_template() -> Story {
         image: disk,
         ..image
     };
-    for n in 1..=3 {
+    for n in 1..=copies {
         let name = format!("shelf-{n:02}");
         let mut node = Node::with(&lab, &name, &copy, None, with(n))?;
         node.machine.power_on()?;
@@ -72,18 +84,19 @@ fn three_nodes_of_one_template() -> Story {
         addresses.insert(node.wait_online()?.text("mesh_address").to_owned());
         node.power_cut()?;
     }
-    ensure!(addresses.len() == 3, "{addresses:?}");
+    ensure!(addresses.len() == usize::from(copies), "{addresses:?}");
     let grants = lab.holdfast.json(&["token", "list"])?;
     ensure!(
-        grants[0]["used"] == 3 && grants[0]["name"] == "shelf-01 to shelf-03",
+        grants[0]["used"] == copies
+            && grants[0]["name"] == format!("shelf-01 to shelf-{copies:02}"),
         "{grants}"
     );
 
-    let mut fourth = Node::with(&lab, "fourth", &copy, None, with(4))?;
-    fourth.machine.power_on()?;
-    fourth.wait_for("grant-used-up: the seed's grant is used up")?;
-    fourth.wait_for("holdfast: report written")?;
-    fourth.power_cut()
+    let mut late = Node::with(&lab, "late", &copy, None, with(copies + 1))?;
+    late.machine.power_on()?;
+    late.wait_for("grant-used-up: the seed's grant is used up")?;
+    late.wait_for("holdfast: report written")?;
+    late.power_cut()
 }
 
 #[test]

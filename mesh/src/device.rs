@@ -1,9 +1,13 @@
 //! What carries the inner packets: a TUN device, or the userspace TCP stack.
 
+use crate::batch::Batch;
 use crate::engine::PacketSink;
 use crate::netstack::NetstackDevice;
+use crate::stop::{Bell, Stop};
 use crate::tun::{Tun, TunReader, TunWriter};
 use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 
 /// The inner side of the mesh, for [`Mesh::start`](crate::Mesh::start).
@@ -36,47 +40,71 @@ impl Device {
             Self::Netstack(NetstackDevice {
                 from_stack,
                 to_stack,
+                bell,
             }) => (
-                Reader::Netstack {
+                Reader::Netstack(StackReader {
                     from_stack,
-                    packets: Vec::new(),
-                },
+                    waker: bell.clone().into(),
+                    bell,
+                }),
                 Writer::Netstack(to_stack),
             ),
         }
     }
 }
 
-/// Packets taken from the userspace stack at a time.
-const NETSTACK_BATCH: usize = 64;
-
 pub(crate) enum Reader {
     Tun(TunReader),
-    Netstack {
-        from_stack: mpsc::Receiver<Vec<u8>>,
-        packets: Vec<Vec<u8>>,
-    },
+    Netstack(StackReader),
+}
+
+pub(crate) struct StackReader {
+    from_stack: mpsc::Receiver<Vec<u8>>,
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
+impl StackReader {
+    /// Takes what is there, up to a batch; false when there will be nothing any more.
+    fn take(&mut self, batch: &mut Batch) -> bool {
+        let mut context = Context::from_waker(&self.waker);
+        // The bell rings for what comes after this look, and not for what came before.
+        self.bell.silence();
+        while !batch.full() {
+            match self.from_stack.poll_recv(&mut context) {
+                Poll::Ready(Some(packet)) if batch.push(&packet) => {}
+                Poll::Ready(Some(packet)) => {
+                    tracing::debug!("a packet of {} bytes is none", packet.len());
+                }
+                Poll::Ready(None) => return !batch.is_empty(),
+                Poll::Pending => break,
+            }
+        }
+        true
+    }
 }
 
 impl Reader {
-    /// Waits for a batch of packets; false when there will be none any more.
-    pub(crate) async fn read(&mut self) -> io::Result<bool> {
-        match self {
-            Self::Tun(reader) => reader.read().await.map(|()| true),
-            Self::Netstack {
-                from_stack,
-                packets,
-            } => {
-                packets.clear();
-                Ok(from_stack.recv_many(packets, NETSTACK_BATCH).await > 0)
-            }
+    /// Waits for packets and takes them into `batch`, which is empty before. Empty after: look
+    /// at the stop. False when there will be no packets any more.
+    pub(crate) fn read(&mut self, batch: &mut Batch, stop: &Stop) -> io::Result<bool> {
+        if !self.take(batch)? {
+            return Ok(false);
         }
+        if !batch.is_empty() {
+            return Ok(true);
+        }
+        match self {
+            Self::Tun(reader) => stop.readable(reader.fd())?,
+            Self::Netstack(reader) => stop.readable(reader.bell.fd())?,
+        }
+        self.take(batch)
     }
 
-    pub(crate) fn packets(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+    fn take(&mut self, batch: &mut Batch) -> io::Result<bool> {
         match self {
-            Self::Tun(reader) => Box::new(reader.packets()),
-            Self::Netstack { packets, .. } => Box::new(packets.iter().map(Vec::as_slice)),
+            Self::Tun(reader) => reader.read(batch).map(|()| true),
+            Self::Netstack(reader) => Ok(reader.take(batch)),
         }
     }
 }
@@ -97,9 +125,9 @@ impl PacketSink for Writer {
 }
 
 impl Writer {
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, stop: &Stop) -> io::Result<()> {
         match self {
-            Self::Tun(writer) => writer.flush().await,
+            Self::Tun(writer) => writer.flush(stop),
             Self::Netstack(_) => Ok(()),
         }
     }

@@ -1,11 +1,12 @@
 //! The engine between device and socket: datagrams and packets in, datagrams and packets out.
 //! No waiting in here; [`crate::mesh`] moves the bytes.
 
+use crate::batch::Batch;
 use crate::config::{ConfigError, PeerConfig, PeerUpdate};
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::limiter::SourceLimiter;
 use crate::outbox::Outbox;
-use crate::packet::{self, Kind};
+use crate::packet::{self, Kind, MAX_PACKET};
 use crate::peer::{Peer, PeerState, Received};
 use crate::pending::Pending;
 use crate::routes::Routes;
@@ -151,33 +152,39 @@ impl Engine {
         Peer::new(index, config, tunn, self.key() > config.public_key)
     }
 
-    /// Packets from the device: encrypted into `out`, or kept until there is a session.
-    pub(crate) fn outbound<'a>(
-        &self,
-        packets: impl Iterator<Item = &'a [u8]>,
-        out: &mut Outbox,
-        now: Instant,
-    ) {
+    /// Packets from the device: encrypted into `out`, or kept until there is a session. Each
+    /// peer is locked once.
+    pub(crate) fn outbound(&self, batch: &mut Batch, out: &mut Outbox, now: Instant) {
         let table = self.table();
-        let mut current: Option<(IpAddr, &Peer, MutexGuard<'_, PeerState>)> = None;
-        for packet in packets {
-            let Some(to) = packet::destination(packet) else {
-                continue;
-            };
-            if current.as_ref().is_none_or(|(addr, ..)| *addr != to) {
-                // The lock is given back before the next one is taken.
-                drop(current.take());
-                let index = table.routes.lookup(to);
-                current = index
-                    .and_then(|i| table.by_index.get(&i))
-                    .map(|peer| (to, peer.as_ref(), peer.lock()));
+        let mut last: Option<(IpAddr, Option<u32>)> = None;
+        batch.sort(|packet| {
+            let to = packet::destination(packet)?;
+            match last {
+                Some((addr, index)) if addr == to => index,
+                _ => {
+                    let index = table.routes.lookup(to);
+                    last = Some((to, index));
+                    index
+                }
             }
-            let Some((_, peer, state)) = current.as_mut() else {
+        });
+        let mut next = 0;
+        while let Some((index, frames)) = batch.group(next) {
+            next = frames.end;
+            let Some(peer) = index.and_then(|index| table.by_index.get(&index)) else {
                 continue;
             };
-            if !state.send(packet, out, now) {
-                hold(&self.pending).push(peer.index, packet, now);
-                state.ask_if_due(true, out, now);
+            let mut state = peer.lock();
+            for frame in frames {
+                let Some(mut segments) = batch.segments(frame) else {
+                    continue;
+                };
+                while let Some(packet) = segments.next() {
+                    if packet.len() <= MAX_PACKET && !state.send(packet, out, now) {
+                        hold(&self.pending).push(peer.index, packet, now);
+                        state.ask_if_due(true, out, now);
+                    }
+                }
             }
         }
     }

@@ -76,7 +76,15 @@ fn pair() -> (Engine, Engine) {
 
 fn sent(engine: &Engine, packets: &[Vec<u8>]) -> Outbox {
     let mut out = Outbox::default();
-    engine.outbound(packets.iter().map(Vec::as_slice), &mut out, Instant::now());
+    let mut batch = Batch::new();
+    for packet in packets {
+        assert!(batch.push(packet));
+        if batch.full() {
+            engine.outbound(&mut batch, &mut out, Instant::now());
+            batch.clear();
+        }
+    }
+    engine.outbound(&mut batch, &mut out, Instant::now());
     out
 }
 

@@ -34,6 +34,9 @@ pub enum MeshError {
     /// The UDP socket failed for good.
     #[error("the mesh's UDP socket failed: {0}")]
     Socket(io::Error),
+    /// A thread of the engine could not be started.
+    #[error("the mesh cannot start a thread: {0}")]
+    Thread(io::Error),
     /// A part of the engine panicked: a fault of this program.
     #[error("the mesh engine panicked: {0}")]
     Panic(String),

@@ -32,14 +32,18 @@
 //! `docs/design.md`, "Mesh". boringtun logs each lost peer as an error under the target
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
-//! Inside: `packet` looks at bytes, `config`, `retry`, `routes`, `limiter`, `pending`, `outbox`
-//! and `merge` decide, `peer` and `engine` hold state, `socket`, `tun` and `netstack` do the IO,
-//! `mesh` runs the tasks.
+//! Inside: `packet`, `vnet`, `checksum` and `split` look at bytes, `config`, `retry`, `routes`,
+//! `limiter`, `pending`, `batch`, `outbox` and `merge` decide, `peer` and `engine` hold state,
+//! `socket`, `tun`, `gso_size` and `netstack` do the IO, `stop` and `threads` end it, `mesh` runs
+//! the threads.
 
+mod batch;
+mod checksum;
 mod config;
 mod device;
 mod engine;
 mod error;
+mod gso_size;
 pub mod keys;
 mod limiter;
 mod merge;
@@ -52,7 +56,11 @@ mod pending;
 mod retry;
 mod routes;
 mod socket;
+mod split;
+mod stop;
+mod threads;
 mod tun;
+mod vnet;
 
 pub use config::{ConfigError, PeerChange, PeerConfig, PeerUpdate};
 pub use device::Device;

@@ -5,11 +5,9 @@
 //! ACK segments of one connection, next sequence number, equal acknowledgment, options and IP
 //! fields, whose checksums are right. A push or a short segment ends a run.
 
-/// `struct virtio_net_hdr` (linux/virtio_net.h), 10 bytes, native byte order.
-pub(crate) const VNET_HEADER: usize = 10;
-const NEEDS_CSUM: u8 = 1;
-const GSO_TCPV4: u8 = 1;
-const GSO_TCPV6: u8 = 4;
+use crate::checksum::{add, fold, pseudo_header};
+use crate::vnet::{self, VNET_HEADER};
+
 /// An IP packet's length field ends here.
 const MAX_IP: usize = 65_535;
 /// Runs looked at for a segment: connections active at one moment in one batch.
@@ -17,6 +15,7 @@ const LOOK_BACK: usize = 8;
 /// Runs that keep a large buffer between batches.
 const KEEP_LARGE: usize = 8;
 
+const TCP: u8 = 6;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 
@@ -83,10 +82,10 @@ impl Merger {
     }
 
     /// The frames to write, in order.
-    pub(crate) fn finish(&mut self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.runs[..self.used].iter_mut().map(|run| {
             run.complete();
-            &run.frame[..]
+            &mut run.frame[..]
         })
     }
 
@@ -156,14 +155,18 @@ impl Run {
             let sum = !fold(add(0, &packet[..first.ip_len]));
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
-        let partial = fold(pseudo_header(packet, first.v6, tcp_len));
+        let partial = fold(pseudo_header(packet, first.v6, TCP, tcp_len));
         packet[first.ip_len + 16..first.ip_len + 18].copy_from_slice(&partial.to_be_bytes());
-        vnet[0] = NEEDS_CSUM;
-        vnet[1] = if first.v6 { GSO_TCPV6 } else { GSO_TCPV4 };
-        vnet[2..4].copy_from_slice(&(first.header_len as u16).to_ne_bytes());
-        vnet[4..6].copy_from_slice(&(first.payload as u16).to_ne_bytes());
-        vnet[6..8].copy_from_slice(&(first.ip_len as u16).to_ne_bytes());
-        vnet[8..10].copy_from_slice(&16u16.to_ne_bytes());
+        let gso = vnet::Gso {
+            kind: if first.v6 {
+                vnet::GSO_TCPV6
+            } else {
+                vnet::GSO_TCPV4
+            },
+            header: first.header_len as u16,
+            size: first.payload as u16,
+        };
+        vnet.copy_from_slice(&vnet::write(gso, first.ip_len as u16, 16));
     }
 }
 
@@ -225,36 +228,8 @@ fn parse(packet: &[u8]) -> Option<Segment> {
 /// Merging computes the checksums anew: it must not repair a damaged packet.
 fn checksums_hold(packet: &[u8], v6: bool, ip_len: usize) -> bool {
     let tcp = &packet[ip_len..];
-    let sum = add(pseudo_header(packet, v6, tcp.len()), tcp);
+    let sum = add(pseudo_header(packet, v6, TCP, tcp.len()), tcp);
     fold(sum) == 0xffff && (v6 || fold(add(0, &packet[..ip_len])) == 0xffff)
-}
-
-fn pseudo_header(packet: &[u8], v6: bool, tcp_len: usize) -> u64 {
-    let addresses = if v6 { &packet[8..40] } else { &packet[12..20] };
-    let protocol_and_length = u64::from((tcp_len as u16).to_be()) + u64::from(6u16.to_be());
-    add(protocol_and_length, addresses)
-}
-
-/// Ones' complement sum (RFC 1071), not folded yet. The sum does not depend on the byte order
-/// of the words, so no byte is turned around: [`fold`] does that once.
-fn add(start: u64, bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(4);
-    let mut sum = start;
-    for word in &mut words {
-        sum = sum.wrapping_add(u64::from(u32::from_ne_bytes([
-            word[0], word[1], word[2], word[3],
-        ])));
-    }
-    let mut last = [0u8; 4];
-    last[..words.remainder().len()].copy_from_slice(words.remainder());
-    sum.wrapping_add(u64::from(u32::from_ne_bytes(last)))
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::from_be(sum as u16)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Merged frames, cut again as the kernel would, are the packets that went in.
 
 use super::*;
+use crate::vnet::GSO_TCPV6;
 use proptest::prelude::*;
 
 /// A TCP packet with right checksums.
@@ -41,7 +42,10 @@ fn tcp(v6: bool, port: u16, seq: u32, flags: u8, options: usize, payload: &[u8])
     ]);
     packet.resize(ip_len + tcp_len, 1);
     packet.extend_from_slice(payload);
-    let sum = !fold(add(pseudo_header(&packet, v6, total), &packet[ip_len..]));
+    let sum = !fold(add(
+        pseudo_header(&packet, v6, TCP, total),
+        &packet[ip_len..],
+    ));
     packet[ip_len + 16..ip_len + 18].copy_from_slice(&sum.to_be_bytes());
     packet
 }
@@ -56,11 +60,11 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let field = |at: usize| usize::from(u16::from_ne_bytes([vnet[at], vnet[at + 1]]));
     let (header_len, size, ip_len) = (field(2), field(4), field(6));
     let v6 = vnet[1] == GSO_TCPV6;
-    assert_eq!((vnet[0], field(8)), (NEEDS_CSUM, 16));
+    assert_eq!((vnet[0], field(8)), (1, 16));
     let partial = u16::from_be_bytes([packet[ip_len + 16], packet[ip_len + 17]]);
     assert_eq!(
         partial,
-        fold(pseudo_header(packet, v6, packet.len() - ip_len))
+        fold(pseudo_header(packet, v6, TCP, packet.len() - ip_len))
     );
     let options = (header_len - ip_len - 20) / 4;
     let at = ip_len;
@@ -84,7 +88,7 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
 fn merge(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut merger = Merger::default();
     packets.iter().for_each(|p| merger.push(p));
-    let frames = merger.finish().map(<[u8]>::to_vec).collect();
+    let frames = merger.finish().map(|frame| frame.to_vec()).collect();
     merger.clear();
     frames
 }

@@ -1,5 +1,9 @@
-//! Starts the engine's tasks and steers them.
+//! Starts the engine's threads and steers them.
+//!
+//! One thread takes packets from the device to the socket, one the other way, one runs timers.
+//! They share the peers' state and nothing else: no packet is handed from thread to thread.
 
+use crate::batch::Batch;
 use crate::config::{PeerConfig, PeerUpdate};
 use crate::device::{Device, Reader, Writer};
 use crate::engine::Engine;
@@ -8,13 +12,14 @@ use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::outbox::Outbox;
 use crate::packet::MAX_DATAGRAM;
 use crate::socket::{self, MeshSocket, RECEIVE_BATCH, RECEIVE_BUFFER};
+use crate::stop::Stop;
+use crate::threads::End;
 use crate::tun::gone;
 use quinn_udp::RecvMeta;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// boringtun's timers want to be looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -46,48 +51,56 @@ pub struct MeshHandle {
 
 struct Inner {
     engine: Arc<Engine>,
-    socket: Arc<MeshSocket>,
-    stop: watch::Sender<bool>,
+    /// The threads hold it: with them it is given back.
+    socket: Weak<MeshSocket>,
+    port: u16,
+    stop: Arc<Stop>,
     ended: watch::Receiver<Option<Arc<MeshError>>>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.raise();
+    }
+}
+
+impl Inner {
+    fn send_now(&self, out: &mut Outbox) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.send_now(out);
+        }
+    }
+}
+
 impl Mesh {
-    /// Starts a member without peers on `device` and `socket`, as tasks of the current tokio
-    /// runtime (two data tasks, one for timers). Set the clock before: the time of this moment
-    /// goes into handshakes, and a peer refuses one older than the last it saw.
+    /// Starts a member without peers on `device` and `socket`: two threads for data, one for
+    /// timers. Set the clock before: the time of this moment goes into handshakes, and a peer
+    /// refuses one older than the last it saw.
     pub fn start(
         device: impl Into<Device>,
         socket: MeshSocket,
         private_key: &MeshPrivateKey,
     ) -> MeshHandle {
         let engine = Arc::new(Engine::new(private_key));
+        let (stop, port) = (socket.stop(), socket.port());
+        let end = End::of(3, stop.clone());
+        let ended = end.watch();
         let socket = Arc::new(socket);
-        let (stop, mut stopping) = watch::channel(false);
-        let (end, ended) = watch::channel(None);
+        let inner = Inner {
+            engine: engine.clone(),
+            socket: Arc::downgrade(&socket),
+            port,
+            stop,
+            ended,
+        };
         let (reader, writer) = device.into().split();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(outbound(engine.clone(), socket.clone(), reader));
-        tasks.spawn(inbound(engine.clone(), socket.clone(), writer));
-        tasks.spawn(timers(engine.clone(), socket.clone()));
-        tokio::spawn(async move {
-            let why = tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => MeshError::Stopped,
-                first = tasks.join_next() => match first {
-                    Some(Ok(error)) => error,
-                    Some(Err(panic)) => MeshError::Panic(panic.to_string()),
-                    None => MeshError::Stopped,
-                },
-            };
-            tasks.shutdown().await;
-            end.send_replace(Some(Arc::new(why)));
-        });
+        let (e, s) = (engine.clone(), socket.clone());
+        end.spawn("mesh-out", move || outbound(&e, &s, reader));
+        let (e, s) = (engine.clone(), socket.clone());
+        end.spawn("mesh-in", move || inbound(&e, &s, writer));
+        end.spawn("mesh-timers", move || timers(&engine, &socket));
         MeshHandle {
-            inner: Arc::new(Inner {
-                engine,
-                socket,
-                stop,
-                ended,
-            }),
+            inner: Arc::new(inner),
         }
     }
 }
@@ -104,7 +117,7 @@ impl MeshHandle {
             .inner
             .engine
             .set_peers(wanted, &mut out, Instant::now())?;
-        self.inner.socket.send_now(&mut out);
+        self.inner.send_now(&mut out);
         Ok(update)
     }
 
@@ -113,7 +126,7 @@ impl MeshHandle {
     pub fn knock(&self) {
         let mut out = Outbox::default();
         self.inner.engine.knock(&mut out, Instant::now());
-        self.inner.socket.send_now(&mut out);
+        self.inner.send_now(&mut out);
     }
 
     /// All peers, by key.
@@ -180,7 +193,7 @@ impl MeshHandle {
     /// The UDP port it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.inner.socket.port()
+        self.inner.port
     }
 
     /// Packets that wait for a session, over all peers.
@@ -200,42 +213,49 @@ impl MeshHandle {
 
     /// Stops, and waits until device and socket are given back.
     pub async fn shutdown(&self) {
-        self.inner.stop.send_replace(true);
+        self.inner.stop.raise();
         self.stopped().await;
     }
 }
 
 /// Device to socket.
-async fn outbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut reader: Reader) -> MeshError {
-    let mut out = Outbox::default();
+fn outbound(engine: &Engine, socket: &MeshSocket, mut reader: Reader) -> MeshError {
+    let stop = socket.stop();
+    let (mut batch, mut out) = (Batch::new(), Outbox::default());
     let mut failures = 0;
-    loop {
-        match reader.read().await {
+    while !stop.raised() {
+        batch.clear();
+        match reader.read(&mut batch, &stop) {
             Ok(true) => failures = 0,
-            Ok(false) => return MeshError::Stopped,
+            Ok(false) => break,
             Err(e) if gone(&e) => return MeshError::Device(e),
             Err(e) => {
                 tracing::debug!("reading from the mesh device: {e}");
-                breathe(&mut failures).await;
+                breathe(&stop, &mut failures);
                 continue;
             }
         }
-        engine.outbound(reader.packets(), &mut out, Instant::now());
-        if let Err(e) = socket.send(&mut out).await {
+        if batch.is_empty() {
+            continue;
+        }
+        engine.outbound(&mut batch, &mut out, Instant::now());
+        if let Err(e) = socket.send(&mut out) {
             return MeshError::Socket(e);
         }
     }
+    MeshError::Stopped
 }
 
 /// Socket to device.
-async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Writer) -> MeshError {
+fn inbound(engine: &Engine, socket: &MeshSocket, mut writer: Writer) -> MeshError {
+    let stop = socket.stop();
     let mut buffers = vec![vec![0u8; RECEIVE_BUFFER]; RECEIVE_BATCH];
     let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
     let mut plain = vec![0u8; MAX_DATAGRAM];
     let mut out = Outbox::default();
     let mut failures = 0;
-    loop {
-        let filled = match socket.receive(&mut buffers, &mut metas).await {
+    while !stop.raised() {
+        let filled = match socket.receive(&mut buffers, &mut metas) {
             Ok(filled) => {
                 failures = 0;
                 filled
@@ -243,7 +263,7 @@ async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Write
             Err(e) if fatal(&e) => return MeshError::Socket(e),
             Err(e) => {
                 tracing::debug!("receiving on the mesh's UDP socket: {e}");
-                breathe(&mut failures).await;
+                breathe(&stop, &mut failures);
                 continue;
             }
         };
@@ -259,38 +279,37 @@ async fn inbound(engine: Arc<Engine>, socket: Arc<MeshSocket>, mut writer: Write
                 &mut out,
                 now,
             );
-            if let Err(e) = writer.flush().await {
+            if let Err(e) = writer.flush(&stop) {
                 return MeshError::Device(e);
             }
         }
         if !out.is_empty()
-            && let Err(e) = socket.send(&mut out).await
+            && let Err(e) = socket.send(&mut out)
         {
             return MeshError::Socket(e);
         }
     }
+    MeshError::Stopped
 }
 
-async fn timers(engine: Arc<Engine>, socket: Arc<MeshSocket>) -> MeshError {
+fn timers(engine: &Engine, socket: &MeshSocket) -> MeshError {
+    let stop = socket.stop();
     let mut out = Outbox::default();
-    let mut clock = tokio::time::interval(TICK);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        clock.tick().await;
+    while !stop.raised() {
         engine.tick(&mut out, Instant::now());
-        if let Err(e) = socket.send(&mut out).await {
+        if let Err(e) = socket.send(&mut out) {
             return MeshError::Socket(e);
         }
+        stop.sleep(TICK);
     }
+    MeshError::Stopped
 }
 
 /// An error that is one packet's passes at once; one that stays must not take the processor.
-async fn breathe(failures: &mut u32) {
+fn breathe(stop: &Stop, failures: &mut u32) {
     *failures = failures.saturating_add(1);
     if *failures > 16 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    } else {
-        tokio::task::yield_now().await;
+        stop.sleep(Duration::from_millis(50));
     }
 }
 

@@ -56,11 +56,8 @@ pub(crate) fn answerable(source: SocketAddr) -> bool {
     source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// The destination of an inner packet; `None` when it is no IP packet or too long.
+/// The destination of an inner packet; `None` when it is no IP packet.
 pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
-    if packet.len() > MAX_PACKET {
-        return None;
-    }
     match packet.first()? >> 4 {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?)),
         6 => Some(IpAddr::from(

@@ -2,12 +2,13 @@
 
 use crate::error::MeshError;
 use crate::outbox::Outbox;
+use crate::stop::Stop;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 /// Receive buffers handed to the kernel at a time; each takes a whole GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 8;
@@ -22,11 +23,12 @@ pub struct MeshSocket {
     io: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    stop: Arc<Stop>,
 }
 
 impl MeshSocket {
     /// Binds `port` for IPv6 and IPv4 (IPv4 alone where the system has no IPv6); 0 picks a port,
-    /// which [`port`](Self::port) tells, for keeping. Needs a tokio runtime.
+    /// which [`port`](Self::port) tells, for keeping.
     ///
     /// # Errors
     /// [`MeshError::Bind`], a port taken for instance.
@@ -58,10 +60,16 @@ impl MeshSocket {
             enlarge(&socket);
             socket.set_nonblocking(true)?;
             socket.bind(&addr.into())?;
-            let io = UdpSocket::from_std(socket.into())?;
+            let io = UdpSocket::from(socket);
             let state = UdpSocketState::new(UdpSockRef::from(&io))?;
             let local = io.local_addr()?;
-            Ok(Self { io, state, local })
+            let stop = Arc::new(Stop::new()?);
+            Ok(Self {
+                io,
+                state,
+                local,
+                stop,
+            })
         };
         open().map_err(|source| MeshError::Bind { addr, source })
     }
@@ -72,31 +80,42 @@ impl MeshSocket {
         self.local.port()
     }
 
-    /// Waits for datagrams; gives the number of buffers filled.
-    pub(crate) async fn receive(
+    /// What ends the threads that wait on this socket.
+    pub(crate) fn stop(&self) -> Arc<Stop> {
+        self.stop.clone()
+    }
+
+    /// Waits for datagrams; gives the number of buffers filled, 0 when it was interrupted.
+    pub(crate) fn receive(
         &self,
         buffers: &mut [Vec<u8>],
         metas: &mut [RecvMeta],
     ) -> io::Result<usize> {
-        self.io
-            .async_io(Interest::READABLE, || {
-                let mut slots = buffers.iter_mut();
-                let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                    std::array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |b| b)));
-                self.state
-                    .recv(UdpSockRef::from(&self.io), &mut slices, metas)
-            })
-            .await
+        let mut slots = buffers.iter_mut();
+        let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
+            std::array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |b| b)));
+        let socket = UdpSockRef::from(&self.io);
+        match self.state.recv(socket, &mut slices, metas) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.stop.readable(self.io.as_fd())?;
+                Ok(0)
+            }
+            result => result,
+        }
     }
 
     /// Sends all of `outbox` and empties it, waiting for room in the socket's buffer.
-    pub(crate) async fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
+    pub(crate) fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
         for (send, bytes) in outbox.sends() {
             let mut rest = bytes;
-            while !rest.is_empty() {
-                let step = || self.send_some(send.to, rest, send.segment);
-                let sent = self.io.async_io(Interest::WRITABLE, step).await?;
-                rest = &rest[sent..];
+            while !rest.is_empty() && !self.stop.raised() {
+                match self.send_some(send.to, rest, send.segment) {
+                    Ok(sent) => rest = &rest[sent..],
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        self.stop.writable(self.io.as_fd())?;
+                    }
+                    Err(e) => return Err(e),
+                }
             }
         }
         outbox.clear();
@@ -109,7 +128,6 @@ impl MeshSocket {
         for (send, bytes) in outbox.sends() {
             let mut rest = bytes;
             while !rest.is_empty() {
-                // Not through tokio's readiness, which a fresh socket has not learned yet.
                 match self.send_some(send.to, rest, send.segment) {
                     Ok(sent) => rest = &rest[sent..],
                     Err(_) => break,
@@ -256,8 +274,8 @@ mod tests {
         assert!(send_some(&[0; 2500], 1000, true, full).is_err());
     }
 
-    #[tokio::test]
-    async fn one_socket_speaks_both_families() {
+    #[test]
+    fn one_socket_speaks_both_families() {
         let socket = MeshSocket::bind(0).unwrap();
         let mut buffers = vec![vec![0u8; 2048]; 2];
         let mut metas = [RecvMeta::default(); 2];
@@ -265,22 +283,20 @@ mod tests {
             IpAddr::from(Ipv4Addr::LOCALHOST),
             Ipv6Addr::LOCALHOST.into(),
         ] {
-            let Ok(client) = UdpSocket::bind((loopback, 0)).await else {
+            let Ok(client) = UdpSocket::bind((loopback, 0)) else {
                 assert!(loopback.is_ipv6());
                 continue;
             };
-            client
-                .send_to(b"there", (loopback, socket.port()))
-                .await
-                .unwrap();
-            assert_eq!(socket.receive(&mut buffers, &mut metas).await.unwrap(), 1);
+            client.send_to(b"there", (loopback, socket.port())).unwrap();
+            // Zero times: it waited.
+            while socket.receive(&mut buffers, &mut metas).unwrap() == 0 {}
             let from = source(&metas[0]);
             assert_eq!(from, client.local_addr().unwrap());
             let mut outbox = Outbox::default();
             outbox.push(from, b"back");
-            socket.send(&mut outbox).await.unwrap();
+            socket.send(&mut outbox).unwrap();
             let mut answer = [0; 16];
-            assert_eq!(client.recv(&mut answer).await.unwrap(), 4);
+            assert_eq!(client.recv(&mut answer).unwrap(), 4);
         }
     }
 }

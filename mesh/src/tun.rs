@@ -1,22 +1,27 @@
 //! A TUN device, opened by name with offload.
 
+use crate::batch::Batch;
 use crate::error::MeshError;
+use crate::gso_size;
 use crate::merge::Merger;
-use std::io;
+use crate::split;
+use crate::stop::Stop;
+use crate::vnet::{self, VNET_HEADER};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use tun_rs::{AsyncDevice, DeviceBuilder, VIRTIO_NET_HDR_LEN};
+use tun_rs::{DeviceBuilder, SyncDevice};
 
 /// A TUN device for [`Mesh::start`](crate::Mesh::start). Address, routes and link state are the
 /// caller's; a persistent device keeps them while nobody is attached.
 pub struct Tun {
-    device: Arc<AsyncDevice>,
-    mtu: usize,
+    device: Arc<SyncDevice>,
 }
 
 impl Tun {
     /// Attaches to the TUN device `name`, or makes it (it then vanishes with this value). An
     /// existing one must have been made with `IFF_TUN | IFF_NO_PI | IFF_VNET_HDR`. Offload is
-    /// switched on. Needs a tokio runtime and `CAP_NET_ADMIN` (or to be the device's owner).
+    /// switched on. Needs `CAP_NET_ADMIN` (or to be the device's owner).
     ///
     /// # Errors
     /// [`MeshError::Tun`].
@@ -26,11 +31,13 @@ impl Tun {
                 .name(name)
                 .offload(true)
                 .inherit_enable_state()
-                .build_async()?;
-            let mtu = usize::from(device.mtu()?);
+                .build_sync()?;
+            device.set_nonblocking(true)?;
+            if let Err(e) = device.if_index().and_then(gso_size::limit) {
+                tracing::debug!("{name} keeps its largest segment: {e}");
+            }
             Ok(Self {
                 device: Arc::new(device),
-                mtu,
             })
         };
         open().map_err(|source| MeshError::Tun {
@@ -41,108 +48,111 @@ impl Tun {
 
     pub(crate) fn split(self) -> (TunReader, TunWriter) {
         (
-            TunReader::new(self.device.clone(), self.mtu),
-            TunWriter::new(self.device),
+            TunReader(self.device.clone()),
+            TunWriter {
+                device: self.device,
+                merger: Merger::default(),
+                merge: true,
+            },
         )
     }
 }
 
-/// Segments of one read: 64 KiB in segments of 536 bytes, TCP's smallest usual.
-const READ_SEGMENTS: usize = 128;
-/// Once this many packets are read, the batch is sent before more are looked for.
-const ENOUGH_PACKETS: usize = 64;
-/// Likewise for bytes.
-const ENOUGH_BYTES: usize = 48 * 1024;
-
-/// Reads large segments and cuts them to packets.
-pub(crate) struct TunReader {
-    device: Arc<AsyncDevice>,
-    whole: Vec<u8>,
-    packets: Vec<Vec<u8>>,
-    sizes: Vec<usize>,
-    filled: usize,
-}
+/// Reads frames: up to 64 KiB of one connection, to be cut to packets.
+pub(crate) struct TunReader(Arc<SyncDevice>);
 
 impl TunReader {
-    fn new(device: Arc<AsyncDevice>, mtu: usize) -> Self {
-        let packet = mtu.max(2000) + 48;
-        Self {
-            device,
-            whole: vec![0; VIRTIO_NET_HDR_LEN + 65_535],
-            packets: vec![vec![0; packet]; READ_SEGMENTS],
-            sizes: vec![0; READ_SEGMENTS],
-            filled: 0,
-        }
-    }
-
-    /// Waits for packets, then takes what else is there, up to a batch.
-    pub(crate) async fn read(&mut self) -> io::Result<()> {
-        self.filled = 0;
-        self.filled = self
-            .device
-            .recv_multiple(&mut self.whole, &mut self.packets, &mut self.sizes, 0)
-            .await?;
-        while self.filled < ENOUGH_PACKETS && self.bytes() < ENOUGH_BYTES {
-            let (packets, sizes) = (
-                &mut self.packets[self.filled..],
-                &mut self.sizes[self.filled..],
-            );
-            match self
-                .device
-                .try_recv_multiple(&mut self.whole, packets, sizes, 0)
-            {
-                Ok(more) => self.filled += more,
-                // Nothing there, or a packet that cannot be cut: what was read goes out first.
+    /// Takes what is there, up to a batch.
+    pub(crate) fn read(&self, batch: &mut Batch) -> io::Result<()> {
+        while !batch.full() {
+            match self.0.recv(batch.room()) {
+                Ok(len) => batch.commit(len),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // What was read goes out first.
+                Err(e) if batch.is_empty() => return Err(e),
                 Err(_) => break,
             }
         }
         Ok(())
     }
 
-    fn bytes(&self) -> usize {
-        self.sizes[..self.filled].iter().sum()
-    }
-
-    pub(crate) fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        let both = self.packets.iter().zip(&self.sizes).take(self.filled);
-        both.map(|(packet, size)| &packet[..*size])
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
 /// Merges TCP segments and writes them.
 pub(crate) struct TunWriter {
-    device: Arc<AsyncDevice>,
+    device: Arc<SyncDevice>,
     merger: Merger,
+    /// Until the kernel refuses a merged packet.
+    merge: bool,
 }
 
 impl TunWriter {
-    fn new(device: Arc<AsyncDevice>) -> Self {
-        Self {
-            device,
-            merger: Merger::default(),
-        }
-    }
-
     pub(crate) fn push(&mut self, packet: &[u8]) {
         self.merger.push(packet);
     }
 
     /// Writes everything pushed. A packet that the system refuses is dropped; an error means
     /// that the device is gone.
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, stop: &Stop) -> io::Result<()> {
         for frame in self.merger.finish() {
-            if let Err(e) = self.device.send(frame).await {
-                if gone(&e) {
-                    return Err(e);
+            let merged = vnet::read(frame).is_some_and(|vnet| vnet.gso.is_some());
+            let result = if merged && !self.merge {
+                singly(&self.device, frame, stop)
+            } else {
+                written(stop, &self.device, || self.device.send(frame))
+            };
+            match result {
+                Err(e) if gone(&e) => return Err(e),
+                Err(e) if merged && self.merge && e.raw_os_error() == Some(libc::EINVAL) => {
+                    tracing::info!("the TUN device takes no merged packets ({e})");
+                    self.merge = false;
+                    singly(&self.device, frame, stop)?;
                 }
-                tracing::debug!(
+                Err(e) => tracing::debug!(
                     "the TUN device refused a packet of {} bytes: {e}",
                     frame.len()
-                );
+                ),
+                Ok(()) => {}
             }
         }
         self.merger.clear();
         Ok(())
+    }
+}
+
+/// Cuts a merged frame again; an error means that the device is gone.
+fn singly(device: &SyncDevice, frame: &mut [u8], stop: &Stop) -> io::Result<()> {
+    let Some(mut segments) = split::segments(frame) else {
+        return Ok(());
+    };
+    while let Some(packet) = segments.next() {
+        let parts = [IoSlice::new(&[0; VNET_HEADER]), IoSlice::new(packet)];
+        match written(stop, device, || device.send_vectored(&parts)) {
+            Err(e) if gone(&e) => return Err(e),
+            Err(e) => tracing::debug!("the TUN device refused a packet: {e}"),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes, waiting for room.
+fn written(
+    stop: &Stop,
+    device: &SyncDevice,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> io::Result<()> {
+    loop {
+        match write() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !stop.raised() => {
+                stop.writable(device.as_fd())?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(drop),
+        }
     }
 }
 

@@ -10,11 +10,14 @@ use boringtun::x25519::PublicKey;
 use common::{Member, pair};
 use std::time::{Duration, Instant};
 
-/// Lets `time` pass in steps of a second; each step lets the tasks run.
+/// Lets `time` pass in steps of a second; each step lets threads and tasks run.
 async fn pass(time: Duration) {
     for _ in 0..time.as_secs() {
         clock::advance(Duration::from_secs(1));
         tokio::time::sleep(Duration::from_millis(1)).await;
+        while clock::overdue() {
+            std::thread::yield_now();
+        }
         tokio::task::yield_now().await;
     }
 }

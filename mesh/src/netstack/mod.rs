@@ -9,6 +9,7 @@ mod stream;
 pub use listener::MeshListener;
 pub use stream::MeshStream;
 
+use crate::stop::Bell;
 use driver::Shared;
 use ipnet::IpNet;
 use std::io;
@@ -32,6 +33,8 @@ pub struct Netstack {
 pub struct NetstackDevice {
     pub(crate) from_stack: mpsc::Receiver<Vec<u8>>,
     pub(crate) to_stack: mpsc::Sender<Vec<u8>>,
+    /// Rings when there is something from the stack.
+    pub(crate) bell: Arc<Bell>,
 }
 
 impl Netstack {
@@ -39,10 +42,12 @@ impl Netstack {
     /// `mtu` bytes ([`MTU`](crate::MTU)). Needs a tokio runtime.
     ///
     /// # Errors
-    /// When there are more addresses of a family than one, or none at all.
+    /// When there are more addresses of a family than one, or none at all; when the system has no
+    /// descriptor left.
     pub fn new(addresses: &[IpNet], mtu: usize) -> io::Result<(Self, NetstackDevice)> {
         let (to_engine, from_stack) = mpsc::channel(CHANNEL);
         let (to_stack, from_engine) = mpsc::channel(CHANNEL);
+        let bell = Arc::new(Bell::new()?);
         let shared = Shared::new(addresses, mtu)?;
         tokio::spawn(driver::run(Arc::downgrade(&shared), from_engine, to_engine));
         Ok((
@@ -50,6 +55,7 @@ impl Netstack {
             NetstackDevice {
                 from_stack,
                 to_stack,
+                bell,
             },
         ))
     }

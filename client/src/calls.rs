@@ -4,7 +4,7 @@ use crate::error::ClientError;
 use crate::transport::{CALL_TIMEOUT, LighthouseClient, Stream};
 use holdfast_core::api::{
     GrantStatus, GrantUpload, JoinReply, JoinRequest, MemberList, NodeEntry, Offer, OfferRequest,
-    SPLICE,
+    RelayReply, RelayRequest, SPLICE,
 };
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::grant::{Grant, Member};
@@ -101,6 +101,15 @@ impl LighthouseClient {
     pub async fn members(&self, after: u64, wait: Duration) -> Result<MemberList, ClientError> {
         let path = format!("/v1/members?after={after}&wait={}", wait.as_secs());
         self.call(Method::GET, &path, NOTHING, wait + CALL_TIMEOUT)
+            .await
+    }
+
+    /// Asks for a channel to another member. Members only.
+    ///
+    /// # Errors
+    /// [`ClientError`]; kind `not-found` when there is no such member in good standing.
+    pub async fn relay(&self, request: &RelayRequest) -> Result<RelayReply, ClientError> {
+        self.call(Method::POST, "/v1/relay", Some(request), CALL_TIMEOUT)
             .await
     }
 

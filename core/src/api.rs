@@ -13,6 +13,7 @@
 //! | `GET /v1/grants` | operator | [`Vec<GrantStatus>`] |
 //! | `POST /v1/offer` | token holder | [`OfferRequest`] -> [`Offer`]: the grant and a free index |
 //! | `POST /v1/join` | node key | [`JoinRequest`] -> [`JoinReply`] |
+//! | `POST /v1/relay` | node | [`RelayRequest`] -> [`RelayReply`]: a channel to another member |
 //! | `GET /v1/members?after=REVISION&wait=SECONDS` | node or operator | [`MemberList`]; long poll |
 //! | `PUT /v1/status` | node | `Signed<NodeStatus>` |
 //! | `GET /v1/nodes` | operator | [`Vec<NodeEntry>`] |
@@ -172,6 +173,23 @@ pub struct MemberList {
     pub generations: [u64; 4],
     /// The lighthouse's clock, Unix seconds.
     pub time: u64,
+}
+
+/// A member wants to reach another through this lighthouse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayRequest {
+    /// The other one's WireGuard key.
+    pub peer: MeshKey,
+}
+
+/// The channel between the two, for as long as this lighthouse runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayReply {
+    /// This lighthouse's WireGuard key.
+    pub lighthouse: MeshKey,
+    /// What stands before each datagram sent to its mesh socket.
+    pub channel: u64,
 }
 
 /// A node as operators see it.

@@ -4,6 +4,7 @@ use crate::dir::Keys;
 use crate::error::LighthouseError;
 use crate::registry::Registry;
 use crate::splice::BoxedStream;
+use holdfast_core::api::RelayReply;
 use holdfast_core::cluster::{AddressPlan, CONTROL_PORT, MeshIndex};
 use holdfast_core::documents::{Lighthouse, Policy};
 use holdfast_core::grant::VerifiedMember;
@@ -94,6 +95,16 @@ impl MeshLink {
             .collect()
     }
 
+    /// The relay channel between two members; none when either is no peer of this lighthouse.
+    #[must_use]
+    pub fn channel(&self, one: MeshKey, other: MeshKey) -> Option<RelayReply> {
+        let channel = self.handle.open_channel(one, other)?;
+        Some(RelayReply {
+            lighthouse: self.handle.public_key(),
+            channel: channel.0,
+        })
+    }
+
     /// A connection to a node's control port.
     ///
     /// # Errors
@@ -144,7 +155,7 @@ impl MeshLink {
             .status()
             .into_iter()
             .filter(|s| s.last_handshake.is_some())
-            .filter_map(|s| Some((s.public_key, s.endpoint?)))
+            .filter_map(|s| Some((s.public_key, s.way?.direct()?)))
             .collect();
         for (member, held) in registry.verified() {
             let Some(endpoint) = seen.get(&member.record.mesh_key) else {
@@ -201,6 +212,8 @@ async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) ->
         keepalive: p.keepalive,
         // Nodes keep their sessions with us; from here that would only knock at closed NATs.
         always_on: p.keepalive.is_some(),
+        plain: false,
+        relay: false,
     });
     config.collect()
 }

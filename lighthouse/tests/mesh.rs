@@ -44,6 +44,8 @@ async fn node(lab: &Lab) -> holdfast_mesh::MeshHandle {
         endpoint: Some(SocketAddr::from(([127, 0, 0, 1], lab.running().udp))),
         keepalive: Some(25),
         always_on: true,
+        plain: false,
+        relay: false,
     }])
     .unwrap();
     let mut listener = stack.listen(CONTROL_PORT).unwrap();

@@ -20,6 +20,11 @@ pub struct PeerConfig {
     pub keepalive: Option<u16>,
     /// Keep a session even without traffic, and go on trying for ever when it is lost.
     pub always_on: bool,
+    /// A WireGuard peer of another make: it answers no probes, and is where its last authentic
+    /// packet came from.
+    pub plain: bool,
+    /// A lighthouse: it tells where it sees this member, and may relay.
+    pub relay: bool,
 }
 
 /// Why a list of peers was refused. Nothing of it was applied.
@@ -142,6 +147,8 @@ mod tests {
             endpoint: port.map(|p| SocketAddr::from(([192, 0, 2, 1], p))),
             keepalive: None,
             always_on: false,
+            plain: false,
+            relay: false,
         }
     }
 

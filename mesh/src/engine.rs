@@ -3,13 +3,17 @@
 
 use crate::batch::Batch;
 use crate::config::{ConfigError, PeerConfig, PeerUpdate};
+use crate::here::Here;
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::limiter::SourceLimiter;
 use crate::outbox::Outbox;
 use crate::packet::{self, Kind, MAX_PACKET};
 use crate::peer::{Peer, PeerState, Received};
 use crate::pending::Pending;
+use crate::probe::{self, ProbeKey, Tag};
+use crate::relay::Relay;
 use crate::routes::Routes;
+use crate::way::{self, Channel, Way};
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
@@ -30,8 +34,12 @@ const INDEX_MASK: u32 = 0x00ff_ffff;
 pub(crate) struct Table {
     by_key: HashMap<MeshKey, Arc<Peer>>,
     by_index: HashMap<u32, Arc<Peer>>,
+    by_tag: HashMap<Tag, Arc<Peer>>,
     routes: Routes,
 }
+
+/// Where lighthouses are now: relayed datagrams come from there only.
+type Lighthouses = Vec<(MeshKey, SocketAddr)>;
 
 /// Where inner packets go; many pushes, then one flush.
 pub(crate) trait PacketSink {
@@ -46,6 +54,12 @@ pub(crate) struct Engine {
     configured: Mutex<BTreeMap<MeshKey, PeerConfig>>,
     pending: Mutex<Pending>,
     sources: Mutex<SourceLimiter>,
+    /// What this member relays for others.
+    relay: Mutex<Relay>,
+    /// Channels to peers, through which lighthouse.
+    channels: Mutex<BTreeMap<MeshKey, (MeshKey, Channel)>>,
+    lighthouses: RwLock<Arc<Lighthouses>>,
+    pub here: Arc<Here>,
     /// Stands in front of all peers and hands out cookies.
     front: RateLimiter,
     /// For the peers themselves: checks, never limits; `front` has done that.
@@ -67,6 +81,10 @@ impl Engine {
             configured: Mutex::default(),
             pending: Mutex::default(),
             sources: Mutex::default(),
+            relay: Mutex::default(),
+            channels: Mutex::default(),
+            lighthouses: RwLock::default(),
+            here: Arc::default(),
             front: RateLimiter::new(&public, LOAD_LIMIT),
             unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
             sessions: watch::channel(0).0,
@@ -111,12 +129,17 @@ impl Engine {
             configured.remove(key);
             if let Some(peer) = table.by_key.remove(key) {
                 table.by_index.remove(&peer.index);
+                table.by_tag.retain(|_, p| p.index != peer.index);
                 hold(&self.pending).take(peer.index);
+                hold(&self.relay).forget(*key);
+                hold(&self.channels).remove(key);
             }
         }
         for config in &update.add {
-            let peer = Arc::new(self.make_peer(config, &table));
+            let (peer, tag) = self.make_peer(config, &table);
+            let peer = Arc::new(peer);
             peer.lock().ask(false, out, now);
+            table.by_tag.insert(tag, peer.clone());
             table.by_index.insert(peer.index, peer.clone());
             table.by_key.insert(config.public_key, peer);
             configured.insert(config.public_key, config.clone());
@@ -133,10 +156,97 @@ impl Engine {
         }
         table.routes = routes(&configured, &table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.find_lighthouses();
         Ok(update)
     }
 
-    fn make_peer(&self, config: &PeerConfig, table: &Table) -> Peer {
+    fn lighthouses(&self) -> Arc<Lighthouses> {
+        self.lighthouses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Looks where lighthouses are, and sees to it that channels lead there.
+    fn find_lighthouses(&self) {
+        let mut found = Lighthouses::new();
+        for peer in self.table().by_key.values() {
+            let state = peer.lock();
+            if state.relay
+                && let Some(at) = state.paths.current().and_then(Way::direct)
+            {
+                found.push((peer.key, at));
+            }
+        }
+        found.sort_unstable();
+        if *self.lighthouses() != found {
+            *self
+                .lighthouses
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        }
+    }
+
+    /// The way through a channel that this member was given for `peer`.
+    fn relayed_way(&self, peer: MeshKey, lighthouses: &Lighthouses) -> Option<Way> {
+        let (lighthouse, channel) = hold(&self.channels).get(&peer).copied()?;
+        let (_, via) = lighthouses.iter().find(|(key, _)| *key == lighthouse)?;
+        Some(Way::Relayed { via: *via, channel })
+    }
+
+    /// `peer` may be reached through `lighthouse` on this channel.
+    pub(crate) fn set_channel(
+        &self,
+        peer: MeshKey,
+        lighthouse: MeshKey,
+        channel: Channel,
+        out: &mut Outbox,
+        now: Instant,
+    ) -> bool {
+        let table = self.table();
+        let Some(peer) = table.by_key.get(&peer) else {
+            return false;
+        };
+        hold(&self.channels).insert(peer.key, (lighthouse, channel));
+        self.find_lighthouses();
+        let Some(way) = self.relayed_way(peer.key, &self.lighthouses()) else {
+            return false;
+        };
+        let waits = hold(&self.pending).waits(peer.index);
+        peer.lock().set_relay(Some(way), waits, out, now);
+        true
+    }
+
+    /// A channel between two members for which this one relays.
+    pub(crate) fn open_channel(&self, a: MeshKey, b: MeshKey, now: Instant) -> Option<Channel> {
+        let table = self.table();
+        let both = table.by_key.contains_key(&a) && table.by_key.contains_key(&b);
+        if !both || a == b {
+            return None;
+        }
+        hold(&self.relay).open(a, b, now)
+    }
+
+    /// Bounds each channel to so many bytes a second.
+    pub(crate) fn limit_relay(&self, rate: f64) {
+        hold(&self.relay).limit(rate);
+    }
+
+    /// Where a relayed datagram goes on to; none: not ours, or not from one of its ends.
+    fn onward(&self, table: &Table, channel: Channel, from: SocketAddr) -> Option<SocketAddr> {
+        let ends = hold(&self.relay).ends(channel)?;
+        let place = |key: MeshKey| {
+            let state = table.by_key.get(&key)?.lock();
+            state.paths.current()?.direct()
+        };
+        match [place(ends[0])?, place(ends[1])?] {
+            [one, other] if one == from => Some(other),
+            [one, other] if other == from => Some(one),
+            _ => None,
+        }
+    }
+
+    fn make_peer(&self, config: &PeerConfig, table: &Table) -> (Peer, Tag) {
         let mut index = first_index() & INDEX_MASK;
         while table.by_index.contains_key(&index) {
             index = index.wrapping_add(1) & INDEX_MASK;
@@ -149,7 +259,10 @@ impl Engine {
             index,
             Some(self.unlimited.clone()),
         );
-        Peer::new(index, config, tunn, self.key() > config.public_key)
+        let probes = ProbeKey::new(&self.secret, self.key(), config.public_key);
+        let (tag, second) = (probes.theirs, self.key() > config.public_key);
+        let here = self.here.clone();
+        (Peer::new(index, config, tunn, second, probes, here), tag)
     }
 
     /// Packets from the device: encrypted into `out`, or kept until there is a session. Each
@@ -212,7 +325,33 @@ impl Engine {
         let mut current: Option<(&Peer, MutexGuard<'_, PeerState>)> = None;
         // A batch is mostly one peer's, from one address: looked up once.
         let mut own_source: Option<(u32, IpAddr)> = None;
+        let mut passing: Option<(Channel, SocketAddr)> = None;
+        let lighthouses = self.lighthouses();
         for datagram in packet::datagrams(buffer, stride) {
+            let (way, datagram) = match way::relayed(datagram) {
+                None => (Way::Direct(from), datagram),
+                Some((channel, inner)) if lighthouses.iter().any(|(_, at)| *at == from) => {
+                    (Way::Relayed { via: from, channel }, inner)
+                }
+                Some((channel, _)) => {
+                    if passing.is_none_or(|(of, _)| of != channel) {
+                        // The lock is given back before others are taken.
+                        drop(current.take());
+                        passing = self.onward(&table, channel, from).map(|to| (channel, to));
+                    }
+                    if let Some((_, to)) = passing
+                        && hold(&self.relay).pass(channel, datagram.len(), now)
+                    {
+                        out.push(Way::Direct(to), datagram);
+                    }
+                    continue;
+                }
+            };
+            if let Some(tag) = probe::tag(datagram) {
+                drop(current.take());
+                self.probed(&table, tag, datagram, way, out, now);
+                continue;
+            }
             let Some(kind) = packet::classify(datagram) else {
                 continue;
             };
@@ -224,7 +363,7 @@ impl Engine {
             let wanted = match kind {
                 Kind::Data(index) if same(index >> 8) => None,
                 Kind::Data(index) => Some(table.by_index.get(&(index >> 8))),
-                _ => Some(self.handshake_peer(&table, kind, from, datagram, out, now)),
+                _ => Some(self.handshake_peer(&table, kind, way, datagram, out, now)),
             };
             match wanted {
                 None => {}
@@ -239,7 +378,7 @@ impl Engine {
                 continue;
             };
             let roam = !matches!(kind, Kind::Cookie(_));
-            match state.receive(datagram, from, roam, plain, out, now) {
+            match state.receive(datagram, way, roam, plain, out, now) {
                 Received::Refused => continue,
                 Received::Authentic => {}
                 Received::Packet(packet, source) => {
@@ -259,16 +398,42 @@ impl Engine {
         }
     }
 
+    /// A probe that bears some peer's tag.
+    fn probed(
+        &self,
+        table: &Table,
+        tag: Tag,
+        datagram: &[u8],
+        way: Way,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let Some(peer) = table.by_tag.get(&tag) else {
+            return;
+        };
+        let waits = hold(&self.pending).waits(peer.index);
+        let (before, after) = {
+            let mut state = peer.lock();
+            let before = state.paths.current();
+            state.probed(datagram, way, waits, out, now);
+            (before.filter(|_| state.relay), state.paths.current())
+        };
+        if before.is_some() && before != after {
+            self.find_lighthouses();
+        }
+    }
+
     /// Whom a handshake message is for, once both limiters have let it pass.
     fn handshake_peer<'t>(
         &self,
         table: &'t Table,
         kind: Kind,
-        from: SocketAddr,
+        way: Way,
         datagram: &[u8],
         out: &mut Outbox,
         now: Instant,
     ) -> Option<&'t Arc<Peer>> {
+        let from = way.next_hop();
         if !hold(&self.sources).allow(from.ip(), now) {
             return None;
         }
@@ -279,7 +444,7 @@ impl Engine {
         {
             Ok(parsed) => parsed,
             Err(TunnResult::WriteToNetwork(reply)) => {
-                out.push(from, reply);
+                out.push(way, reply);
                 return None;
             }
             Err(_) => return None,
@@ -299,20 +464,25 @@ impl Engine {
         self.front.reset_count();
         hold(&self.sources).sweep(now);
         hold(&self.pending).expire(now);
+        self.find_lighthouses();
+        let lighthouses = self.lighthouses();
         for peer in self.table().by_key.values() {
-            let mut state = peer.lock();
+            let way = self.relayed_way(peer.key, &lighthouses);
             let waits = hold(&self.pending).waits(peer.index);
+            let mut state = peer.lock();
+            if way.is_some() {
+                state.set_relay(way, waits, out, now);
+            }
             state.tick(waits, out, now);
         }
     }
 
-    /// Asks every peer that is kept in touch for a handshake now.
+    /// This member's own address or link changed: paths are sought anew, and every peer that is
+    /// kept in touch is asked for a handshake.
     pub(crate) fn knock(&self, out: &mut Outbox, now: Instant) {
+        self.here.moved();
         for peer in self.table().by_key.values() {
-            let mut state = peer.lock();
-            if state.kept_in_touch() {
-                state.ask(true, out, now);
-            }
+            peer.lock().roamed(out, now);
         }
     }
 
@@ -340,6 +510,9 @@ fn first_index() -> u32 {
     getrandom::u32().unwrap_or(1)
 }
 
+#[cfg(test)]
+#[path = "paths_tests.rs"]
+mod paths_tests;
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;

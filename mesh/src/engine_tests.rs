@@ -29,6 +29,8 @@ fn peer(of: &Engine, n: u8) -> PeerConfig {
         endpoint: Some(place(n)),
         keepalive: None,
         always_on: false,
+        plain: true,
+        relay: false,
     }
 }
 
@@ -311,9 +313,12 @@ fn a_forged_source_gets_no_answer() {
 }
 
 #[test]
-fn only_authentic_datagrams_move_a_peer() {
+fn only_authentic_datagrams_move_a_plain_peer() {
     let (one, two) = pair();
-    let endpoint = || two.peer(one.key()).unwrap().lock().endpoint;
+    let endpoint = || {
+        let way = two.peer(one.key()).unwrap().lock().paths.current();
+        way.and_then(Way::direct)
+    };
     let out = sent(&one, &[packet(1, 2, 100)]);
     let (_, bytes) = out.sends().next().unwrap();
     let mut forged = bytes.to_vec();
@@ -388,7 +393,7 @@ proptest! {
     ) {
         let (one, two) = pair();
         let mut real = sent(&one, &[packet(1, 2, 1000)]);
-        real.push(place(2), &initiation(&two, &MeshPrivateKey::generate().unwrap()));
+        real.push(Way::Direct(place(2)), &initiation(&two, &MeshPrivateKey::generate().unwrap()));
         let (mut plain, now) = (vec![0; MAX_DATAGRAM], Instant::now());
         let (mut sink, mut out) = (Sink::default(), Outbox::default());
         for (_, bytes) in real.sends() {

@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::keys::MeshKey;
+use crate::way::Way;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,13 +51,13 @@ pub enum MeshError {
     #[error("{0} is no peer of this machine")]
     UnknownPeer(MeshKey),
     /// No handshake within the time given.
-    #[error("no handshake with {key} ({}) within {waited:?}", endpoint.map_or_else(
-        || "no address known".to_owned(), |e| e.to_string()))]
+    #[error("no handshake with {key} ({}) within {waited:?}", way.map_or_else(
+        || "no address known".to_owned(), |w| w.to_string()))]
     NoHandshake {
         /// The peer.
         key: MeshKey,
         /// Where it was looked for.
-        endpoint: Option<SocketAddr>,
+        way: Option<Way>,
         /// How long was waited.
         waited: Duration,
     },

@@ -32,10 +32,10 @@
 //! `docs/design.md`, "Mesh". boringtun logs each lost peer as an error under the target
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
-//! Inside: `packet`, `vnet`, `checksum` and `split` look at bytes, `config`, `retry`, `routes`,
-//! `limiter`, `pending`, `batch`, `outbox` and `merge` decide, `peer` and `engine` hold state,
-//! `socket`, `tun`, `gso_size` and `netstack` do the IO, `stop` and `threads` end it, `mesh` runs
-//! the threads.
+//! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
+//! `retry`, `routes`, `limiter`, `pending`, `relay`, `batch`, `outbox` and `merge` decide, `peer`
+//! and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `stop` and
+//! `threads` end it, `mesh` runs the threads.
 
 mod batch;
 mod checksum;
@@ -44,6 +44,7 @@ mod device;
 mod engine;
 mod error;
 mod gso_size;
+mod here;
 pub mod keys;
 mod limiter;
 mod merge;
@@ -51,8 +52,11 @@ mod mesh;
 mod netstack;
 mod outbox;
 mod packet;
+mod paths;
 mod peer;
 mod pending;
+mod probe;
+mod relay;
 mod retry;
 mod routes;
 mod socket;
@@ -61,6 +65,7 @@ mod stop;
 mod threads;
 mod tun;
 mod vnet;
+mod way;
 
 pub use config::{ConfigError, PeerChange, PeerConfig, PeerUpdate};
 pub use device::Device;
@@ -70,6 +75,7 @@ pub use mesh::{Mesh, MeshHandle, PeerStatus};
 pub use netstack::{MeshListener, MeshStream, Netstack, NetstackDevice};
 pub use socket::MeshSocket;
 pub use tun::Tun;
+pub use way::{Channel, Way};
 
 /// The MTU inside the mesh: leaves room for IPv6, a relay's header and PPPoE.
 pub const MTU: usize = 1380;

@@ -15,11 +15,13 @@ use crate::socket::{self, MeshSocket, RECEIVE_BATCH, RECEIVE_BUFFER};
 use crate::stop::Stop;
 use crate::threads::End;
 use crate::tun::gone;
+use crate::way::{Channel, Way};
+use ipnet::IpNet;
 use quinn_udp::RecvMeta;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// boringtun's timers want to be looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -32,8 +34,12 @@ pub struct Mesh;
 pub struct PeerStatus {
     /// Its key.
     pub public_key: MeshKey,
-    /// Where it is: configured, or learned from its last authentic packet.
-    pub endpoint: Option<SocketAddr>,
+    /// The way that datagrams take to it now.
+    pub way: Option<Way>,
+    /// The peer itself answered on that way.
+    pub confirmed: bool,
+    /// Its last answer's round trip.
+    pub rtt: Option<Duration>,
     /// Age of the session in use; `None`: there is none.
     pub last_handshake: Option<Duration>,
     /// Authentic bytes received from it, as UDP payload.
@@ -121,12 +127,47 @@ impl MeshHandle {
         Ok(update)
     }
 
-    /// To be called when this member's own address or link changed: peers that are kept in touch
-    /// get a handshake at once, not when a timer has run down.
+    /// To be called when this member's own address or link changed: paths are sought anew, and peers
+    /// that are kept in touch get a handshake at once, not when a timer has run down.
     pub fn knock(&self) {
         let mut out = Outbox::default();
         self.inner.engine.knock(&mut out, Instant::now());
         self.inner.send_now(&mut out);
+    }
+
+    /// This member's own addresses with its port, which peers are told when they seek it; and
+    /// networks in which none is sought (the mesh's, pods', services', loopback).
+    pub fn set_places(&self, local: Vec<SocketAddr>, avoid: Vec<IpNet>) {
+        self.inner.engine.here.set(local, avoid);
+    }
+
+    /// Peers to which traffic goes and no direct path is known: whoever takes this asks a lighthouse
+    /// for a channel and hands it to [`set_channel`](Self::set_channel). To be taken once.
+    #[must_use]
+    pub fn relay_wanted(&self) -> Option<mpsc::Receiver<MeshKey>> {
+        self.inner.engine.here.relay_wanted()
+    }
+
+    /// `peer` may be reached through `lighthouse` on this channel; false when either is no peer
+    /// with a known place.
+    #[must_use]
+    pub fn set_channel(&self, peer: MeshKey, lighthouse: MeshKey, channel: Channel) -> bool {
+        let mut out = Outbox::default();
+        let engine = &self.inner.engine;
+        let set = engine.set_channel(peer, lighthouse, channel, &mut out, Instant::now());
+        self.inner.send_now(&mut out);
+        set
+    }
+
+    /// On a lighthouse: the channel between two of its peers. None when either is not one.
+    #[must_use]
+    pub fn open_channel(&self, a: MeshKey, b: MeshKey) -> Option<Channel> {
+        self.inner.engine.open_channel(a, b, Instant::now())
+    }
+
+    /// On a lighthouse: bounds each channel to so many bytes a second, both directions together.
+    pub fn limit_relay(&self, bytes_per_second: u64) {
+        self.inner.engine.limit_relay(bytes_per_second as f64);
     }
 
     /// All peers, by key.
@@ -141,7 +182,9 @@ impl MeshHandle {
                 let state = peer.lock();
                 PeerStatus {
                     public_key: peer.key,
-                    endpoint: state.endpoint,
+                    way: state.paths.current(),
+                    confirmed: state.paths.confirmed(),
+                    rtt: state.paths.rtt(),
                     last_handshake: state.session(),
                     rx_bytes: state.rx_bytes,
                     tx_bytes: state.tx_bytes,
@@ -177,8 +220,9 @@ impl MeshHandle {
         };
         tokio::select! {
             result = tokio::time::timeout(timeout, wait) => result.unwrap_or_else(|_| {
-                let endpoint = self.inner.engine.peer(key).and_then(|p| p.lock().endpoint);
-                Err(MeshError::NoHandshake { key, endpoint, waited: timeout })
+                let peer = self.inner.engine.peer(key);
+                let way = peer.and_then(|p| p.lock().paths.current());
+                Err(MeshError::NoHandshake { key, way, waited: timeout })
             }),
             _ = self.stopped() => Err(MeshError::Stopped),
         }

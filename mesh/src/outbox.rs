@@ -1,5 +1,6 @@
 //! Datagrams to send, laid out so that one system call sends many (UDP GSO).
 
+use crate::way::{RELAY_HEADER, Way};
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -29,17 +30,31 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Room for one datagram of at most `len` bytes; [`commit`](Self::commit) says what it became.
-    pub(crate) fn room(&mut self, len: usize) -> &mut [u8] {
-        let end = self.used + len.max(MIN_ROOM);
+    /// Room for one datagram of at most `len` bytes on `way`; [`commit`](Self::commit) says what it
+    /// became.
+    pub(crate) fn room(&mut self, way: Way, len: usize) -> &mut [u8] {
+        let end = self.used + RELAY_HEADER + len.max(MIN_ROOM);
         if self.buffer.len() < end {
             self.buffer.resize(end, 0);
         }
-        &mut self.buffer[self.used..]
+        let room = &mut self.buffer[self.used..];
+        match way.header() {
+            None => room,
+            Some(header) => {
+                let (before, room) = room.split_at_mut(RELAY_HEADER);
+                before.copy_from_slice(&header);
+                room
+            }
+        }
     }
 
-    /// The first `len` bytes of the room given out last are a datagram for `to`.
-    pub(crate) fn commit(&mut self, to: SocketAddr, len: usize) {
+    /// The first `len` bytes of the room given out last are a datagram for `way`.
+    pub(crate) fn commit(&mut self, way: Way, len: usize) {
+        let len = len + if way.is_relayed() { RELAY_HEADER } else { 0 };
+        self.grow(way.next_hop(), len);
+    }
+
+    fn grow(&mut self, to: SocketAddr, len: usize) {
         let start = self.used;
         self.used += len;
         if let Some(last) = self.sends.last_mut()
@@ -56,9 +71,9 @@ impl Outbox {
     }
 
     /// Copies a finished datagram in.
-    pub(crate) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.room(datagram.len())[..datagram.len()].copy_from_slice(datagram);
-        self.commit(to, datagram.len());
+    pub(crate) fn push(&mut self, way: Way, datagram: &[u8]) {
+        self.room(way, datagram.len())[..datagram.len()].copy_from_slice(datagram);
+        self.commit(way, datagram.len());
     }
 
     pub(crate) fn sends(&self) -> impl Iterator<Item = (&Send, &[u8])> {
@@ -105,7 +120,7 @@ mod tests {
         ) {
             let mut outbox = Outbox::default();
             for (n, (port, len)) in datagrams.iter().enumerate() {
-                outbox.push(([192, 0, 2, 1], *port).into(), &vec![n as u8; *len]);
+                outbox.push(Way::Direct(([192, 0, 2, 1], *port).into()), &vec![n as u8; *len]);
             }
             let mut cut: Vec<(u16, Vec<u8>)> = Vec::new();
             for (send, bytes) in outbox.sends() {
@@ -126,7 +141,7 @@ mod tests {
     fn a_full_read_of_the_tun_is_two_sends() {
         let mut outbox = Outbox::default();
         for _ in 0..50 {
-            outbox.push(([192, 0, 2, 1], 1).into(), &[0; 1412]);
+            outbox.push(Way::Direct(([192, 0, 2, 1], 1).into()), &[0; 1412]);
         }
         assert_eq!(
             outbox

@@ -1,15 +1,19 @@
 //! One peer: boringtun's state machine and what we know beside it.
 
 use crate::config::PeerConfig;
+use crate::here::Here;
 use crate::keys::MeshKey;
 use crate::outbox::{MIN_ROOM, Outbox};
 use crate::packet::{DATA_OVERHEAD, answerable};
+use crate::paths::{Ask, Paths};
 use crate::pending::Pending;
+use crate::probe::{Message, ProbeKey};
 use crate::retry::{self, View};
+use crate::way::Way;
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::{Tunn, TunnResult};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A peer; its index is the upper 24 bits of every session index it is given.
@@ -20,17 +24,25 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(index: u32, config: &PeerConfig, tunn: Tunn, second: bool) -> Self {
-        let places = Places {
-            configured: config.endpoint.filter(|e| answerable(*e)),
-            learned: None,
-        };
+    pub(crate) fn new(
+        index: u32,
+        config: &PeerConfig,
+        tunn: Tunn,
+        second: bool,
+        probes: ProbeKey,
+        here: Arc<Here>,
+    ) -> Self {
+        let configured = config.endpoint.filter(|e| answerable(*e));
         let state = PeerState {
+            key: config.public_key,
             tunn,
-            endpoint: places.configured,
-            places,
+            paths: Paths::new(config.plain, configured, getrandom::u64().unwrap_or(1)),
+            probes,
+            places: here.version(),
+            here,
             keepalive: interval(config),
             always_on: config.always_on,
+            relay: config.relay,
             second,
             live: false,
             last_sent: Instant::now(),
@@ -55,11 +67,17 @@ impl Peer {
 
 /// What changes.
 pub(crate) struct PeerState {
+    key: MeshKey,
     tunn: Tunn,
-    pub endpoint: Option<SocketAddr>,
-    places: Places,
+    pub paths: Paths,
+    probes: ProbeKey,
+    here: Arc<Here>,
+    /// [`Here::version`] that the peer's search knows.
+    places: u64,
     keepalive: Option<Duration>,
     always_on: bool,
+    /// It is a lighthouse.
+    pub relay: bool,
     second: bool,
     /// A session was there when we last looked.
     pub live: bool,
@@ -71,26 +89,10 @@ pub(crate) struct PeerState {
     pub tx_bytes: u64,
 }
 
-/// Where a peer may be.
-#[derive(Debug, Clone, Copy, Default)]
-struct Places {
-    /// As it was configured.
-    configured: Option<SocketAddr>,
-    /// Where something authentic last came from.
-    learned: Option<SocketAddr>,
-}
-
-impl Places {
-    /// Where a silent peer is sought after so many failures: in turn as configured and as learned,
-    /// for an address that was learned on the way (or replayed from elsewhere) may be a dead end.
-    fn after(&self, failures: u32) -> Option<SocketAddr> {
-        if failures % 2 == 1 {
-            self.configured.or(self.learned)
-        } else {
-            self.learned.or(self.configured)
-        }
-    }
-}
+/// A lighthouse is asked this often where it sees us, while nothing else is said.
+const OBSERVE: Duration = Duration::from_secs(20);
+/// A way was found: a handshake that is under way elsewhere is begun anew after so long.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a datagram turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,9 +116,112 @@ impl PeerState {
     pub(crate) fn configure(&mut self, config: &PeerConfig, take_endpoint: bool) {
         self.keepalive = interval(config);
         self.always_on = config.always_on;
-        self.places.configured = config.endpoint.filter(|e| answerable(*e));
-        if take_endpoint || self.endpoint.is_none() {
-            self.endpoint = self.places.configured.or(self.endpoint);
+        self.relay = config.relay;
+        let endpoint = config.endpoint.filter(|e| answerable(*e));
+        self.paths.configure(config.plain, endpoint, take_endpoint);
+    }
+
+    /// Carries out what the paths ask for.
+    fn carry_out(&mut self, asks: Vec<Ask>, out: &mut Outbox) {
+        for ask in asks {
+            let (way, message) = match ask {
+                Ask::Relay if self.relay => continue,
+                Ask::Relay => {
+                    self.here.want_relay(self.key);
+                    continue;
+                }
+                Ask::Ping(way, number) => (way, Message::Ping(number)),
+                Ask::Invite { way, answer } => {
+                    let candidates = self.here.candidates();
+                    (way, Message::Invite { candidates, answer })
+                }
+            };
+            self.probe(way, &message, out);
+        }
+    }
+
+    fn probe(&mut self, way: Way, message: &Message, out: &mut Outbox) {
+        if let Some(probe) = self.probes.seal(message) {
+            out.push(way, &probe);
+        }
+    }
+
+    /// A probe that is tagged as this peer's came on `way`; false when it is not authentic.
+    pub(crate) fn probed(
+        &mut self,
+        datagram: &[u8],
+        way: Way,
+        packets_wait: bool,
+        out: &mut Outbox,
+        now: Instant,
+    ) -> bool {
+        let Some(message) = self.probes.open(datagram) else {
+            return false;
+        };
+        let mut asks = vec![];
+        match message {
+            Message::Ping(number) => {
+                let pong = Message::Pong(number, way.next_hop());
+                self.probe(way, &pong, out);
+                self.paths.asked(way, now, &mut asks);
+            }
+            Message::Pong(number, seen) => {
+                let before = self.paths.current();
+                if self.paths.answered(way, number, now) && self.relay && answerable(seen) {
+                    self.here.observed(self.key, seen);
+                }
+                self.found(before, packets_wait, out, now);
+            }
+            Message::Invite { candidates, answer } => {
+                let mut places = candidates;
+                places.retain(|c| self.here.may_seek(*c));
+                self.paths.invited(way, &places, answer, now, &mut asks);
+            }
+        }
+        self.carry_out(asks, out);
+        true
+    }
+
+    /// The way may be another than before: who waits for a session asks on the new one.
+    fn found(&mut self, before: Option<Way>, packets_wait: bool, out: &mut Outbox, now: Instant) {
+        let current = self.paths.current();
+        if current == before {
+            return;
+        }
+        if let Some(way) = current {
+            tracing::debug!("peer {} is reached by {way} now", self.key);
+        }
+        let patient = |at| now.saturating_duration_since(at) < HANDSHAKE_PATIENCE;
+        let wanted = packets_wait || self.kept_in_touch();
+        if !self.live && wanted && !self.asked_at.is_some_and(patient) {
+            self.ask(true, out, now);
+        }
+    }
+
+    /// A channel through a lighthouse, or none any more.
+    pub(crate) fn set_relay(
+        &mut self,
+        way: Option<Way>,
+        packets_wait: bool,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let (before, mut asks) = (self.paths.current(), vec![]);
+        self.paths.set_relay(way, now, &mut asks);
+        self.carry_out(asks, out);
+        self.found(before, packets_wait, out, now);
+    }
+
+    /// This member's own address or link changed.
+    pub(crate) fn roamed(&mut self, out: &mut Outbox, now: Instant) {
+        let mut asks = vec![];
+        self.paths.roamed(now, &mut asks);
+        if self.relay {
+            self.paths.watch(Duration::ZERO, now, &mut asks);
+        }
+        self.carry_out(asks, out);
+        if self.kept_in_touch() {
+            self.ask(true, out, now);
         }
     }
 
@@ -129,10 +234,13 @@ impl PeerState {
     /// boringtun is only handed packets it can encrypt at once: its own queue stays empty.
     pub(crate) fn send(&mut self, packet: &[u8], out: &mut Outbox, now: Instant) -> bool {
         // Sessions end in `tick` alone, which sets `live`: no clock is read for each packet.
-        let Some(to) = self.endpoint.filter(|_| self.live) else {
+        let Some(to) = self.paths.current().filter(|_| self.live) else {
             return false;
         };
-        let room = out.room(packet.len() + DATA_OVERHEAD);
+        if !packet.is_empty() {
+            self.paths.used(now);
+        }
+        let room = out.room(to, packet.len() + DATA_OVERHEAD);
         if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, room) {
             let len = datagram.len();
             self.sent(to, len, out, now);
@@ -142,9 +250,14 @@ impl PeerState {
 
     /// Asks for a handshake when it is time to ([`retry::due`]).
     pub(crate) fn ask_if_due(&mut self, packets_wait: bool, out: &mut Outbox, now: Instant) {
+        if packets_wait {
+            let mut asks = vec![];
+            self.paths.want(now, &mut asks);
+            self.carry_out(asks, out);
+        }
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let view = View {
-            has_endpoint: self.endpoint.is_some(),
+            has_endpoint: self.paths.current().is_some(),
             session: self.session(),
             gave_up: self.gave_up_at.is_some(),
             since_gave_up: since(self.gave_up_at).unwrap_or_default(),
@@ -166,10 +279,12 @@ impl PeerState {
 
     /// Asks for a handshake now; `again` also while one is under way.
     pub(crate) fn ask(&mut self, again: bool, out: &mut Outbox, now: Instant) {
-        let Some(to) = self.endpoint else { return };
+        let Some(to) = self.paths.current() else {
+            return;
+        };
         self.asked_at = Some(now);
         self.gave_up_at = None;
-        let room = out.room(MIN_ROOM);
+        let room = out.room(to, MIN_ROOM);
         if let TunnResult::WriteToNetwork(m) = self.tunn.format_handshake_initiation(room, again) {
             let len = m.len();
             self.sent(to, len, out, now);
@@ -178,17 +293,30 @@ impl PeerState {
 
     /// Lets boringtun's timers run; every 250 ms.
     pub(crate) fn tick(&mut self, packets_wait: bool, out: &mut Outbox, now: Instant) {
-        match self.tunn.update_timers(out.room(MIN_ROOM)) {
+        let (before, mut asks) = (self.paths.current(), vec![]);
+        if self.relay && self.live {
+            self.paths.watch(OBSERVE, now, &mut asks);
+        }
+        if std::mem::replace(&mut self.places, self.here.version()) != self.places {
+            self.paths.news(now, &mut asks);
+        }
+        self.paths.tick(now, &mut asks);
+        self.carry_out(asks, out);
+        self.found(before, packets_wait, out, now);
+        let mut message = [0; MIN_ROOM];
+        match self.tunn.update_timers(&mut message) {
             TunnResult::WriteToNetwork(message) => {
                 let len = message.len();
-                if let Some(to) = self.endpoint {
-                    self.sent(to, len, out, now);
+                if let Some(to) = self.paths.current() {
+                    out.push(to, message);
+                    self.sent_bytes(len);
+                    self.last_sent = now;
                 }
             }
             TunnResult::Err(WireGuardError::ConnectionExpired) if self.gave_up_at.is_none() => {
                 self.gave_up_at = Some(now);
                 self.failures = self.failures.saturating_add(1);
-                self.endpoint = self.places.after(self.failures).or(self.endpoint);
+                self.paths.failed(self.failures, now);
             }
             _ => {}
         }
@@ -201,12 +329,12 @@ impl PeerState {
     }
 
     /// Takes a datagram that was checked to be a WireGuard message (`packet::classify`) into
-    /// `plain`, which is at least as long. Answers go to `out`. `roam`: an authentic message
-    /// tells where the peer is.
+    /// `plain`, which is at least as long. Answers go to `out`. `roam`: the message tells
+    /// that the peer is there.
     pub(crate) fn receive<'a>(
         &mut self,
         datagram: &[u8],
-        from: SocketAddr,
+        way: Way,
         roam: bool,
         plain: &'a mut [u8],
         out: &mut Outbox,
@@ -217,7 +345,7 @@ impl PeerState {
         }
         let received = match self.tunn.decapsulate(None, datagram, plain) {
             TunnResult::Err(e) => {
-                tracing::trace!("a datagram from {from} was refused: {e:?}");
+                tracing::trace!("a datagram that came {way} was refused: {e:?}");
                 return Received::Refused;
             }
             TunnResult::Done => Received::Authentic,
@@ -226,16 +354,16 @@ impl PeerState {
             TunnResult::WriteToNetwork(answer) => {
                 self.sent_bytes(answer.len());
                 self.last_sent = now;
-                out.push(from, answer);
+                out.push(way, answer);
                 Received::Authentic
             }
         };
         self.rx_bytes += datagram.len() as u64;
         if roam {
-            self.places.learned = Some(from);
-            if self.endpoint != Some(from) {
-                tracing::debug!("a peer is at {from} now");
-                self.endpoint = Some(from);
+            let mut asks = vec![];
+            self.paths.heard(way, now, &mut asks);
+            if !asks.is_empty() {
+                self.carry_out(asks, out);
             }
         }
         received
@@ -255,7 +383,13 @@ impl PeerState {
         }
         self.live = true;
         self.failures = 0;
+        self.paths.failed(0, now);
         self.gave_up_at = None;
+        if self.relay {
+            let mut asks = vec![];
+            self.paths.watch(Duration::ZERO, now, &mut asks);
+            self.carry_out(asks, out);
+        }
         self.drain(out, now);
         let waiting = pending
             .lock()
@@ -270,16 +404,18 @@ impl PeerState {
     /// boringtun queues the keepalives that its timers send without a session; it hands them
     /// out when called with an empty datagram.
     fn drain(&mut self, out: &mut Outbox, now: Instant) {
-        let Some(to) = self.endpoint else { return };
+        let Some(to) = self.paths.current() else {
+            return;
+        };
         while let TunnResult::WriteToNetwork(datagram) =
-            self.tunn.decapsulate(None, &[], out.room(MIN_ROOM))
+            self.tunn.decapsulate(None, &[], out.room(to, MIN_ROOM))
         {
             let len = datagram.len();
             self.sent(to, len, out, now);
         }
     }
 
-    fn sent(&mut self, to: SocketAddr, len: usize, out: &mut Outbox, now: Instant) {
+    fn sent(&mut self, to: Way, len: usize, out: &mut Outbox, now: Instant) {
         out.commit(to, len);
         self.sent_bytes(len);
         self.last_sent = now;
@@ -287,31 +423,5 @@ impl PeerState {
 
     fn sent_bytes(&mut self, len: usize) {
         self.tx_bytes += len as u64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_silent_peer_is_sought_in_turn_where_it_was_configured_and_where_it_was_seen() {
-        let [home, seen]: [SocketAddr; 2] =
-            ["192.0.2.1:1", "198.51.100.1:2"].map(|a| a.parse().unwrap());
-        let both = Places {
-            configured: Some(home),
-            learned: Some(seen),
-        };
-        let sought: Vec<_> = (1..5).filter_map(|n| both.after(n)).collect();
-        assert_eq!(sought, [home, seen, home, seen]);
-        let learned = Places {
-            configured: None,
-            ..both
-        };
-        assert_eq!(
-            (learned.after(1), learned.after(2)),
-            (Some(seen), Some(seen))
-        );
-        assert_eq!(Places::default().after(1), None);
     }
 }

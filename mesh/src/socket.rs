@@ -293,7 +293,7 @@ mod tests {
             let from = source(&metas[0]);
             assert_eq!(from, client.local_addr().unwrap());
             let mut outbox = Outbox::default();
-            outbox.push(from, b"back");
+            outbox.push(crate::way::Way::Direct(from), b"back");
             socket.send(&mut outbox).unwrap();
             let mut answer = [0; 16];
             assert_eq!(client.recv(&mut answer).unwrap(), 4);

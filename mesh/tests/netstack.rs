@@ -52,7 +52,10 @@ async fn tcp_data_goes_both_ways_over_both_families() {
     round_trip(&a, (v6(2), 7).into(), 300_000).await;
     // b never knew where a is: it learned it.
     let status = b.mesh.status();
-    assert_eq!(status[0].endpoint, Some(a.endpoint()));
+    assert_eq!(
+        status[0].way,
+        Some(holdfast_mesh::Way::Direct(a.endpoint()))
+    );
     assert!(status[0].last_handshake.unwrap() < PATIENCE);
     assert!(
         status[0].rx_bytes > 3_300_000 && status[0].tx_bytes > 3_300_000,

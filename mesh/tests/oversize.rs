@@ -60,6 +60,8 @@ async fn oversize_datagrams_do_no_harm() {
         endpoint: None,
         keepalive: None,
         always_on: false,
+        plain: false,
+        relay: false,
     };
     member.mesh.set_peers(&[peer]).unwrap();
     let mut raw = Raw::new(&own, &member).await;

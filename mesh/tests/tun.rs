@@ -49,6 +49,8 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
             endpoint: Some(endpoint.parse().expect("an endpoint")),
             keepalive: None,
             always_on: true,
+            plain: false,
+            relay: false,
         };
         let tun = Tun::open("hf0").expect("hf0 can be opened");
         let mesh = Mesh::start(tun, MeshSocket::bind(PORT).expect("the port is free"), &key);

@@ -83,6 +83,8 @@ impl ProbeMember {
                 endpoint: Some(endpoint),
                 keepalive: None,
                 always_on: true,
+                plain: false,
+                relay: false,
             }])?;
             anyhow::Ok((mesh, stack))
         })?;
@@ -251,6 +253,8 @@ async fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Joined> {
                 .map(|(_, e)| *e),
             keepalive: None,
             always_on: true,
+            plain: false,
+            relay: false,
         })
         .collect();
     let own = IpAddr::from(plan.address4(record.index));

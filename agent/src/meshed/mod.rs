@@ -1,5 +1,6 @@
 //! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
 
+mod relays;
 mod turns;
 
 use crate::backoff::Backoff;
@@ -80,22 +81,45 @@ async fn life(
     node.mesh.send_replace(Some(handle.clone()));
     node.notes.clear("mesh");
     tracing::info!(port, addresses = ?wanted, "mesh started");
+    let avoid = avoided(&node::plan(admission));
+    handle.set_places(places(&uplinks.borrow(), port), avoid.clone());
     let stopped = handle.clone();
     tokio::select! {
         why = stopped.stopped() => Err(anyhow::anyhow!("{why}")),
         e = keep_peers(node, &handle) => Err(e),
-        e = knock(&handle, uplinks) => Err(e),
+        e = knock(&handle, uplinks, &avoid) => Err(e),
+        e = relays::run(node, &handle) => Err(e),
     }
 }
 
-/// Lighthouses hear from a new address at once, not when a timer has run down; returns only on an
-/// error.
-async fn knock(mesh: &MeshHandle, uplinks: &mut watch::Receiver<Uplinks>) -> anyhow::Error {
+/// Networks in which no peer is sought: the mesh's own, pods, services, this machine's.
+fn avoided(plan: &AddressPlan) -> Vec<IpNet> {
+    let own = [plan.mesh4, plan.pods, plan.services].map(IpNet::V4);
+    let here = ["127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"];
+    let here = here.iter().filter_map(|net| net.parse().ok());
+    own.into_iter()
+        .chain([plan.ula.into()])
+        .chain(here)
+        .collect()
+}
+
+/// This node's own addresses, as peers on the same network reach them.
+fn places(uplinks: &Uplinks, port: u16) -> Vec<SocketAddr> {
+    let addresses = uplinks.values().flat_map(|u| &u.addresses);
+    addresses.map(|a| SocketAddr::new(a.addr(), port)).collect()
+}
+
+/// Lighthouses and peers hear from a new address at once, not when a timer has run down; returns
+/// only on an error.
+async fn knock(
+    mesh: &MeshHandle,
+    uplinks: &mut watch::Receiver<Uplinks>,
+    avoid: &[IpNet],
+) -> anyhow::Error {
     while uplinks.changed().await.is_ok() {
-        let some = uplinks
-            .borrow_and_update()
-            .values()
-            .any(|u| !u.addresses.is_empty());
+        let places = places(&uplinks.borrow_and_update(), mesh.port());
+        let some = !places.is_empty();
+        mesh.set_places(places, avoid.to_vec());
         if some {
             mesh.knock();
         }
@@ -146,7 +170,9 @@ fn config(plan: PeerPlan) -> PeerConfig {
         endpoint: plan.endpoint,
         // A lighthouse must be able to reach the node at any time; others talk when they need to.
         always_on: plan.keepalive.is_some(),
+        relay: plan.keepalive.is_some(),
         keepalive: plan.keepalive,
+        plain: false,
     }
 }
 

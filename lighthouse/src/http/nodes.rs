@@ -7,7 +7,9 @@ use crate::refusal::Refusal;
 use crate::registry::unix_now;
 use axum::Json;
 use axum::extract::{Query, State};
-use holdfast_core::api::{JoinReply, JoinRequest, MemberList, Offer, OfferRequest};
+use holdfast_core::api::{
+    ApiErrorKind, JoinReply, JoinRequest, MemberList, Offer, OfferRequest, RelayReply, RelayRequest,
+};
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::signed::Signed;
 use holdfast_core::status::NodeStatus;
@@ -73,6 +75,23 @@ pub struct Poll {
 pub async fn members(State(app): Shared, _: Insider, Query(poll): Query<Poll>) -> Json<MemberList> {
     let wait = Duration::from_secs(poll.wait.min(MAX_WAIT));
     Json(app.registry.members_after(poll.after, wait).await)
+}
+
+/// `POST /v1/relay`
+pub async fn relay(
+    State(app): Shared,
+    caller: Member,
+    JsonBody(request): JsonBody<RelayRequest, SHORT>,
+) -> Answer<RelayReply> {
+    let own = app.registry.by_name(&caller.name)?.record;
+    if own.signing_key != caller.key {
+        return Err(Refusal::denied("another key has this member's name"));
+    }
+    let channel = app.mesh.channel(own.mesh_key, request.peer);
+    channel.map(Json).ok_or_else(|| {
+        let text = format!("{} is no member that this one may reach", request.peer);
+        Refusal::new(ApiErrorKind::NotFound, text)
+    })
 }
 
 /// `PUT /v1/status`

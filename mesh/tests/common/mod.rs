@@ -61,6 +61,8 @@ impl Member {
             endpoint: endpoint.then(|| self.endpoint()),
             keepalive: None,
             always_on: false,
+            plain: false,
+            relay: false,
         }
     }
 

@@ -22,6 +22,8 @@ fn peer(line: &str) -> Result<PeerConfig> {
         endpoint,
         keepalive: None,
         always_on: endpoint.is_some(),
+        plain: false,
+        relay: false,
     })
 }
 

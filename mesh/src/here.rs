@@ -1,0 +1,140 @@
+//! What this member knows of its own places, and whom it asks for a relay: shared by all peers.
+
+use crate::keys::MeshKey;
+use crate::probe::MAX_CANDIDATES;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// Peers that wait for a channel at a time; more ask again.
+const WANTED: usize = 256;
+
+#[derive(Debug, Default)]
+struct Places {
+    local: Vec<SocketAddr>,
+    /// As lighthouses saw it.
+    observed: BTreeMap<MeshKey, SocketAddr>,
+    avoid: Vec<IpNet>,
+}
+
+/// Shared by all peers of a member.
+#[derive(Debug)]
+pub(crate) struct Here {
+    places: Mutex<Places>,
+    /// Counts changes of the places that peers are told.
+    version: AtomicU64,
+    wanted: mpsc::Sender<MeshKey>,
+    receiver: Mutex<Option<mpsc::Receiver<MeshKey>>>,
+}
+
+impl Default for Here {
+    fn default() -> Self {
+        let (wanted, receiver) = mpsc::channel(WANTED);
+        Self {
+            places: Mutex::default(),
+            version: AtomicU64::new(0),
+            wanted,
+            receiver: Mutex::new(Some(receiver)),
+        }
+    }
+}
+
+impl Here {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This member's own addresses, and networks in which no peer is sought.
+    pub(crate) fn set(&self, local: Vec<SocketAddr>, avoid: Vec<IpNet>) {
+        let mut places = self.places();
+        places.local = local;
+        places.avoid = avoid;
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another number after each change of the places that peers are told.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// A lighthouse saw this member at `seen`.
+    pub(crate) fn observed(&self, lighthouse: MeshKey, seen: SocketAddr) {
+        let known = self.places().observed.insert(lighthouse, seen);
+        if known != Some(seen) {
+            self.version.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("lighthouse {lighthouse} sees this member at {seen}");
+        }
+    }
+
+    /// What lighthouses saw counts no more: the address changed.
+    pub(crate) fn moved(&self) {
+        self.places().observed.clear();
+    }
+
+    /// Where this member may be reached: own addresses first, then as it was seen.
+    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
+        let places = self.places();
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for place in places.local.iter().chain(places.observed.values()) {
+            if all.len() < MAX_CANDIDATES && !all.contains(place) && !places.avoids(place.ip()) {
+                all.push(*place);
+            }
+        }
+        all
+    }
+
+    /// Whether a peer may be sought there.
+    pub(crate) fn may_seek(&self, at: SocketAddr) -> bool {
+        !self.places().avoids(at.ip())
+    }
+
+    /// Somebody asks a lighthouse for a channel to `peer`.
+    pub(crate) fn want_relay(&self, peer: MeshKey) {
+        // Nobody listens, or too many wait: it is asked again.
+        let _ = self.wanted.try_send(peer);
+    }
+
+    /// Peers that want a channel; once.
+    pub(crate) fn relay_wanted(&self) -> Option<mpsc::Receiver<MeshKey>> {
+        let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+        receiver.take()
+    }
+}
+
+#[cfg(test)]
+impl Here {
+    pub(crate) fn give_back(&self, wanted: mpsc::Receiver<MeshKey>) {
+        *self.receiver.lock().unwrap() = Some(wanted);
+    }
+}
+
+impl Places {
+    fn avoids(&self, ip: IpAddr) -> bool {
+        self.avoid.iter().any(|net| net.contains(&ip))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_the_mesh_itself_are_never_named() {
+        let here = Here::default();
+        let [lan, inner, public]: [SocketAddr; 3] =
+            ["192.168.1.5:1", "100.64.0.9:1", "203.0.113.1:7"].map(|a| a.parse().unwrap());
+        here.set(
+            vec![lan, inner, lan],
+            vec!["100.64.0.0/20".parse().unwrap()],
+        );
+        here.observed(MeshKey([1; 32]), public);
+        here.observed(MeshKey([2; 32]), public);
+        assert_eq!(here.candidates(), [lan, public]);
+        assert!(!here.may_seek(inner) && here.may_seek(lan));
+        here.moved();
+        assert_eq!(here.candidates(), [lan]);
+    }
+}

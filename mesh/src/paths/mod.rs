@@ -1,0 +1,462 @@
+//! Which way to a peer is used: a function of what was asked, answered and heard. No IO, no clock.
+//!
+//! - A path counts once an answer to a question of ours came back on it ([`Paths::answered`]).
+//! - A direct path that lives is used; among several the quickest. Else the relay. Else a guess.
+//! - Without a living direct path, traffic starts a race: everything known is asked at once, and
+//!   the peer is invited through the relay to do the same, so that both NATs open.
+//! - The path in use is asked once a second while traffic flows and nothing is heard on it.
+//!
+//! A plain WireGuard peer answers no questions: there the last authentic source is the way.
+
+mod path;
+#[cfg(test)]
+mod tests;
+
+use crate::probe::MAX_CANDIDATES;
+use crate::way::Way;
+use path::{Origin, Path};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Direct paths remembered for one peer.
+const MAX_PATHS: usize = MAX_CANDIDATES + 4;
+/// Traffic within this time keeps the path in use under watch.
+const IN_USE: Duration = Duration::from_secs(15);
+/// The path in use is asked when nothing was heard on it for so long.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long a race asks.
+const RACE: Duration = Duration::from_secs(3);
+/// Pause after a race that found nothing; it doubles,
+const PAUSE: Duration = Duration::from_secs(5);
+/// up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A lighthouse is asked for a channel no more often.
+const RELAY_AGAIN: Duration = Duration::from_secs(3);
+/// Invitations are answered, and unknown sources asked, no more often.
+const ANSWER_AGAIN: Duration = Duration::from_millis(200);
+/// A path has to be quicker by a quarter and by this to be preferred to the one in use.
+const MARGIN: Duration = Duration::from_millis(2);
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Send a question with this number.
+    Ping(Way, u64),
+    /// Tell the peer our places; `answer`: and ask for its.
+    Invite {
+        /// Where to.
+        way: Way,
+        /// Whether its places are wanted.
+        answer: bool,
+    },
+    /// Ask a lighthouse for a channel.
+    Relay,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Race {
+    until: Instant,
+    next: Instant,
+}
+
+/// All paths to one peer.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    plain: bool,
+    direct: Vec<Path>,
+    relay: Option<Path>,
+    current: Option<Way>,
+    number: u64,
+    race: Option<Race>,
+    next_race: Option<Instant>,
+    races_lost: u32,
+    used: Option<Instant>,
+    relay_asked: Option<Instant>,
+    invited: Option<Instant>,
+    /// Handshakes that failed in a row: guesses take turns.
+    failures: u32,
+}
+
+impl Paths {
+    /// `number`: the first question's; random, so that answers of an earlier run fit none.
+    pub(crate) fn new(plain: bool, configured: Option<SocketAddr>, number: u64) -> Self {
+        let direct: Vec<_> = configured
+            .map(|a| Path::new(Way::Direct(a), Origin::Configured))
+            .into_iter()
+            .collect();
+        Self {
+            plain,
+            current: direct.first().map(|p| p.way),
+            direct,
+            relay: None,
+            number,
+            race: None,
+            next_race: None,
+            races_lost: 0,
+            used: None,
+            relay_asked: None,
+            invited: None,
+            failures: 0,
+        }
+    }
+
+    /// The way that datagrams take now.
+    pub(crate) fn current(&self) -> Option<Way> {
+        self.current
+    }
+
+    /// The last round trip on the way in use.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.path(self.current?)?.rtt
+    }
+
+    /// Whether the way in use was confirmed by the peer itself.
+    pub(crate) fn confirmed(&self) -> bool {
+        self.current
+            .and_then(|way| self.path(way))
+            .is_some_and(|p| p.confirmed)
+    }
+
+    fn path(&self, way: Way) -> Option<&Path> {
+        self.direct.iter().chain(&self.relay).find(|p| p.way == way)
+    }
+
+    fn path_mut(&mut self, way: Way) -> Option<&mut Path> {
+        let mut all = self.direct.iter_mut().chain(&mut self.relay);
+        all.find(|p| p.way == way)
+    }
+
+    /// The configuration names another address; `take`: use it, whatever was learned.
+    pub(crate) fn configure(&mut self, plain: bool, to: Option<SocketAddr>, take: bool) {
+        self.plain = plain;
+        let keep = |p: &Path| p.origin != Origin::Configured || p.confirmed;
+        self.direct.retain(keep);
+        if let Some(to) = to {
+            self.remember(Way::Direct(to), Origin::Configured);
+        }
+        if take {
+            self.direct.iter_mut().for_each(Path::doubt);
+            self.current = to.map(Way::Direct).or(self.current);
+        } else if self.current.is_none() {
+            self.current = to.map(Way::Direct);
+        }
+    }
+
+    fn remember(&mut self, way: Way, origin: Origin) {
+        match self.path_mut(way) {
+            Some(path) => path.origin = path.origin.min(origin),
+            None => {
+                if self.direct.len() >= MAX_PATHS
+                    && let Some(at) = self.direct.iter().rposition(|p| !p.confirmed)
+                {
+                    self.direct.remove(at);
+                }
+                if self.direct.len() < MAX_PATHS {
+                    self.direct.push(Path::new(way, origin));
+                }
+            }
+        }
+    }
+
+    /// A channel through a lighthouse, or none any more.
+    pub(crate) fn set_relay(&mut self, way: Option<Way>, now: Instant, asks: &mut Vec<Ask>) {
+        if self.relay.as_ref().map(|p| p.way) == way {
+            return;
+        }
+        self.relay = way.map(|way| Path::new(way, Origin::Configured));
+        if let Some(way) = way
+            && self.wanted(now)
+            && !self.direct_lives(now)
+        {
+            self.start_race(now, asks);
+            self.invite(way, true, now, asks);
+        }
+        self.choose(now);
+    }
+
+    /// Traffic goes to the peer: cheap, called for every batch.
+    pub(crate) fn used(&mut self, now: Instant) {
+        self.used = Some(now);
+    }
+
+    /// Traffic waits for a way.
+    pub(crate) fn want(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        self.used = Some(now);
+        self.look(now, asks);
+    }
+
+    fn wanted(&self, now: Instant) -> bool {
+        let since = |at| now.saturating_duration_since(at);
+        self.used.is_some_and(|at| since(at) < IN_USE)
+    }
+
+    fn direct_lives(&self, now: Instant) -> bool {
+        self.direct.iter().any(|p| p.alive(now))
+    }
+
+    /// Something authentic of WireGuard came on `way`.
+    pub(crate) fn heard(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
+        if self.plain {
+            self.remember(way, Origin::Seen);
+            self.current = Some(way);
+        }
+        // What is repeated by someone else must not look like an answer of a silent peer.
+        let plain = self.plain;
+        match self.path_mut(way) {
+            Some(path) if path.confirmed || plain => {
+                let was_silent = path.silent_since.is_some();
+                path.heard(now);
+                if was_silent {
+                    self.choose(now);
+                }
+            }
+            _ => self.met(way, now, asks),
+        }
+    }
+
+    /// Something authentic came on a way that was not confirmed: ask back.
+    fn met(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
+        if self.plain {
+            return;
+        }
+        if way.is_relayed() {
+            let gone = self.relay.as_ref().is_none_or(|p| p.dead(now));
+            if gone {
+                self.relay = Some(Path::new(way, Origin::Seen));
+            }
+        } else {
+            self.remember(way, Origin::Seen);
+        }
+        if self.current.is_none() {
+            self.current = Some(way);
+        }
+        let number = self.next_number();
+        let Some(path) = self.path_mut(way) else {
+            return;
+        };
+        if path.since_asked(now) >= ANSWER_AGAIN {
+            path.asked(number, now);
+            asks.push(Ask::Ping(way, number));
+            // The peer may have moved: what we use now is in doubt until it answers.
+            if let Some(current) = self.current.filter(|c| *c != way) {
+                self.ping(current, now, asks);
+            }
+        }
+    }
+
+    /// A question of the peer came on `way`.
+    pub(crate) fn asked(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
+        match self.path_mut(way) {
+            Some(path) if path.confirmed => path.heard(now),
+            _ => self.met(way, now, asks),
+        }
+    }
+
+    /// An answer came on `way`; true when it was to a question of ours, asked there.
+    pub(crate) fn answered(&mut self, way: Way, number: u64, now: Instant) -> bool {
+        let known = self.path_mut(way).is_some_and(|p| p.answered(number, now));
+        if known && !way.is_relayed() {
+            self.races_lost = 0;
+            self.next_race = None;
+        }
+        self.choose(now);
+        known
+    }
+
+    /// The peer told where it may be, on `way`.
+    pub(crate) fn invited(
+        &mut self,
+        way: Way,
+        candidates: &[SocketAddr],
+        answer: bool,
+        now: Instant,
+        asks: &mut Vec<Ask>,
+    ) {
+        if self.plain {
+            return;
+        }
+        self.asked(way, now, asks);
+        self.direct
+            .retain(|p| p.origin != Origin::Told || p.confirmed);
+        for address in candidates {
+            self.remember(Way::Direct(*address), Origin::Told);
+        }
+        let again = |at| now.saturating_duration_since(at) >= ANSWER_AGAIN;
+        if answer && self.invited.is_none_or(again) {
+            self.invite(way, false, now, asks);
+        }
+        if self.race.is_none() {
+            self.start_race(now, asks);
+        } else {
+            self.ping_all(now, asks);
+        }
+    }
+
+    fn invite(&mut self, way: Way, answer: bool, now: Instant, asks: &mut Vec<Ask>) {
+        self.invited = Some(now);
+        asks.push(Ask::Invite { way, answer });
+    }
+
+    fn start_race(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        self.race = Some(Race {
+            until: now + RACE,
+            next: now,
+        });
+        self.step(now, asks);
+    }
+
+    /// One step of a race.
+    fn step(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        let Some(race) = &mut self.race else { return };
+        if now >= race.until {
+            self.race = None;
+            if !self.direct_lives(now) {
+                let pause = PAUSE.saturating_mul(1 << self.races_lost.min(8));
+                self.next_race = Some(now + pause.min(LONGEST_PAUSE));
+                self.races_lost = self.races_lost.saturating_add(1);
+            }
+        } else if now >= race.next {
+            race.next = now + ANSWER_AGAIN;
+            self.ping_all(now, asks);
+        }
+    }
+
+    fn ping_all(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        for at in 0..self.direct.len() {
+            if !self.direct[at].alive(now) {
+                let way = self.direct[at].way;
+                self.ping(way, now, asks);
+            }
+        }
+    }
+
+    fn ping(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
+        let number = self.next_number();
+        if let Some(path) = self.path_mut(way) {
+            path.asked(number, now);
+            asks.push(Ask::Ping(way, number));
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// To be called every 250 ms or oftener.
+    pub(crate) fn tick(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        if self.plain {
+            return;
+        }
+        self.step(now, asks);
+        if self.wanted(now) {
+            self.look(now, asks);
+        }
+        self.choose(now);
+    }
+
+    /// Asks on the way in use, unless it was asked within `every`.
+    pub(crate) fn watch(&mut self, every: Duration, now: Instant, asks: &mut Vec<Ask>) {
+        if !self.plain
+            && let Some(path) = self.current.and_then(|way| self.path(way))
+            && path.since_asked(now) >= every.max(ANSWER_AGAIN)
+        {
+            self.ping(path.way, now, asks);
+        }
+    }
+
+    /// Watches the way in use, and seeks a better one when it is not direct.
+    fn look(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        if self.plain {
+            return;
+        }
+        if let Some(path) = self.current.and_then(|way| self.path(way)) {
+            let quiet = path
+                .heard
+                .is_none_or(|at| now.saturating_duration_since(at) >= WATCH);
+            if quiet && path.since_asked(now) >= WATCH {
+                self.ping(path.way, now, asks);
+            }
+        }
+        if self.direct_lives(now) {
+            return;
+        }
+        let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
+        let again = |at| now.saturating_duration_since(at) >= RELAY_AGAIN;
+        if relay.is_none() && self.relay_asked.is_none_or(again) {
+            self.relay_asked = Some(now);
+            asks.push(Ask::Relay);
+        }
+        if self.race.is_none() && self.next_race.is_none_or(|at| now >= at) {
+            self.start_race(now, asks);
+            if let Some(way) = relay {
+                self.invite(way, true, now, asks);
+            }
+        }
+    }
+
+    /// This member's own address or link changed: nothing is certain any more.
+    pub(crate) fn roamed(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        if self.plain {
+            return;
+        }
+        let mut all = self.direct.iter_mut().chain(&mut self.relay);
+        all.by_ref().for_each(Path::doubt);
+        (self.race, self.next_race, self.races_lost) = (None, None, 0);
+        self.relay_asked = None;
+        if self.wanted(now) {
+            self.look(now, asks);
+        }
+        self.choose(now);
+    }
+
+    /// This member learned of another place of its own: a search under way begins anew with it.
+    pub(crate) fn news(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        if self.wanted(now) && !self.direct_lives(now) {
+            (self.race, self.next_race) = (None, None);
+            self.look(now, asks);
+        }
+    }
+
+    /// So many handshakes failed in a row: guesses take turns.
+    pub(crate) fn failed(&mut self, failures: u32, now: Instant) {
+        self.failures = failures;
+        if self.plain {
+            self.current = self.guess();
+        } else {
+            self.choose(now);
+        }
+    }
+
+    fn choose(&mut self, now: Instant) {
+        if self.plain {
+            return;
+        }
+        let rank = |p: &&Path| (p.silent_since.is_some(), p.rtt.unwrap_or(Duration::MAX));
+        let best = self.direct.iter().filter(|p| p.alive(now)).min_by_key(rank);
+        let held = self.current.and_then(|way| self.path(way));
+        let held = held.filter(|p| !p.way.is_relayed() && p.alive(now) && p.silent_since.is_none());
+        let chosen = match (best, held) {
+            (Some(best), Some(held)) => {
+                let (new, old) = (best.rtt, held.rtt);
+                let clearly = new
+                    .zip(old)
+                    .is_some_and(|(new, old)| new + new / 4 + MARGIN < old);
+                Some(if clearly { best.way } else { held.way })
+            }
+            (Some(best), None) => Some(best.way),
+            _ => None,
+        };
+        let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
+        self.current = chosen.or(relay).or_else(|| self.guess()).or(self.current);
+    }
+
+    /// Without anything certain: the confirmed and last heard of first, in turn.
+    fn guess(&self) -> Option<Way> {
+        let mut all: Vec<&Path> = self.direct.iter().collect();
+        let old = |p: &Path| p.heard.map(std::cmp::Reverse);
+        all.sort_by_key(|p| (!p.confirmed, old(p).is_none(), old(p), p.origin));
+        let at = self.failures as usize % all.len().max(1);
+        all.get(at).map(|p| p.way)
+    }
+}

@@ -1,0 +1,104 @@
+//! One path to a peer, and what is known of it.
+
+use crate::way::Way;
+use std::time::{Duration, Instant};
+
+/// Questions under way on one path.
+const OPEN_PINGS: usize = 4;
+/// A path that was not heard of for longer counts no more: its NAT may have forgotten it.
+pub(super) const STALE: Duration = Duration::from_secs(25);
+/// A path whose questions stay without answer for so long is dead.
+pub(super) const DEAD: Duration = Duration::from_secs(3);
+
+/// Who named a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// The configuration.
+    Configured,
+    /// Something authentic came from there.
+    Seen,
+    /// The peer's invitation.
+    Told,
+}
+
+/// One path.
+#[derive(Debug, Clone)]
+pub(super) struct Path {
+    pub way: Way,
+    pub origin: Origin,
+    /// An answer came back on it.
+    pub confirmed: bool,
+    /// When something authentic last came on it.
+    pub heard: Option<Instant>,
+    /// The first question since then that has no answer yet.
+    pub silent_since: Option<Instant>,
+    /// When it was last asked.
+    pub asked: Option<Instant>,
+    /// Of the last answer.
+    pub rtt: Option<Duration>,
+    pings: [Option<(u64, Instant)>; OPEN_PINGS],
+}
+
+impl Path {
+    pub(super) fn new(way: Way, origin: Origin) -> Self {
+        Self {
+            way,
+            origin,
+            confirmed: false,
+            heard: None,
+            silent_since: None,
+            asked: None,
+            rtt: None,
+            pings: [None; OPEN_PINGS],
+        }
+    }
+
+    /// Its questions went unanswered for too long.
+    pub(super) fn dead(&self, now: Instant) -> bool {
+        let silence = |since| now.saturating_duration_since(since);
+        self.silent_since.is_some_and(|s| silence(s) >= DEAD)
+    }
+
+    /// Confirmed, and heard of lately.
+    pub(super) fn alive(&self, now: Instant) -> bool {
+        let quiet = |at| now.saturating_duration_since(at);
+        self.confirmed && !self.dead(now) && self.heard.is_some_and(|at| quiet(at) < STALE)
+    }
+
+    /// Since it was last asked; the longest time when it never was.
+    pub(super) fn since_asked(&self, now: Instant) -> Duration {
+        self.asked
+            .map_or(Duration::MAX, |at| now.saturating_duration_since(at))
+    }
+
+    pub(super) fn asked(&mut self, number: u64, now: Instant) {
+        self.asked = Some(now);
+        self.silent_since.get_or_insert(now);
+        self.pings.rotate_right(1);
+        self.pings[0] = Some((number, now));
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.silent_since = None;
+    }
+
+    /// An answer to question `number`; false when that was not asked here.
+    pub(super) fn answered(&mut self, number: u64, now: Instant) -> bool {
+        let of = |p: &Option<(u64, Instant)>| p.is_some_and(|(n, _)| n == number);
+        let Some(slot) = self.pings.iter_mut().find(|p| of(p)) else {
+            return false;
+        };
+        if let Some((_, at)) = slot.take() {
+            self.rtt = Some(now.saturating_duration_since(at));
+        }
+        self.confirmed = true;
+        self.heard(now);
+        true
+    }
+
+    /// Nothing is known of it any more but that it exists.
+    pub(super) fn doubt(&mut self) {
+        *self = Self::new(self.way, self.origin);
+    }
+}

@@ -1,0 +1,383 @@
+//! Engines of members and a lighthouse, joined by a net made of vectors: a datagram arrives from
+//! where its sender's NAT says, if the receiver's lets it in.
+
+use crate::batch::Batch;
+use crate::config::PeerConfig;
+use crate::engine::{Engine, PacketSink};
+use crate::keys::MeshPrivateKey;
+use crate::outbox::Outbox;
+use crate::packet::MAX_DATAGRAM;
+use crate::way::Way;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+#[derive(Default)]
+struct Sink(Vec<Vec<u8>>);
+
+impl PacketSink for Sink {
+    fn push(&mut self, packet: &[u8]) {
+        self.0.push(packet.to_vec());
+    }
+}
+
+/// Which datagrams a member's NAT lets in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nat {
+    None,
+    /// One outer address; in comes only what comes from an address written to before.
+    Cone,
+    /// Another outer port for each address written to.
+    Symmetric,
+}
+
+struct Host {
+    engine: Engine,
+    number: u8,
+    nat: Nat,
+    wrote_to: BTreeSet<SocketAddr>,
+    got: Sink,
+}
+
+impl Host {
+    fn inner(&self) -> IpAddr {
+        [100, 64, 0, self.number].into()
+    }
+
+    /// As others see what it sends to `to`.
+    fn outer(&self, to: SocketAddr) -> SocketAddr {
+        let port = match self.nat {
+            Nat::Symmetric => 2000 + u16::from(self.number) * 100 + to.port() % 97,
+            _ => u16::from(self.number),
+        };
+        ([192, 0, 2, self.number], port).into()
+    }
+
+    fn lets_in(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        match self.nat {
+            Nat::None => true,
+            Nat::Cone => self.wrote_to.contains(&from),
+            Nat::Symmetric => self.wrote_to.contains(&from) && self.outer(from) == to,
+        }
+    }
+
+    fn as_peer(&self, endpoint: bool, relay: bool) -> PeerConfig {
+        PeerConfig {
+            public_key: self.engine.key(),
+            allowed_ips: vec![self.inner().into()],
+            endpoint: endpoint.then(|| self.outer(place(0))),
+            keepalive: relay.then_some(25),
+            always_on: relay,
+            plain: false,
+            relay,
+        }
+    }
+}
+
+fn place(n: u8) -> SocketAddr {
+    ([192, 0, 2, n], u16::from(n)).into()
+}
+
+/// Host 0 is the lighthouse.
+struct Net {
+    hosts: Vec<Host>,
+    now: Instant,
+    /// Pairs of numbers between which nothing passes.
+    cut: BTreeSet<(u8, u8)>,
+    relayed: usize,
+    one_way: Duration,
+    due: BTreeMap<(Instant, usize), Flight>,
+    count: usize,
+}
+
+/// A datagram on its way.
+struct Flight {
+    bytes: Vec<u8>,
+    from: usize,
+    outer: SocketAddr,
+    to: SocketAddr,
+}
+
+impl Net {
+    fn new(nats: &[Nat]) -> Self {
+        let hosts: Vec<Host> = [Nat::None]
+            .iter()
+            .chain(nats)
+            .zip(1u8..)
+            .map(|(nat, number)| Host {
+                engine: Engine::new(&MeshPrivateKey::generate().unwrap()),
+                number,
+                nat: *nat,
+                wrote_to: BTreeSet::new(),
+                got: Sink::default(),
+            })
+            .collect();
+        let mut net = Self {
+            hosts,
+            now: Instant::now(),
+            cut: BTreeSet::new(),
+            relayed: 0,
+            one_way: Duration::from_millis(10),
+            due: BTreeMap::new(),
+            count: 0,
+        };
+        for at in 0..net.hosts.len() {
+            let peers: Vec<_> = net
+                .hosts
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| *n != at)
+                .map(|(n, h)| h.as_peer(n == 0, n == 0))
+                .collect();
+            let mut out = Outbox::default();
+            net.hosts[at]
+                .engine
+                .set_peers(&peers, &mut out, net.now)
+                .unwrap();
+            net.send(at, &out);
+        }
+        net.go(1000);
+        net
+    }
+
+    fn send(&mut self, from: usize, out: &Outbox) {
+        for (send, bytes) in out.sends() {
+            for datagram in bytes.chunks(send.segment) {
+                self.hosts[from].wrote_to.insert(send.to);
+                let outer = self.hosts[from].outer(send.to);
+                self.count += 1;
+                let flight = Flight {
+                    bytes: datagram.to_vec(),
+                    from,
+                    outer,
+                    to: send.to,
+                };
+                self.due
+                    .insert((self.now + self.one_way, self.count), flight);
+            }
+        }
+    }
+
+    fn arrive(&mut self, flight: &Flight) {
+        let Flight {
+            bytes,
+            from,
+            outer,
+            to,
+        } = flight;
+        let (from, outer, to) = (*from, *outer, *to);
+        let IpAddr::V4(ip) = to.ip() else { return };
+        let number = ip.octets()[3];
+        let Some(n) = self.hosts.iter().position(|h| h.number == number) else {
+            return;
+        };
+        let pair = (self.hosts[from].number, number);
+        let cut = self.cut.contains(&pair) || self.cut.contains(&(pair.1, pair.0));
+        if cut || !self.hosts[n].lets_in(outer, to) {
+            return;
+        }
+        let direct = self.hosts[n].nat == Nat::Symmetric || self.hosts[n].outer(outer) == to;
+        if !direct {
+            return;
+        }
+        self.relayed += usize::from(n == 0 && bytes.starts_with(b"hfr"));
+        let (mut plain, mut out) = (vec![0; MAX_DATAGRAM], Outbox::default());
+        let host = &mut self.hosts[n];
+        host.engine.inbound(
+            outer,
+            bytes,
+            0,
+            &mut plain,
+            &mut host.got,
+            &mut out,
+            self.now,
+        );
+        self.send(n, &out);
+    }
+
+    /// `ms` pass.
+    fn go(&mut self, ms: u64) {
+        let end = self.now + Duration::from_millis(ms);
+        while self.now < end {
+            self.now += Duration::from_millis(5);
+            while let Some(entry) = self.due.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let flight = entry.remove();
+                self.arrive(&flight);
+            }
+            let since = end.saturating_duration_since(self.now);
+            if since.as_millis() % 250 < 5 {
+                for n in 0..self.hosts.len() {
+                    let mut out = Outbox::default();
+                    self.hosts[n].engine.tick(&mut out, self.now);
+                    self.send(n, &out);
+                }
+            }
+            self.answer_wishes();
+        }
+    }
+
+    /// What the agent does: asks the lighthouse for channels, over its own connection.
+    fn answer_wishes(&mut self) {
+        for n in 1..self.hosts.len() {
+            let Some(mut wanted) = self.hosts[n].engine.here.relay_wanted() else {
+                continue;
+            };
+            while let Ok(peer) = wanted.try_recv() {
+                let (own, lighthouse) = (self.hosts[n].engine.key(), self.hosts[0].engine.key());
+                let channel = self.hosts[0].engine.open_channel(own, peer, self.now);
+                if let Some(channel) = channel {
+                    let mut out = Outbox::default();
+                    let engine = &self.hosts[n].engine;
+                    engine.set_channel(peer, lighthouse, channel, &mut out, self.now);
+                    self.send(n, &out);
+                }
+            }
+            self.hosts[n].engine.here.give_back(wanted);
+        }
+    }
+
+    /// `from` writes to `to`; whether it arrives within `ms`.
+    fn write(&mut self, from: usize, to: usize, ms: u64) -> bool {
+        let mut packet = vec![0u8; 100];
+        packet[0] = 0x45;
+        packet[3] = 100;
+        let (source, target) = (self.hosts[from].number, self.hosts[to].number);
+        packet[12..16].copy_from_slice(&[100, 64, 0, source]);
+        packet[16..20].copy_from_slice(&[100, 64, 0, target]);
+        self.count += 1;
+        packet[20..28].copy_from_slice(&self.count.to_le_bytes());
+        let mut out = Outbox::default();
+        let engine = &self.hosts[from].engine;
+        let mut batch = Batch::new();
+        assert!(batch.push(&packet));
+        engine.outbound(&mut batch, &mut out, self.now);
+        self.send(from, &out);
+        for _ in 0..ms / 10 {
+            self.go(10);
+            if self.hosts[to].got.0.contains(&packet) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn way(&self, from: usize, to: usize) -> Option<Way> {
+        let peer = self.hosts[from].engine.peer(self.hosts[to].engine.key());
+        peer.and_then(|p| p.lock().paths.current())
+    }
+
+    fn direct(&self, from: usize, to: usize) -> bool {
+        self.way(from, to).is_some_and(|w| !w.is_relayed())
+    }
+}
+
+#[test]
+fn relayed_at_once_and_direct_within_a_second_behind_two_cones() {
+    let mut net = Net::new(&[Nat::Cone, Nat::Cone]);
+    assert!(net.write(1, 2, 200));
+    assert!(net.relayed > 0);
+    net.go(800);
+    assert!(net.direct(1, 2), "{:?}", net.way(1, 2));
+    assert!(net.write(1, 2, 50) && net.write(2, 1, 50));
+    let before = net.relayed;
+    assert!(net.write(1, 2, 50) && net.write(2, 1, 50));
+    assert!(net.direct(2, 1));
+    assert_eq!(net.relayed, before);
+}
+
+#[test]
+fn two_symmetric_nats_stay_relayed_and_nothing_is_lost() {
+    let mut net = Net::new(&[Nat::Symmetric, Nat::Symmetric]);
+    for _ in 0..100 {
+        assert!(net.write(1, 2, 200));
+        assert!(net.write(2, 1, 100));
+        net.go(250);
+    }
+    assert!(!net.direct(1, 2));
+}
+
+#[test]
+fn no_packet_is_lost_on_the_way_from_relay_to_direct() {
+    let mut net = Net::new(&[Nat::Cone, Nat::Cone]);
+    assert!(net.write(1, 2, 200));
+    for _ in 0..40 {
+        assert!(net.write(1, 2, 60));
+        assert!(net.write(2, 1, 60));
+    }
+    assert!(net.direct(1, 2) && net.direct(2, 1));
+}
+
+#[test]
+fn a_dead_direct_path_is_left_within_five_seconds_and_taken_again() {
+    let mut net = Net::new(&[Nat::Cone, Nat::Cone]);
+    assert!(net.write(1, 2, 200));
+    net.go(1000);
+    assert!(net.direct(1, 2));
+    net.cut.insert((2, 3));
+    let begun = net.now;
+    while !net.write(1, 2, 100) {
+        let lost = net.now.saturating_duration_since(begun);
+        assert!(lost < Duration::from_secs(5), "{:?}", net.way(1, 2));
+    }
+    net.cut.clear();
+    for _ in 0..300 {
+        assert!(net.write(1, 2, 100));
+        net.go(100);
+    }
+    assert!(net.direct(1, 2));
+}
+
+#[test]
+fn the_relay_knows_only_its_members_places() {
+    let mut net = Net::new(&[Nat::Symmetric, Nat::Symmetric]);
+    assert!(net.write(1, 2, 200));
+    let Some(Way::Relayed { channel, .. }) = net.way(1, 2) else {
+        panic!("{:?}", net.way(1, 2));
+    };
+    let frame = |c| {
+        let way = Way::Relayed {
+            via: place(1),
+            channel: c,
+        };
+        let mut frame = way.header().unwrap().to_vec();
+        frame.extend([4; 60]);
+        frame
+    };
+    let lighthouse = &net.hosts[0].engine;
+    let ask = |from: SocketAddr, bytes: &[u8]| {
+        let (mut plain, mut out) = (vec![0; MAX_DATAGRAM], Outbox::default());
+        let mut sink = Sink::default();
+        lighthouse.inbound(from, bytes, 0, &mut plain, &mut sink, &mut out, net.now);
+        assert!(sink.0.is_empty());
+        out.sends().map(|(s, _)| s.to).collect::<Vec<_>>()
+    };
+    let [one, two] = [1, 2].map(|n| net.hosts[n].outer(place(1)));
+    assert_eq!(ask(one, &frame(channel)), [two]);
+    assert_eq!(ask(two, &frame(channel)), [one]);
+    // From elsewhere, or on another channel: not a word.
+    assert_eq!(ask(place(9), &frame(channel)), []);
+    let other = crate::way::Channel(channel.0 ^ 1);
+    assert_eq!(ask(one, &frame(other)), []);
+}
+
+#[test]
+fn a_member_takes_relayed_datagrams_from_its_lighthouses_only() {
+    let mut net = Net::new(&[Nat::None, Nat::None]);
+    assert!(net.write(1, 2, 200));
+    let way = Way::Relayed {
+        via: place(1),
+        channel: crate::way::Channel(1),
+    };
+    let mut frame = way.header().unwrap().to_vec();
+    frame.extend([1u8, 0, 0, 0]);
+    frame.resize(12 + 148, 7);
+    let member = &net.hosts[1].engine;
+    let (mut plain, mut out, mut sink) =
+        (vec![0; MAX_DATAGRAM], Outbox::default(), Sink::default());
+    for from in [place(3), place(9)] {
+        member.inbound(from, &frame, 0, &mut plain, &mut sink, &mut out, net.now);
+    }
+    assert!(out.is_empty());
+}

@@ -100,6 +100,14 @@ impl Lab {
         self.operator().put_grant(&grant.id, &granted(grant)).await
     }
 
+    /// As [`Self::hand_over`], to a lighthouse that is reached at `at`.
+    pub async fn hand_over_at(&self, grant: &Grant, at: SocketAddr) {
+        let identity = Identity::from_key(&key(OPERATOR)).unwrap();
+        let key = self.keys.tls.public();
+        let client = LighthouseClient::new(vec![at.to_string()], key, Some(&identity)).unwrap();
+        client.put_grant(&grant.id, &granted(grant)).await.unwrap();
+    }
+
     /// Node `n` does what an agent does: asks, signs, joins.
     pub async fn join(
         &self,

@@ -4,7 +4,8 @@
 //! - A direct path that lives is used; among several the quickest. Else the relay. Else a guess.
 //! - Without a living direct path, traffic starts a race: everything known is asked at once, and
 //!   the peer is invited through the relay to do the same, so that both NATs open.
-//! - The path in use is asked once a second while traffic flows and nothing is heard on it.
+//! - The path in use is asked once a second while traffic flows: that something comes on it does not
+//!   show that what we send arrives.
 //!
 //! A plain WireGuard peer answers no questions: there the last authentic source is the way.
 
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 const MAX_PATHS: usize = MAX_CANDIDATES + 4;
 /// Traffic within this time keeps the path in use under watch.
 const IN_USE: Duration = Duration::from_secs(15);
-/// The path in use is asked when nothing was heard on it for so long.
+/// The path in use is asked this often.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long a race asks.
 const RACE: Duration = Duration::from_secs(3);
@@ -203,13 +204,7 @@ impl Paths {
         // What is repeated by someone else must not look like an answer of a silent peer.
         let plain = self.plain;
         match self.path_mut(way) {
-            Some(path) if path.confirmed || plain => {
-                let was_silent = path.silent_since.is_some();
-                path.heard(now);
-                if was_silent {
-                    self.choose(now);
-                }
-            }
+            Some(path) if path.confirmed || plain => path.heard(now),
             _ => self.met(way, now, asks),
         }
     }
@@ -370,14 +365,10 @@ impl Paths {
         if self.plain {
             return;
         }
-        if let Some(path) = self.current.and_then(|way| self.path(way)) {
-            let quiet = path
-                .heard
-                .is_none_or(|at| now.saturating_duration_since(at) >= WATCH);
-            if quiet && path.since_asked(now) >= WATCH {
-                self.ping(path.way, now, asks);
-            }
-        }
+        let current = self.current.and_then(|way| self.path(way));
+        // One lost answer is made up for at once.
+        let doubtful = current.is_some_and(|p| p.silent_since.is_some() && !p.dead(now));
+        self.watch(if doubtful { ANSWER_AGAIN } else { WATCH }, now, asks);
         if self.direct_lives(now) {
             return;
         }

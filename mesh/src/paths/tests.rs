@@ -116,7 +116,7 @@ fn relayed_first_then_direct_then_relayed_when_that_dies() {
     assert_eq!(world.current(), Some(direct(3)));
     // The quickest dies: the other one is found again, or the relay, in time.
     world.open.retain(|(way, _)| way.is_relayed());
-    world.go(4900);
+    world.go(3000);
     assert_eq!(world.current(), Some(relay()));
     world.open.push((direct(2), 30));
     world.go(11_000);
@@ -130,7 +130,7 @@ fn a_lost_answer_moves_nothing() {
     world.go(1000);
     assert_eq!(world.current(), Some(direct(1)));
     world.open.retain(|(way, _)| way.is_relayed());
-    world.go(2000);
+    world.go(1000);
     world.open.push((direct(1), 10));
     world.go(2000);
     assert_eq!(world.current(), Some(direct(1)));

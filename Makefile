@@ -43,6 +43,9 @@ demo: setup cli node-x86_64 ## the whole way of a node, with its times
 test: all ## every test, the ones in virtual machines included
 	@scripts/test
 
+test-nat: setup ## which path two members find behind each pair of NATs, as a table (root)
+	@cargo test --release --locked --quiet -p holdfast-lighthouse --test nat -- --nocapture
+
 test-long: all ## the slower stories
 	@scripts/test --long
 

@@ -6,6 +6,7 @@ use crate::netstack::NetstackDevice;
 use crate::stop::{Bell, Stop};
 use crate::tun::{Tun, TunReader, TunWriter};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
@@ -85,26 +86,20 @@ impl StackReader {
 }
 
 impl Reader {
-    /// Waits for packets and takes them into `batch`, which is empty before. Empty after: look
-    /// at the stop. False when there will be no packets any more.
-    pub(crate) fn read(&mut self, batch: &mut Batch, stop: &Stop) -> io::Result<bool> {
-        if !self.take(batch)? {
-            return Ok(false);
-        }
-        if !batch.is_empty() {
-            return Ok(true);
-        }
-        match self {
-            Self::Tun(reader) => stop.readable(reader.fd())?,
-            Self::Netstack(reader) => stop.readable(reader.bell.fd())?,
-        }
-        self.take(batch)
-    }
-
-    fn take(&mut self, batch: &mut Batch) -> io::Result<bool> {
+    /// Takes the packets that are there into `batch`, which is empty before; false when there
+    /// will be none any more.
+    pub(crate) fn take(&mut self, batch: &mut Batch) -> io::Result<bool> {
         match self {
             Self::Tun(reader) => reader.read(batch).map(|()| true),
             Self::Netstack(reader) => Ok(reader.take(batch)),
+        }
+    }
+
+    /// Readable when there is something.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tun(reader) => reader.fd(),
+            Self::Netstack(reader) => reader.bell.fd(),
         }
     }
 }

@@ -34,8 +34,8 @@
 //!
 //! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
 //! `retry`, `routes`, `limiter`, `pending`, `relay`, `batch`, `outbox` and `merge` decide, `peer`
-//! and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `stop` and
-//! `threads` end it, `mesh` runs the threads.
+//! and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
+//! batches through all of that, `stop` and `threads` end it, `mesh` starts it.
 
 mod batch;
 mod checksum;
@@ -56,6 +56,7 @@ mod paths;
 mod peer;
 mod pending;
 mod probe;
+mod pump;
 mod relay;
 mod retry;
 mod routes;

@@ -1,23 +1,22 @@
 //! Starts the engine's threads and steers them.
 //!
 //! One thread takes packets from the device to the socket, one the other way, one runs timers.
-//! They share the peers' state and nothing else: no packet is handed from thread to thread.
+//! They share the peers' state and nothing else: no packet is handed from thread to thread. With
+//! one or two processors a single thread moves both ways: it is as fast there, and a packet that
+//! answers another (an acknowledgment, a ping) waits for no second thread to wake up.
 
-use crate::batch::Batch;
 use crate::config::{PeerConfig, PeerUpdate};
-use crate::device::{Device, Reader, Writer};
+use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::MeshError;
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::outbox::Outbox;
-use crate::packet::MAX_DATAGRAM;
-use crate::socket::{self, MeshSocket, RECEIVE_BATCH, RECEIVE_BUFFER};
+use crate::pump::{self, Inward, Outward};
+use crate::socket::MeshSocket;
 use crate::stop::Stop;
 use crate::threads::End;
-use crate::tun::gone;
 use crate::way::{Channel, Way};
 use ipnet::IpNet;
-use quinn_udp::RecvMeta;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -79,8 +78,8 @@ impl Inner {
 }
 
 impl Mesh {
-    /// Starts a member without peers on `device` and `socket`: two threads for data, one for
-    /// timers. Set the clock before: the time of this moment goes into handshakes, and a peer
+    /// Starts a member without peers on `device` and `socket`: one or two threads for data, one
+    /// for timers. Set the clock before: the time of this moment goes into handshakes, and a peer
     /// refuses one older than the last it saw.
     pub fn start(
         device: impl Into<Device>,
@@ -88,22 +87,30 @@ impl Mesh {
         private_key: &MeshPrivateKey,
     ) -> MeshHandle {
         let engine = Arc::new(Engine::new(private_key));
-        let (stop, port) = (socket.stop(), socket.port());
-        let end = End::of(3, stop.clone());
+        let (stop, port) = (socket.stop().clone(), socket.port());
+        let apart = std::thread::available_parallelism().is_ok_and(|n| n.get() > 2);
+        let end = End::of(if apart { 3 } else { 2 }, stop.clone());
         let ended = end.watch();
         let socket = Arc::new(socket);
         let inner = Inner {
             engine: engine.clone(),
             socket: Arc::downgrade(&socket),
             port,
-            stop,
+            stop: stop.clone(),
             ended,
         };
         let (reader, writer) = device.into().split();
-        let (e, s) = (engine.clone(), socket.clone());
-        end.spawn("mesh-out", move || outbound(&e, &s, reader));
-        let (e, s) = (engine.clone(), socket.clone());
-        end.spawn("mesh-in", move || inbound(&e, &s, writer));
+        let mut outward = Outward::new(engine.clone(), socket.clone(), reader);
+        let mut inward = Inward::new(engine.clone(), socket.clone(), writer);
+        if apart {
+            let also = stop.clone();
+            end.spawn("mesh-out", move || pump::run(&stop, &mut [&mut outward]));
+            end.spawn("mesh-in", move || pump::run(&also, &mut [&mut inward]));
+        } else {
+            end.spawn("mesh", move || {
+                pump::run(&stop, &mut [&mut outward, &mut inward])
+            });
+        }
         end.spawn("mesh-timers", move || timers(&engine, &socket));
         MeshHandle {
             inner: Arc::new(inner),
@@ -262,80 +269,6 @@ impl MeshHandle {
     }
 }
 
-/// Device to socket.
-fn outbound(engine: &Engine, socket: &MeshSocket, mut reader: Reader) -> MeshError {
-    let stop = socket.stop();
-    let (mut batch, mut out) = (Batch::new(), Outbox::default());
-    let mut failures = 0;
-    while !stop.raised() {
-        batch.clear();
-        match reader.read(&mut batch, &stop) {
-            Ok(true) => failures = 0,
-            Ok(false) => break,
-            Err(e) if gone(&e) => return MeshError::Device(e),
-            Err(e) => {
-                tracing::debug!("reading from the mesh device: {e}");
-                breathe(&stop, &mut failures);
-                continue;
-            }
-        }
-        if batch.is_empty() {
-            continue;
-        }
-        engine.outbound(&mut batch, &mut out, Instant::now());
-        if let Err(e) = socket.send(&mut out) {
-            return MeshError::Socket(e);
-        }
-    }
-    MeshError::Stopped
-}
-
-/// Socket to device.
-fn inbound(engine: &Engine, socket: &MeshSocket, mut writer: Writer) -> MeshError {
-    let stop = socket.stop();
-    let mut buffers = vec![vec![0u8; RECEIVE_BUFFER]; RECEIVE_BATCH];
-    let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
-    let mut plain = vec![0u8; MAX_DATAGRAM];
-    let mut out = Outbox::default();
-    let mut failures = 0;
-    while !stop.raised() {
-        let filled = match socket.receive(&mut buffers, &mut metas) {
-            Ok(filled) => {
-                failures = 0;
-                filled
-            }
-            Err(e) if fatal(&e) => return MeshError::Socket(e),
-            Err(e) => {
-                tracing::debug!("receiving on the mesh's UDP socket: {e}");
-                breathe(&stop, &mut failures);
-                continue;
-            }
-        };
-        for (buffer, meta) in buffers.iter().zip(&metas).take(filled) {
-            let bytes = &buffer[..meta.len.min(buffer.len())];
-            let (from, now) = (socket::source(meta), Instant::now());
-            engine.inbound(
-                from,
-                bytes,
-                meta.stride,
-                &mut plain,
-                &mut writer,
-                &mut out,
-                now,
-            );
-            if let Err(e) = writer.flush(&stop) {
-                return MeshError::Device(e);
-            }
-        }
-        if !out.is_empty()
-            && let Err(e) = socket.send(&mut out)
-        {
-            return MeshError::Socket(e);
-        }
-    }
-    MeshError::Stopped
-}
-
 fn timers(engine: &Engine, socket: &MeshSocket) -> MeshError {
     let stop = socket.stop();
     let mut out = Outbox::default();
@@ -347,17 +280,4 @@ fn timers(engine: &Engine, socket: &MeshSocket) -> MeshError {
         stop.sleep(TICK);
     }
     MeshError::Stopped
-}
-
-/// An error that is one packet's passes at once; one that stays must not take the processor.
-fn breathe(stop: &Stop, failures: &mut u32) {
-    *failures = failures.saturating_add(1);
-    if *failures > 16 {
-        stop.sleep(Duration::from_millis(50));
-    }
-}
-
-/// The descriptor itself is bad; everything else (an ICMP error handed up) passes.
-fn fatal(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK))
 }

@@ -7,7 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 /// Receive buffers handed to the kernel at a time; each takes a whole GRO batch.
@@ -81,11 +81,16 @@ impl MeshSocket {
     }
 
     /// What ends the threads that wait on this socket.
-    pub(crate) fn stop(&self) -> Arc<Stop> {
-        self.stop.clone()
+    pub(crate) fn stop(&self) -> &Arc<Stop> {
+        &self.stop
     }
 
-    /// Waits for datagrams; gives the number of buffers filled, 0 when it was interrupted.
+    /// Readable when there are datagrams.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+
+    /// Takes the datagrams that are there; gives the number of buffers filled.
     pub(crate) fn receive(
         &self,
         buffers: &mut [Vec<u8>],
@@ -95,13 +100,7 @@ impl MeshSocket {
         let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
             std::array::from_fn(|_| IoSliceMut::new(slots.next().map_or(&mut [], |b| b)));
         let socket = UdpSockRef::from(&self.io);
-        match self.state.recv(socket, &mut slices, metas) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.stop.readable(self.io.as_fd())?;
-                Ok(0)
-            }
-            result => result,
-        }
+        self.state.recv(socket, &mut slices, metas)
     }
 
     /// Sends all of `outbox` and empties it, waiting for room in the socket's buffer.
@@ -288,8 +287,11 @@ mod tests {
                 continue;
             };
             client.send_to(b"there", (loopback, socket.port())).unwrap();
-            // Zero times: it waited.
-            while socket.receive(&mut buffers, &mut metas).unwrap() == 0 {}
+            socket
+                .stop()
+                .readable(std::iter::once(socket.fd()))
+                .unwrap();
+            assert_eq!(socket.receive(&mut buffers, &mut metas).unwrap(), 1);
             let from = source(&metas[0]);
             assert_eq!(from, client.local_addr().unwrap());
             let mut outbox = Outbox::default();

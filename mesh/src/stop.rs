@@ -36,38 +36,47 @@ impl Stop {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Waits until `fd` can be read.
-    pub(crate) fn readable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.wait(Some((fd, PollFlags::POLLIN)), PollTimeout::NONE)
+    /// Waits until one of `fds`, two at most, can be read.
+    pub(crate) fn readable<'a>(
+        &'a self,
+        fds: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<()> {
+        self.wait(fds, PollFlags::POLLIN, PollTimeout::NONE)
     }
 
     /// Waits until `fd` can be written.
     pub(crate) fn writable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.wait(Some((fd, PollFlags::POLLOUT)), PollTimeout::NONE)
+        self.wait(std::iter::once(fd), PollFlags::POLLOUT, PollTimeout::NONE)
     }
 
     /// Lets `time` pass.
     pub(crate) fn sleep(&self, time: Duration) {
         let limit = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         // A fault of poll itself must not make a busy loop of this.
-        if self.wait(None, limit).is_err() {
+        if self
+            .wait(std::iter::empty(), PollFlags::empty(), limit)
+            .is_err()
+        {
             std::thread::sleep(time);
         }
     }
 
-    /// Waits for one descriptor, the stop or a time. Whoever waited looks at
-    /// [`raised`](Self::raised) and at the descriptor.
-    fn wait(
-        &self,
-        wanted: Option<(BorrowedFd<'_>, PollFlags)>,
+    /// Waits for descriptors (two at most), the stop or a time. Whoever waited looks at
+    /// [`raised`](Self::raised) and at the descriptors.
+    fn wait<'a>(
+        &'a self,
+        fds: impl Iterator<Item = BorrowedFd<'a>>,
+        flags: PollFlags,
         limit: PollTimeout,
     ) -> io::Result<()> {
-        let stop = PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
-        let result = match wanted {
-            Some((fd, flags)) => poll(&mut [PollFd::new(fd, flags), stop], limit),
-            None => poll(&mut [stop], limit),
-        };
-        match result {
+        let stop = || PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
+        let mut all = std::array::from_fn::<_, 3, _>(|_| stop());
+        let mut count = 1;
+        for (place, fd) in all[1..].iter_mut().zip(fds) {
+            *place = PollFd::new(fd, flags);
+            count += 1;
+        }
+        match poll(&mut all[..count], limit) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(e) => Err(e.into()),
         }

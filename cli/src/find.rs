@@ -17,21 +17,38 @@ fn named(variable: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Folders that may hold `recipes/` and `boards/`: the current one, `share`, those above the
-/// program (a checkout), and where a package would put them.
-fn roots(share: Option<PathBuf>) -> Vec<PathBuf> {
+/// Folders that may hold `recipes/` and `boards/`: the current one, `share`, the checkout that the
+/// program was built in, and where a package would put them.
+fn roots(share: Option<PathBuf>, program: Option<&Path>) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from(".")];
     roots.extend(share);
-    if let Ok(exe) = std::env::current_exe() {
-        roots.extend(
-            exe.ancestors()
-                .skip(1)
-                .map(Path::to_path_buf)
-                .filter(|p| p.parent().is_some()),
-        );
-    }
+    roots.extend(program.and_then(checkout).map(Path::to_path_buf));
     roots.push("/usr/share/holdfast".into());
     roots
+}
+
+/// The roots for this run.
+fn here() -> Vec<PathBuf> {
+    roots(named(SHARE), std::env::current_exe().ok().as_deref())
+}
+
+/// The checkout of a program that lies where cargo puts it. No other folder above it is looked at:
+/// what lies there belongs to something else.
+fn checkout(program: &Path) -> Option<&Path> {
+    let target = |p: &&Path| p.file_name().is_some_and(|name| name == "target");
+    program.ancestors().find(target)?.parent()
+}
+
+/// What to do where no folder `kind` is.
+fn nowhere(kind: &str) -> String {
+    let looked: Vec<String> = here()
+        .iter()
+        .map(|r| r.join(kind).display().to_string())
+        .collect();
+    format!(
+        "there is no {}: set {SHARE} to the checkout (or run this in it), or give the file's path",
+        looked.join(", no ")
+    )
 }
 
 /// The file of a recipe or board: `what` as a path, or as a name in a folder `kind`.
@@ -49,11 +66,7 @@ pub fn definition(kind: &str, what: &str) -> Result<PathBuf> {
     if let Some(found) = folders.iter().map(|d| d.join(&file)).find(|p| p.is_file()) {
         return Ok(found);
     }
-    let known = there_are(what, &known(&folders)).unwrap_or_else(|| {
-        format!(
-            "no folder {kind}/ is here: run this in a checkout, set {SHARE}, or give the file's path"
-        )
-    });
+    let known = there_are(what, &known(&folders)).unwrap_or_else(|| nowhere(kind));
     Err(Exit::Usage.error(format!("no {kind}/{file}: {known}")))
 }
 
@@ -74,11 +87,17 @@ fn known(folders: &[PathBuf]) -> Vec<String> {
     known
 }
 
-/// What to tell somebody who names a board that is not in `boards/`; nothing where it is, or where
-/// no such folder is at hand.
-pub fn doubt_of_board(board: &str) -> Option<String> {
-    let known = there_are(board, &known(&folders("boards")))?;
-    Some(format!("note: no boards/{board}.toml is here; {known}"))
+/// The name of a board that is given by its name or its file. Where no boards are at hand any name
+/// is taken.
+pub fn board_name(what: &str) -> Result<String> {
+    let folders = folders("boards");
+    let by_name = !what.contains('/') && !what.ends_with(".toml");
+    if by_name && known(&folders).is_empty() {
+        return Ok(what.into());
+    }
+    let file = definition("boards", what)?;
+    let name = file.file_stem().and_then(|n| n.to_str());
+    Ok(name.unwrap_or(what).into())
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -104,7 +123,7 @@ pub fn recipe(what: &str) -> Result<Recipe> {
 
 /// Every folder `kind` there is, the first one winning.
 fn folders(kind: &str) -> Vec<PathBuf> {
-    roots(named(SHARE))
+    here()
         .into_iter()
         .map(|r| r.join(kind))
         .filter(|d| d.is_dir())
@@ -136,12 +155,8 @@ pub fn boards(named: &[String]) -> Result<Vec<PathBuf>> {
 
 /// Every board that is known, by its file.
 fn all_boards() -> Result<Vec<PathBuf>> {
-    let dir = roots(named(SHARE))
-        .into_iter()
-        .map(|r| r.join("boards"))
-        .find(|d| d.is_dir());
-    let dir =
-        dir.context("no folder boards/ is here: run this in a checkout, set HOLDFAST_SHARE, or give --board PATH")?;
+    let dir = folders("boards").into_iter().next();
+    let dir = dir.with_context(|| nowhere("boards"))?;
     let mut all: Vec<PathBuf> = names(&dir)
         .into_iter()
         .map(|n| dir.join(format!("{n}.toml")))
@@ -177,7 +192,8 @@ pub fn node_binary(given: Option<&Path>, arch: &str, file: &str) -> Result<PathB
     last_with(&folders, file).ok_or_else(|| {
         let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
         Exit::Failed.error(format!(
-            "{file} for {arch} is not in {}: `make node` builds it (or set {NODE_BINARIES})",
+            "{file} for {arch} is not in {}: `make node` in the checkout builds it. A copy of this program \
+             needs {SHARE}=CHECKOUT and {NODE_BINARIES}=CHECKOUT/target/release/node",
             tried.join(", ")
         ))
     })
@@ -211,9 +227,34 @@ mod tests {
 
     #[test]
     fn the_environment_comes_between_here_and_the_program() {
-        let roots = roots(Some("/share".into()));
-        assert_eq!(roots[..2], [PathBuf::from("."), "/share".into()]);
-        assert!(roots.len() > 3);
+        let roots = |program| roots(Some("/share".into()), Some(Path::new(program)));
+        let at = |folders: &[&str]| folders.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(
+            roots("/src/holdfast/target/release/holdfast"),
+            at(&[".", "/share", "/src/holdfast", "/usr/share/holdfast"])
+        );
+        // Not what happens to lie above a copy.
+        assert_eq!(
+            roots("/tmp/x/bin/holdfast"),
+            at(&[".", "/share", "/usr/share/holdfast"])
+        );
+        let words = nowhere("recipes");
+        assert!(
+            words.contains("./recipes, no ") && words.contains(SHARE),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn a_board_has_its_files_name() {
+        assert_eq!(board_name("rpi4").unwrap(), "rpi4");
+        let error = board_name("rpi9").unwrap_err();
+        assert_eq!(crate::exit::code_of(&error), 2);
+        assert!(error.to_string().contains("did you mean"), "{error}");
+        let tmp = tempfile::tempdir().unwrap();
+        let file = tmp.path().join("mine.toml");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(board_name(file.to_str().unwrap()).unwrap(), "mine");
     }
 
     #[test]

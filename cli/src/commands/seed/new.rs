@@ -46,8 +46,9 @@ pub struct Args {
     /// Make a node that has joined join anew
     #[arg(long)]
     rejoin: bool,
-    /// The board that it is for; a node with another board's image refuses it
-    #[arg(long, value_name = "BOARD", value_parser = board)]
+    /// The board that it is for, a name in boards/ or a file; a node with another board's image
+    /// refuses it
+    #[arg(long, value_name = "BOARD")]
     board: Option<String>,
     #[command(flatten)]
     network: NetworkArgs,
@@ -61,17 +62,6 @@ pub struct Args {
     wifi: WifiArgs,
     #[command(flatten)]
     install: InstallArgs,
-}
-
-/// A board's name is its file's.
-fn board(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    match !text.is_empty() && text.len() <= 63 && text.bytes().all(plain) {
-        true => Ok(text.into()),
-        false => Err(format!(
-            "{text:?} is no board: a-z, 0-9 and '-', as in x86-64, proxmox, rpi4"
-        )),
-    }
 }
 
 fn label(text: &str) -> Result<String, String> {
@@ -149,7 +139,7 @@ fn text_of(
 }
 
 /// Runs the verb.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub async fn run(app: &App, mut args: Args) -> Result<()> {
     let to_stdout = args.out.as_os_str() == "-";
     if to_stdout && app.json() {
         return Err(
@@ -162,10 +152,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             args.out.display()
         )));
     }
-    // Another checkout may have the board: it is only told.
-    if let Some(doubt) = args.board.as_deref().and_then(find::doubt_of_board) {
-        app.say(&doubt);
-    }
+    args.board = args.board.as_deref().map(find::board_name).transpose()?;
     // Whatever can be wrong is found before a grant is handed over: it could not be taken back.
     let cluster = app.cluster()?;
     let stand_in = (GrantId::new("grant")?, new_key()?);

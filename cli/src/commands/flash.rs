@@ -133,6 +133,9 @@ fn flash(app: &App, args: &Args, image: &Image, device: PathBuf, needs: Needs) -
     let mut seeds = Seeds::collect(&args.seeds, args.reuse_seed)?;
     seeds.prepare(image, wishes.as_ref())?;
     let count = seeds.cards(args.count)?;
+    if count > 1 && args.count.is_none() {
+        ask::can_change_cards(&device, count)?;
+    }
     if seeds.is_none() {
         app.say("note: no --seed: the machine waits for a seed.toml on the volume HOLDFAST");
     }

@@ -37,6 +37,31 @@ pub fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
     }
 }
 
+/// Makes sure that somebody can put in card after card, where several seeds alone ask for it.
+pub fn can_change_cards(device: &Path, count: usize) -> Result<()> {
+    stack_fits(
+        !device.starts_with("/dev"),
+        std::io::stdin().is_terminal(),
+        count,
+    )
+    .map_err(|why| {
+        Exit::Usage.error(format!(
+            "{count} seeds are for {count} cards, {why}: give one seed, or say with --count how many cards \
+             will be put in at {}, one after the other",
+            device.display()
+        ))
+    })
+}
+
+fn stack_fits(file: bool, terminal: bool, count: usize) -> Result<(), &'static str> {
+    match (file, terminal) {
+        _ if count < 2 => Ok(()),
+        (true, _) => Err("and a file is one"),
+        (_, false) => Err("and there is no terminal to ask for the next one"),
+        _ => Ok(()),
+    }
+}
+
 /// Asks for the next card of a stack, and waits until it is there and can be used.
 pub fn next_card(
     app: &App,
@@ -70,5 +95,19 @@ pub fn next_card(
             app.say("The reader is empty: put the next card in.");
         }
         std::thread::sleep(GLANCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_seeds_alone_make_no_stack_that_nobody_changes() {
+        assert!(stack_fits(false, true, 3).is_ok());
+        assert!(stack_fits(true, false, 1).is_ok());
+        for (file, terminal) in [(true, true), (true, false), (false, false)] {
+            assert!(stack_fits(file, terminal, 2).is_err());
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::cluster_dir::Documents;
 use crate::exit::Exit;
 use crate::lighthouse::{Connection, explain};
+use crate::words::roughly;
 use anyhow::Result;
 use holdfast_core::api::NodeEntry;
 use holdfast_core::cluster::{AddressPlan, ClusterId};
@@ -12,6 +13,9 @@ use holdfast_core::names::{NodeName, Role};
 use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus, SystemMemory};
 use serde::Serialize;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// From how many seconds on what a node said of itself is told as old: nodes report every 30 s.
+const OLD: u64 = 120;
 
 /// A node as `nodes` and `status` show it.
 #[derive(Debug, Clone, Serialize)]
@@ -205,13 +209,19 @@ fn fill(view: &mut NodeView, status: NodeStatus) {
 }
 
 impl NodeView {
-    /// k3s in one word, with what it is where it is no k3s.
+    /// k3s in one word, with what it is where it is no k3s, and how old the word is where it is old.
     pub fn k3s_words(&self) -> String {
         let state = self.k3s.map(|k| k.to_string()).unwrap_or_default();
-        if self.k3s_stand_in == Some(true) && self.k3s != Some(K3sState::None) {
-            format!("{state} (stand-in)")
-        } else {
-            state
+        if matches!(self.k3s, None | Some(K3sState::None)) {
+            return state;
+        }
+        let what = match self.k3s_stand_in {
+            Some(true) => " (stand-in)",
+            _ => "",
+        };
+        match self.seen {
+            Some(age) if age >= OLD => format!("{state}{what}, {} ago", roughly(age)),
+            _ => format!("{state}{what}"),
         }
     }
 

@@ -15,7 +15,7 @@ Examples:
   holdfast nodes --output json
 
 Everything but SEEN is signed by the nodes and checked here. SEEN is how long ago the lighthouse \
-heard the node's account of itself.")]
+heard the node's account of itself; from two minutes on K3S says that it is old.")]
 pub struct Args {}
 
 fn text(views: &[NodeView]) -> String {

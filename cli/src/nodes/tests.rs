@@ -141,3 +141,15 @@ fn shows_what_is_signed_and_says_what_is_not() {
     renamed.name = "other".parse().unwrap();
     assert!(judge.view(&renamed).problem.is_some());
 }
+
+#[test]
+fn what_a_silent_node_said_is_told_as_old() {
+    let mut view = empty("n1".parse().unwrap());
+    view.k3s = Some(K3sState::Ready);
+    view.seen = Some(OLD - 1);
+    assert_eq!(view.k3s_words(), "ready");
+    view.seen = Some(300);
+    assert_eq!(view.k3s_words(), "ready, 5 min ago");
+    view.k3s = Some(K3sState::None);
+    assert_eq!(view.k3s_words(), K3sState::None.to_string());
+}

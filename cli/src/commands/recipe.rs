@@ -5,7 +5,8 @@ use crate::exit::Exit;
 use crate::find;
 use crate::table::table;
 use anyhow::Result;
-use holdfast_image::check::{Contents, Explanation, Said};
+use holdfast_image::check::{Conflict, Contents, Explanation, Said};
+use holdfast_image::recipe::Layer;
 use holdfast_image::{Board, Cache, Recipe};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ Examples:
 Examples:
   holdfast recipe check k3s
   holdfast recipe check ./my/edge.toml --board x86-64
+  holdfast recipe check ./my/edge.toml --board rpi4 --verbose
   holdfast recipe check ./my/edge.toml --output json
 
 Ends with code 1 where something contradicts itself. What only packages tell (modules, their files, \
@@ -42,6 +44,9 @@ pub struct Args {
     /// Check for this board; may be repeated [default: every board in boards/]
     #[arg(long, value_name = "BOARD")]
     board: Vec<String>,
+    /// Everything that goes in, and which line of which recipe says so
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// Runs the verb.
@@ -106,8 +111,9 @@ fn check(app: &App, args: &Args) -> Result<()> {
         .iter()
         .map(|file| Ok(explain(&recipe, &Board::read(file)?, &cache)))
         .collect::<Result<Vec<_>>>()?;
-    app.print(&all, || {
-        all.iter().map(text).collect::<Vec<_>>().join("\n\n\n")
+    app.print(&all, || match args.verbose {
+        true => all.iter().map(text).collect::<Vec<_>>().join("\n\n\n"),
+        false => verdicts(&all),
     })?;
     let conflicts: usize = all.iter().map(|e| e.conflicts.len()).sum();
     match conflicts {
@@ -122,19 +128,78 @@ fn explain(recipe: &Recipe, board: &Board, cache: &Cache) -> Explanation {
     Explanation::of(recipe, board, contents.as_ref().map_err(Clone::clone))
 }
 
+/// Where the recipe comes from, layer by layer.
+fn chain(e: &Explanation) -> String {
+    let line = |l: &Layer| format!("\n  {}  {} ({})", l.name, l.description, l.path.display());
+    e.layers.iter().map(line).collect()
+}
+
+/// The recipe once, then what matters of each board: what goes in by numbers, conflicts, and what
+/// was not looked at.
+fn verdicts(all: &[Explanation]) -> String {
+    let Some(first) = all.first() else {
+        return "no boards".into();
+    };
+    let rows = all.iter().map(|e| {
+        let services = match e.services.len() {
+            1 => "1 service".into(),
+            n => format!("{n} services"),
+        };
+        [
+            format!("{} ({})", e.board, e.arch),
+            format!(
+                "{} packages, {} modules, {services}",
+                e.packages.len(),
+                e.modules.len()
+            ),
+            match e.conflicts.len() {
+                0 => "none".into(),
+                n => n.to_string(),
+            },
+        ]
+    });
+    let mut text = format!(
+        "recipe {}, packages of {}{}\n\n{}",
+        first.recipe,
+        first.archive,
+        chain(first),
+        table(["board", "named in it", "conflicts"], rows)
+    );
+    // Mostly the same on every board: said once, with the boards.
+    let mut said: Vec<(String, Vec<&str>)> = vec![];
+    for e in all {
+        let conflicts = e.conflicts.iter().map(conflict);
+        for words in conflicts.chain(e.unchecked.iter().cloned()) {
+            match said.iter_mut().find(|(known, _)| *known == words) {
+                Some((_, boards)) => boards.push(&e.board),
+                None => said.push((words, vec![&e.board])),
+            }
+        }
+    }
+    for (words, boards) in said {
+        let on = match boards.len() == all.len() {
+            true => String::new(),
+            false => format!("{}: ", boards.join(", ")),
+        };
+        text += &format!("\n\n{on}{words}");
+    }
+    text + "\n\n--verbose tells all that goes in, and which line says so."
+}
+
+fn conflict(conflict: &Conflict) -> String {
+    let places = conflict.places.iter();
+    let places: String = places.map(|p| format!("\n  {p}")).collect();
+    format!("conflict: {}{places}", conflict.message)
+}
+
 fn text(e: &Explanation) -> String {
-    let chain: Vec<String> = e
-        .layers
-        .iter()
-        .map(|l| format!("  {}  {} ({})", l.name, l.description, l.path.display()))
-        .collect();
     let mut parts = vec![format!(
-        "recipe {} on board {} ({}), packages of {}\n{}",
+        "recipe {} on board {} ({}), packages of {}{}",
         e.recipe,
         e.board,
         e.arch,
         e.archive,
-        chain.join("\n")
+        chain(e)
     )];
     for (title, list) in [
         ("package", &e.packages),
@@ -150,11 +215,7 @@ fn text(e: &Explanation) -> String {
             parts.push(section(title, list));
         }
     }
-    for conflict in &e.conflicts {
-        let places = conflict.places.iter();
-        let places: Vec<String> = places.map(|p| format!("\n  {p}")).collect();
-        parts.push(format!("conflict: {}{}", conflict.message, places.concat()));
-    }
+    parts.extend(e.conflicts.iter().map(conflict));
     if e.conflicts.is_empty() {
         parts.push("no conflicts".into());
     }

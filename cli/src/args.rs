@@ -89,33 +89,54 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a cluster's directory, or look after it
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast cluster new home --lighthouse lighthouse.example.net\n  holdfast cluster show --cluster home"
+    )]
     Cluster(c::cluster::Verb),
     /// Run a lighthouse
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sudo holdfast lighthouse install\n  holdfast lighthouse run --dir home/lighthouse"
+    )]
     Lighthouse(c::lighthouse::Verb),
     /// Pin a recipe's packages by digest
     Lock(c::lock::Args),
     /// List recipes, or check one: what it does, and what in it contradicts itself
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast recipe list\n  holdfast recipe check ./my/edge.toml --board x86-64"
+    )]
     Recipe(c::recipe::Verb),
     /// Build a disk image and an update bundle
     Build(Box<c::build::Args>),
     /// Write an image and a seed to a card, a stick or a disk, or list what is plugged in
     Flash(Box<c::flash::Args>),
     /// Make a seed: the file that turns a flashed image into a node
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast seed new --role server --name n1 --out n1.seed.toml\n  holdfast seed pack n1.seed.toml --smbios"
+    )]
     Seed(c::seed::Verb),
     /// Grants of seeds: make, list, hand over, revoke
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast token list\n  holdfast token revoke n1"
+    )]
     Token(c::token::Verb),
     /// Put a node out of the cluster for good
     Evict(c::evict::Args),
     /// Virtual machines on this computer
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast vm run --image images/holdfast-x86-64-k3s-1.img --seed n1.seed.toml --memory 3072\n  holdfast vm list"
+    )]
     Vm(c::vm::Verb),
     /// Machines on Proxmox VE
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast proxmox create --image i.qcow2 --seed n1.seed.toml --storage local-lvm --start\n  holdfast proxmox destroy n1"
+    )]
     Proxmox(c::proxmox::Verb),
     /// List the nodes
     Nodes(c::nodes::Args),
@@ -163,13 +184,11 @@ mod tests {
                 .get_subcommands()
                 .filter(|c| c.get_name() != "help")
                 .collect();
-            if subs.is_empty() {
-                let text = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                assert!(text.contains("holdfast "), "{path} has no example");
-            }
+            let text = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(text.contains("holdfast "), "{path} has no example");
             for sub in subs {
                 look(sub, &path);
             }

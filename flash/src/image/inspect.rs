@@ -1,6 +1,7 @@
 //! What an image is: its table, its system, whose it is. Checked before anything is overwritten.
 
-use super::{fat, open};
+use super::qcow2::Qcow2;
+use super::{Source, fat, open};
 use crate::error::{Error, Result};
 use crate::plan::{Area, areas};
 use holdfast_core::bytes::{BLOCK as HEADER, Block};
@@ -19,7 +20,10 @@ const LEN_MAX: u64 = 1 << 50;
 /// Longer FAT partitions are not read into memory.
 const FAT_MAX: u64 = 512 << 20;
 /// Where firmware looks for the loader (UEFI 2.10, 3.5.1.1).
-const LOADERS: [&str; 2] = ["EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI"];
+const LOADERS: [(&str, &str); 2] = [
+    ("EFI/BOOT/BOOTX64.EFI", "x86_64"),
+    ("EFI/BOOT/BOOTAA64.EFI", "aarch64"),
+];
 
 /// An image that was looked into.
 #[derive(Debug, Clone)]
@@ -30,6 +34,8 @@ pub struct Image {
     pub len: u64,
     /// The board it is for.
     pub board: String,
+    /// The architecture of its loader: `x86_64` or `aarch64`.
+    pub arch: &'static str,
     /// Its version, for people.
     pub version: String,
     /// Its generation.
@@ -53,11 +59,22 @@ impl Image {
     /// When it cannot be read, is something else than an image of ours, is incomplete, or does
     /// not hold together: header, release list and loader are checked against each other.
     pub fn inspect(path: &Path) -> Result<Self> {
+        Self::inspect_source(path, open(path)?)
+    }
+
+    /// As [`Self::inspect`], of an image in QEMU's format, which is not flashed.
+    ///
+    /// # Errors
+    /// As [`Self::inspect`].
+    pub fn inspect_qcow2(path: &Path) -> Result<Self> {
+        Self::inspect_source(path, Box::new(Qcow2::open(path)?))
+    }
+
+    fn inspect_source(path: &Path, mut source: Box<dyn Source>) -> Result<Self> {
         let bad = |reason: String| Error::Image {
             path: path.to_owned(),
             reason,
         };
-        let mut source = open(path)?;
         let mut read = |offset: u64, len: u64| -> Result<Vec<u8>> {
             let mut bytes = vec![0; len as usize];
             let mut at = offset;
@@ -113,8 +130,10 @@ impl Image {
         };
         too_long("EFI system partition", esp_len)?;
         let mut esp = read(esp_at, esp_len)?;
-        let loader = LOADERS.iter().find_map(|p| fat::read_file(&mut esp, p));
-        let loader =
+        let loader = LOADERS
+            .iter()
+            .find_map(|(path, arch)| Some((fat::read_file(&mut esp, path)?, *arch)));
+        let (loader, arch) =
             loader.ok_or_else(|| bad("its EFI system partition holds no loader".into()))?;
         let keys = LoaderKeys::of_loader(&loader)
             .map_err(|e| bad(format!("its loader does not say whose it is: {e}")))?;
@@ -158,6 +177,7 @@ impl Image {
             path: path.to_owned(),
             len,
             board: system.board.as_str().to_owned(),
+            arch,
             version: system.version.as_str().to_owned(),
             generation: system.generation,
             keys,

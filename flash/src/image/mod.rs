@@ -2,6 +2,7 @@
 
 mod fat;
 mod inspect;
+mod qcow2;
 mod raw;
 mod zst;
 

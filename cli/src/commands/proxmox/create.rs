@@ -109,6 +109,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     };
     if let Image::Local(path) = &args.image {
         image::check(path)?;
+        image::fits(path, seed.as_ref().map(|s| &s.seed))?;
     }
     let name = name(&args, seed.as_ref())?;
     let memory = mib(args.memory)?;

@@ -5,6 +5,7 @@ use super::work::Work;
 use crate::exit::Exit;
 use crate::words::size;
 use anyhow::{Context as _, Result};
+use holdfast_core::seed::Seed;
 use holdfast_proxmox::answers::{self, Release, StorageEntry};
 use holdfast_proxmox::calls;
 use holdfast_proxmox::machine::{DISK, Machine};
@@ -38,7 +39,7 @@ pub fn check(path: &Path) -> Result<()> {
     match read {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(Exit::Usage.error(format!(
-                "there is no image {}: `holdfast build --formats qcow2` makes one",
+                "there is no image {}: `holdfast build --board proxmox --recipe RECIPE --formats qcow2` makes one",
                 path.display()
             )));
         }
@@ -49,11 +50,31 @@ pub fn check(path: &Path) -> Result<()> {
     // QEMU: docs/interop/qcow2.rst.
     if &magic != b"QFI\xfb" {
         return Err(Exit::Usage.error(format!(
-            "{} is no qcow2 image: `holdfast build --formats qcow2` makes one",
+            "{} is no qcow2 image: `holdfast build --board proxmox --recipe RECIPE --formats qcow2` makes one",
             path.display()
         )));
     }
     Ok(())
+}
+
+/// Refuses an image that no such machine starts, or that the seed is not for, before the host is
+/// asked anything. One that somebody else made, or packed anew, is taken unseen.
+pub fn fits(path: &Path, seed: Option<&Seed>) -> Result<()> {
+    let Ok(image) = holdfast_flash::image::Image::inspect_qcow2(path) else {
+        return Ok(());
+    };
+    if image.arch != "x86_64" {
+        return Err(Exit::Usage.error(format!(
+            "{} is for board {} ({}), the machine would be an x86 one: `holdfast build --board proxmox --recipe \
+             RECIPE --formats qcow2`",
+            path.display(),
+            image.board,
+            image.arch
+        )));
+    }
+    let Some(seed) = seed else { return Ok(()) };
+    holdfast_flash::seed::check(seed, &image)
+        .map_err(|e| Exit::Refused.error(format!("the seed does not fit {}: {e}", path.display())))
 }
 
 /// What to type where the API cannot bring an image to the host.

@@ -115,7 +115,24 @@ pub enum Finding {
 
 const MEND: &str =
     "Mend the seed, or make a new one with holdfast seed new; the node goes on looking";
-const CLOUD_INIT: &str = "Hand over the seed itself: as the drive of holdfast proxmox create, or with qm set VMID --cicustom user=local:snippets/SEED; the node goes on looking";
+
+/// How to hand over the seed itself where cloud-init's user-data was.
+fn not_cloud_init(source: Source) -> &'static str {
+    match source {
+        Source::Cidata => {
+            "Hand over the seed itself: as the drive of holdfast proxmox create, or with qm set VMID --cicustom user=local:snippets/SEED; the node goes on looking"
+        }
+        Source::FwCfg => {
+            "Hand over the seed itself: holdfast vm run --seed SEED, or QEMU's -fw_cfg name=opt/holdfast/seed,file=SEED; the node goes on looking"
+        }
+        Source::Smbios => {
+            "Hand over the seed itself: as the serial number that holdfast seed pack SEED --smbios prints; the node goes on looking"
+        }
+        Source::Volume => {
+            "Put the seed itself on the volume HOLDFAST, as seed.toml; the node goes on looking"
+        }
+    }
+}
 
 /// Chooses among what was found, in order, for an image of `board`.
 pub fn choose(found: Vec<Found>, board: &str) -> Finding {
@@ -168,7 +185,7 @@ fn good(source: Source, held: &Held, board: &str) -> Result<Good, Bad> {
         advice: advice.into(),
     };
     let seed = held.seed().map_err(|e| match e {
-        SeedError::CloudInit(_) => bad(e.to_string(), CLOUD_INIT),
+        SeedError::CloudInit(_) => bad(e.to_string(), not_cloud_init(source)),
         other => bad(other.to_string(), MEND),
     })?;
     if let Some(wanted) = seed.board.as_deref().filter(|b| *b != board) {
@@ -338,8 +355,13 @@ mod tests {
     #[test]
     fn cloud_inits_user_data_and_other_boards_are_told_with_what_to_do() {
         let cloud = Zeroizing::new(b"#cloud-config\nhostname: a\n".to_vec());
-        let (_, why, advice) = is_bad(vec![at(Source::Cidata, cloud)]);
+        let (_, why, advice) = is_bad(vec![at(Source::Cidata, cloud.clone())]);
         assert!(why.contains("cloud-init") && advice.contains("--cicustom"));
+        let (_, _, advice) = is_bad(vec![at(Source::FwCfg, cloud)]);
+        assert!(
+            advice.contains("vm run") && !advice.contains("qm set"),
+            "{advice}"
+        );
         let other = text(|s| s.board = Some("rpi4".into()));
         let (_, why, advice) = is_bad(vec![at(Source::FwCfg, other)]);
         assert!(why.contains("\"rpi4\"") && why.contains("x86-64"), "{why}");

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
-use holdfast_core::seed::{MAX_LEN, Seed};
+use holdfast_core::seed::{MAX_LEN, Seed, SeedError};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
@@ -39,13 +39,26 @@ pub fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+/// Whether a line of the text gives a token, as every seed's does.
+fn has_token(bytes: &[u8]) -> bool {
+    let begins = |line: &[u8]| line.trim_ascii_start().starts_with(b"token");
+    bytes.split(|b| *b == b'\n').any(begins)
+}
+
 /// Reads the seed at `path`.
 ///
 /// # Errors
 /// [`Exit::Usage`] when it is not there, or a node would refuse it; it cannot be read.
 pub fn read(path: &Path) -> Result<SeedFile> {
     let bytes = bytes(path)?;
-    let wrong = |e| Exit::Usage.error(format!("{}: {e}", path.display()));
+    let wrong = |e: SeedError| {
+        let is_none = !matches!(e, SeedError::CloudInit(_)) && !has_token(&bytes);
+        let hint = match is_none {
+            true => " (this is no seed: `holdfast seed new` makes one)",
+            false => "",
+        };
+        Exit::Usage.error(format!("{}: {e}{hint}", path.display()))
+    };
     let seed = Seed::from_bytes(&bytes).map_err(wrong)?;
     let text = std::str::from_utf8(&bytes).with_context(|| path.display().to_string())?;
     Ok(SeedFile {
@@ -68,6 +81,7 @@ mod tests {
         assert!(error.to_string().contains("holdfast seed new"), "{error}");
         for (text, words) in [
             ("colour = 1\n", "s.toml: line 1"),
+            ("colour = 1\n", "no seed: `holdfast seed new`"),
             ("#cloud-config\n", "cloud-init"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -106,13 +106,16 @@ impl Before {
             Some(now.boot.reason.as_str()),
             other.map(|s| s.reason.as_str()),
         ];
-        let mut words: Vec<&str> = why
+        let words: Vec<&str> = why
             .into_iter()
             .flatten()
             .filter(|w| !w.is_empty())
             .collect();
-        words.dedup();
-        Verdict::WentBack(words.join("; "))
+        // The boot's reason mostly quotes the slot's.
+        match words[..] {
+            [boot, slot] if boot.contains(slot) => Verdict::WentBack(boot.into()),
+            _ => Verdict::WentBack(words.join("; ")),
+        }
     }
 }
 
@@ -276,5 +279,9 @@ mod tests {
         );
         let back = before.other_slot(&status("3", SlotName::A, false, K3sState::None));
         assert!(matches!(back, Verdict::WentBack(why) if why.contains("mesh not up")));
+        let mut quoted = status("3", SlotName::A, false, K3sState::None);
+        quoted.boot.reason = "went back from slot b: mesh not up by the deadline".into();
+        let reason = quoted.boot.reason.clone();
+        assert_eq!(before.other_slot(&quoted), Verdict::WentBack(reason));
     }
 }

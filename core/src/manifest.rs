@@ -89,7 +89,7 @@ pub enum BundleError {
         want: u64,
     },
     /// Not a bundle.
-    #[error("not a Holdfast bundle: it begins with {0:02x?}")]
+    #[error("not a Holdfast bundle: it begins with {:?}", .0.escape_ascii().to_string())]
     Magic([u8; 8]),
     /// A length that no builder writes.
     #[error("the manifest's length {0} is over the limit")]

@@ -157,7 +157,7 @@ fn fetch_official(
     if !object.exists() {
         Fetcher::new("", steps)
             .objects(cache, &[wanted], &recipe.name)
-            .context("the official k3s cannot be had here")?;
+            .context("the official k3s cannot be had here (download it elsewhere and give it with --k3s PATH)")?;
     }
     Ok(object)
 }
@@ -340,8 +340,9 @@ fn text(report: &BuildReport) -> String {
     rows.push((
         "sizes",
         format!(
-            "UKI {} (kernel {}, initramfs {}), root {}",
+            "UKI {} (unpacked {}: kernel {}, initramfs {}), root {}",
             words::size(report.sizes.uki),
+            words::size(report.sizes.uki_decoded),
             words::size(report.sizes.kernel),
             words::size(report.sizes.initramfs),
             words::size(report.sizes.root),

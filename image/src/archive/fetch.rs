@@ -233,7 +233,10 @@ async fn one(
                 });
             }
             Err(Attempt::Failed(reason)) => {
-                progress.event(Event::Note(&format!("{url}: {reason}; trying again")));
+                // Said once: each try mostly fails in the same words, and the last ones are the error's.
+                if reason != last && attempt + 1 < ATTEMPTS {
+                    progress.event(Event::Note(&format!("{url}: {reason}; trying again")));
+                }
                 last = reason;
             }
         }

@@ -29,6 +29,7 @@ pub struct NetworkArgs {
         long = "address",
         visible_alias = "static",
         value_name = "CIDR",
+        value_parser = cidr,
         requires = "gateway"
     )]
     addresses: Vec<IpNet>,
@@ -54,6 +55,14 @@ impl NetworkArgs {
             ntp: self.ntp.clone(),
         }
     }
+}
+
+fn cidr(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => format!("the prefix is missing: as in {text}/24"),
+        Ok(IpAddr::V6(_)) => format!("the prefix is missing: as in {text}/64"),
+        Err(_) => format!("{text:?} is no address with its prefix, as in 192.168.1.9/24"),
+    })
 }
 
 /// Wi-Fi.

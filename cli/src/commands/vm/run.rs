@@ -33,7 +33,8 @@ pub struct Args {
     /// The disk image, raw or qcow2
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
-    /// The seed to hand over (QEMU's fw_cfg)
+    /// The seed to hand over (QEMU's fw_cfg), as it is: what a node would refuse is handed over too,
+    /// with a warning
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
     /// The machine's name [default: the seed's, else vm1]

@@ -1,41 +1,19 @@
 //! `/etc/hostname` and `/etc/hosts` (links into `/run/holdfast`): the node's own name, and
-//! `NODE.CLUSTER.internal` of every member (decision 15).
+//! `NODE.CLUSTER.internal` of every member (decision 15), from the same table as the resolver's.
 
 use crate::disk;
-use crate::node::{self, Node};
-use holdfast_core::grant::verify;
-use holdfast_core::state::StateDoc;
-use std::fmt::Write as _;
+use crate::names::Table;
+use crate::node::Node;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 const FOLDER: &str = "/run/holdfast";
 
 /// The text of `hosts`.
-pub fn hosts(doc: &StateDoc) -> String {
-    let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost\n");
-    let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else {
-        return text;
-    };
-    let plan = node::plan(admission);
-    let mut names: Vec<(String, _)> = vec![(admission.name.to_string(), admission.index)];
-    for member in &doc.members {
-        if let Ok(v) = verify(
-            &member.member,
-            admission.cluster_id,
-            &trusted.operators,
-            &trusted.policy,
-        ) && v.record.index != admission.index
-        {
-            names.push((v.record.name.to_string(), v.record.index));
-        }
-    }
-    for (name, index) in names {
-        let long = format!("{name}.{}.internal", admission.cluster);
-        let _ = writeln!(text, "{} {long} {name}", plan.address4(index));
-        let _ = writeln!(text, "{} {long} {name}", plan.address6(index));
-    }
-    text
+fn hosts(table: Option<&Table>) -> String {
+    let local = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
+    table.map_or_else(|| local.into(), |t| local.to_owned() + &t.hosts())
 }
 
 fn put(name: &str, text: &str) -> std::io::Result<()> {
@@ -50,20 +28,30 @@ fn put(name: &str, text: &str) -> std::io::Result<()> {
     std::fs::rename(fresh, path)
 }
 
-/// Keeps both files as the state says.
-pub async fn keep(node: Arc<Node>) {
+/// Keeps both files as the state says, and hands the table to the resolver.
+pub async fn keep(node: Arc<Node>, tables: watch::Sender<Option<Arc<Table>>>) {
     let mut changes = node.store.subscribe();
     loop {
         let doc = changes.borrow_and_update().clone();
         // Many signatures are checked: not on the event loop.
         let written = disk::blocking(move || {
-            if let Some(a) = &doc.admission {
-                put("hostname", &format!("{}\n", a.name))?;
-            }
-            Ok(put("hosts", &hosts(&doc))?)
+            let table = Table::of(&doc).map(Arc::new);
+            let put_both = || {
+                if let Some(a) = &doc.admission {
+                    put("hostname", &format!("{}\n", a.name))?;
+                }
+                put("hosts", &hosts(table.as_deref()))
+            };
+            Ok((put_both(), table))
         });
-        if let Err(e) = written.await {
-            tracing::warn!("{FOLDER}: {e:#}");
+        match written.await {
+            Ok((files, table)) => {
+                tables.send_replace(table);
+                if let Err(e) = files {
+                    tracing::warn!("{FOLDER}: {e}");
+                }
+            }
+            Err(e) => tracing::warn!("names: {e:#}"),
         }
         if changes.changed().await.is_err() {
             return;
@@ -73,8 +61,12 @@ pub async fn keep(node: Arc<Node>) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn before_the_join_there_is_only_localhost() {
-        assert_eq!(super::hosts(&Default::default()).lines().count(), 2);
+        assert_eq!(hosts(None).lines().count(), 2);
+        let table = Table::of(&crate::lighthouse::tests::doc());
+        assert!(hosts(table.as_ref()).ends_with(" n1.demo.internal n1\n"));
     }
 }

@@ -22,6 +22,7 @@ mod lighthouse;
 mod logs;
 mod machine;
 mod meshed;
+mod names;
 mod network;
 mod node;
 mod notes;

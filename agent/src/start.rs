@@ -13,7 +13,7 @@ use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
 use crate::seed::{Places, fwcfg, smbios};
 use crate::store::Store;
-use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, watch};
+use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, names, watch};
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
@@ -177,7 +177,8 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     let uplinks = network.uplinks();
     forever("network", network.run());
     forever("time", time_servers(node.clone(), uplinks.clone()));
-    forever("hosts", hosts::keep(node.clone()));
+    let (tables, table) = channel::channel(None);
+    forever("hosts", hosts::keep(node.clone(), tables));
     forever("gate", gate::run(node.clone(), uplinks.clone()));
 
     k3s::prefetch(&node);
@@ -192,6 +193,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     tokio::join!(
         meshed::run(node.clone(), netlink, mesh, uplinks),
         control::listen(node.clone()),
+        names::serve(node.clone(), table),
         lighthouse::run(node.clone()),
         k3s::run(node.clone()),
     );

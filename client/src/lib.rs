@@ -7,9 +7,11 @@ mod blobs;
 mod calls;
 mod error;
 mod standing;
+mod successor;
 mod transport;
 
 pub use blobs::BlobStream;
 pub use error::{Attempt, ClientError};
 pub use standing::{Standing, StandingEvent};
+pub use successor::{SuccessorError, Trust, successor};
 pub use transport::{LighthouseClient, Stream};

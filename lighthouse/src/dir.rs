@@ -7,6 +7,7 @@
 //! | `documents.json` | a [`DocumentSet`]: taken over at start where it is newer than the store's |
 //! | `store.redb` | the store |
 //! | `blobs/` | bundles, each named by its SHA-256 |
+//! | `refill-until` | of a restored one: Unix seconds until which it believes members about grants |
 
 use crate::error::LighthouseError;
 use holdfast_core::api::LighthouseIdentity;
@@ -28,6 +29,7 @@ const KEYS: &str = "keys.toml";
 const DOCUMENTS: &str = "documents.json";
 const STORE: &str = "store.redb";
 const BLOBS: &str = "blobs";
+const REFILL: &str = "refill-until";
 
 /// `cluster.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,6 +247,32 @@ impl LighthouseDir {
             .map_err(|e| LighthouseError::file("is damaged", &path, e.into()))
     }
 
+    /// Until when, in Unix seconds, members may bring back what a lost lighthouse knew of them
+    /// (`refill-until`); 0 without the file.
+    ///
+    /// # Errors
+    /// [`LighthouseError::File`].
+    pub fn refill_until(&self) -> Result<u64, LighthouseError> {
+        let path = self.path.join(REFILL);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(LighthouseError::file("cannot be read", &path, e)),
+        };
+        text.trim().parse().map_err(|_| {
+            let what = format!("{:?} are no Unix seconds", text.trim());
+            LighthouseError::file("cannot be used", &path, io::Error::other(what))
+        })
+    }
+
+    /// Lets members bring back until `until` (Unix seconds) what a lost lighthouse knew of them.
+    ///
+    /// # Errors
+    /// [`LighthouseError::File`].
+    pub fn put_refill_until(&self, until: u64) -> Result<(), LighthouseError> {
+        self.write(REFILL, 0o644, format!("{until}\n").as_bytes())
+    }
+
     fn check_version(&self, name: &str, version: u32) -> Result<(), LighthouseError> {
         if version == VERSION {
             return Ok(());
@@ -313,6 +341,11 @@ mod tests {
         assert_eq!(mode(&path.join(KEYS)), 0o600);
         assert_eq!(mode(&path), 0o700);
         assert!(LighthouseDir::create(&path, &cluster, &keys, &set).is_err());
+        assert_eq!(dir.refill_until().unwrap(), 0);
+        dir.put_refill_until(7).unwrap();
+        assert_eq!(dir.refill_until().unwrap(), 7);
+        fs::write(path.join(REFILL), "tomorrow").unwrap();
+        assert!(dir.refill_until().is_err());
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Lighthouse {
         let blobs = Blobs::open(&dir.blobs())?;
         let addresses = cluster.plan();
         let registry = Arc::new(Registry::open(store, cluster, dir.documents()?).await?);
+        registry.refill(dir.refill_until()?);
         let own = own_entry(&registry, &keys.identity().key)?;
         if own.mesh_key != keys.identity().mesh_key {
             return Err(unfit(

@@ -5,7 +5,7 @@ use crate::node::Node;
 use crate::{disk, releases};
 use anyhow::Context as _;
 use holdfast_client::LighthouseClient;
-use holdfast_core::documents::Roots;
+use holdfast_core::documents::{DocumentSet, Roots};
 
 /// Whether a lighthouse holds something newer: operators, lighthouses, policy, release list.
 fn newer(offered: [u64; 4], held: &Trusted, list: Option<u64>) -> bool {
@@ -45,7 +45,20 @@ pub async fn bring_forward(
         return Ok(());
     }
     let set = client.documents().await?;
-    let mut merged = merge(doc.documents.as_ref(), &set, &roots, admission.cluster_id)?;
+    store(node, &set).await
+}
+
+/// Checks documents against what is held, and keeps what is newer.
+///
+/// # Errors
+/// When they cannot be stored, or do not hold.
+pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
+    let doc = node.store.get();
+    let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let roots = Roots(admission.roots.clone());
+    let keys = releases::trusted(admission.cluster_id, &roots)?;
+    let partition = node.partition("hf-slots");
+    let mut merged = merge(doc.documents.as_ref(), set, &roots, admission.cluster_id)?;
     for why in &merged.refused {
         tracing::warn!("a document of the lighthouse is refused: {why}");
     }

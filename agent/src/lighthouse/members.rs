@@ -1,11 +1,12 @@
 //! The long poll: members and their endpoints, documents, the time.
 
-use super::{clients, documents, listed};
+use super::{clients, documents, listed, lost};
 use crate::backoff::Backoff;
 use crate::disk;
 use crate::node::Node;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, MemberList};
+use holdfast_core::keys::PublicKey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,16 @@ pub async fn run(node: Arc<Node>) {
         match clients(&node.store.get()) {
             Ok(all) => {
                 for client in all {
-                    stay(&node, client, &mut pauses, &mut pace).await;
+                    let error = stay(&node, client, &mut pauses, &mut pace).await;
+                    match &error {
+                        // Its document names others: they are asked from now on.
+                        None => break,
+                        Some(error) => match lost::follow(&node, error).await {
+                            Ok(true) => break,
+                            Ok(false) => {}
+                            Err(e) => tracing::warn!("{e:#}"),
+                        },
+                    }
                 }
             }
             Err(e) => {
@@ -69,8 +79,23 @@ pub async fn run(node: Arc<Node>) {
     }
 }
 
-/// Stays with one lighthouse until it fails.
-async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff, pace: &mut Pace) {
+/// Whether the *lighthouses* document no longer names the one with `key` among others.
+fn replaced(node: &Node, key: &PublicKey) -> bool {
+    let Ok(trusted) = node.trusted() else {
+        return false;
+    };
+    let named = &trusted.lighthouses.lighthouses;
+    !named.is_empty() && !named.iter().any(|l| l.key == *key)
+}
+
+/// Stays with one lighthouse until it fails, or until its documents name others in its place.
+async fn stay(
+    node: &Node,
+    client: Arc<LighthouseClient>,
+    pauses: &mut Backoff,
+    pace: &mut Pace,
+) -> Option<ClientError> {
+    let mut introduced = false;
     // Zero: the first answer comes at once.
     let mut revision = 0;
     loop {
@@ -79,8 +104,12 @@ async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff, 
         let list = match client.members(revision, wait).await {
             Ok(list) => list,
             Err(e) => {
+                if !introduced && lost::introduce(node, &client, &e).await {
+                    introduced = true;
+                    continue;
+                }
                 failed(node, &e);
-                return;
+                return Some(e);
             }
         };
         pauses.reset();
@@ -99,6 +128,9 @@ async fn stay(node: &Node, client: Arc<LighthouseClient>, pauses: &mut Backoff, 
             );
         } else {
             node.notes.clear("documents");
+        }
+        if replaced(node, &client.key()) {
+            return None;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod documents;
 pub mod listed;
+mod lost;
 mod members;
 mod standing;
 pub mod status;

@@ -23,10 +23,14 @@ impl Registry {
     /// # Errors
     /// [`Refusal`]; nothing that matters was changed then.
     pub async fn join(&self, member: &Member, caller: PublicKey) -> Result<(), Refusal> {
+        // Before anything is held: it takes the same lock.
+        let recalled = self.recall(member, caller).await?;
         let _one = self.writing.lock().await;
         let (held, now) = (self.held(), unix_now());
         let verified = verify(member, self.cluster().id, &held.operators, &held.policy)?;
         let (record, grant) = (verified.record, verified.grant);
+        // A grant's time was kept when the member first joined.
+        let at = if recalled { 0 } else { now };
         if record.signing_key != caller {
             let text = "the record names another signing key than the connection's";
             return Err(Refusal::denied(text));
@@ -46,13 +50,13 @@ impl Registry {
             );
             return Err(Refusal::new(ApiErrorKind::RecordRefused, text));
         }
-        admission::may_use(&row, &grant, &caller, &held.policy, now)?;
+        admission::may_use(&row, &grant, &caller, &held.policy, at)?;
 
         self.claim(&rows::name(&record.name), &caller, now).await?;
         self.claim(&rows::index(record.index), &caller, now).await?;
         rows::update(store, &grant_key, |row: Option<GrantRow>| {
             let row = row.ok_or_else(|| super::grants::unknown(&grant.id))?;
-            admission::may_use(&row, &grant, &caller, &held.policy, now)?;
+            admission::may_use(&row, &grant, &caller, &held.policy, at)?;
             Ok::<_, Refusal>(admission::used(row, &caller))
         })
         .await?;

@@ -3,6 +3,7 @@
 
 mod grants;
 mod join;
+mod refill;
 mod reports;
 pub use reports::Live;
 
@@ -19,6 +20,7 @@ use holdfast_core::keys::PublicKey;
 use holdfast_core::names::{NodeName, OperatorName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, watch};
@@ -86,6 +88,8 @@ pub struct Registry {
     state: RwLock<State>,
     revision: watch::Sender<u64>,
     writing: Mutex<()>,
+    /// Unix seconds until which members bring back what a lost lighthouse knew of them.
+    refill_until: AtomicU64,
 }
 
 impl Registry {
@@ -123,6 +127,7 @@ impl Registry {
             state: RwLock::new(state),
             revision: watch::channel(starts.wrapping_mul(REVISIONS_A_START)).0,
             writing: Mutex::new(()),
+            refill_until: AtomicU64::new(0),
         })
     }
 

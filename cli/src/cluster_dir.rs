@@ -199,10 +199,20 @@ impl ClusterDir {
         this.save_documents(set)?;
         this.save_counters(&Counters::fresh())?;
         files::make_private_dir(&this.path.join("grants"))?;
-        let text = toml::to_string(&this.config).context("writing cluster.toml")?;
         // Last: a directory that holds it is whole.
-        files::write_public(&this.path.join(CLUSTER_TOML), text.as_bytes())?;
+        this.save_config()?;
         Ok(this)
+    }
+
+    /// Opens the directory `path`, which must hold a cluster.
+    pub fn at(path: &Path) -> Result<Self> {
+        Self::find(Some(path))
+    }
+
+    /// Keeps `cluster.toml`.
+    pub fn save_config(&self) -> Result<()> {
+        let text = toml::to_string(&self.config).context("writing cluster.toml")?;
+        files::write_public(&self.path.join(CLUSTER_TOML), text.as_bytes())
     }
 
     /// The addresses that follow from the cluster's id.

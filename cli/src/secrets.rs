@@ -103,12 +103,35 @@ impl Passphrase {
 
     /// Writes `key` encrypted, readable by its owner only.
     pub fn seal(&self, path: &Path, key: &PrivateKey) -> Result<()> {
-        let mut recipient = age::scrypt::Recipient::new(self.get()?.clone());
-        recipient.set_work_factor(WORK_FACTOR);
         let text = zeroize::Zeroizing::new(key.to_text());
-        let bytes = age::encrypt(&recipient, text.as_bytes())
+        let bytes = self
+            .encrypt(text.as_bytes())
             .with_context(|| format!("encrypting {}", path.display()))?;
         crate::files::write_secret(path, &bytes)
+    }
+
+    /// `bytes` as an age file.
+    pub fn encrypt(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let mut recipient = age::scrypt::Recipient::new(self.get()?.clone());
+        recipient.set_work_factor(WORK_FACTOR);
+        Ok(age::encrypt(&recipient, bytes)?)
+    }
+
+    /// What the age file `bytes` holds; `path` is for the words of an error.
+    pub fn decrypt(&self, path: &Path, bytes: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let mut identity = age::scrypt::Identity::new(self.get()?.clone());
+        identity.set_max_work_factor(WORK_FACTOR_MAX);
+        age::decrypt(&identity, bytes)
+            .map(zeroize::Zeroizing::new)
+            .map_err(|e| match e {
+                age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => {
+                    Exit::Refused.error(format!(
+                        "{}: the passphrase does not open this file",
+                        path.display()
+                    ))
+                }
+                other => anyhow::anyhow!("{}: not a readable age file: {other}", path.display()),
+            })
     }
 
     /// Reads an encrypted key.
@@ -119,19 +142,7 @@ impl Passphrase {
                 path.display()
             )
         })?;
-        let mut identity = age::scrypt::Identity::new(self.get()?.clone());
-        identity.set_max_work_factor(WORK_FACTOR_MAX);
-        let text = age::decrypt(&identity, &bytes)
-            .map(zeroize::Zeroizing::new)
-            .map_err(|e| match e {
-                age::DecryptError::DecryptionFailed | age::DecryptError::KeyDecryptionFailed => {
-                    Exit::Refused.error(format!(
-                        "{}: the passphrase does not open this key",
-                        path.display()
-                    ))
-                }
-                other => anyhow::anyhow!("{}: not a readable age file: {other}", path.display()),
-            })?;
+        let text = self.decrypt(path, &bytes)?;
         let text = std::str::from_utf8(&text)
             .with_context(|| format!("{}: no key inside", path.display()))?;
         PrivateKey::from_text(text).with_context(|| format!("{}: no key inside", path.display()))

@@ -1,7 +1,8 @@
 //! `holdfast cluster`: make a cluster's directory, show it, hand its documents over, and get the
 //! root back from paper.
 
-mod new;
+mod backup;
+pub mod new;
 
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, KeyFile};
@@ -30,6 +31,10 @@ pub enum Verb {
         after_help = "Example:\n  holdfast cluster restore-root\n\nAsks for the 13 groups as printed, from the terminal or standard input; the key is then kept encrypted as keys/root.age. The printed one stays as good as before."
     )]
     RestoreRoot,
+    /// Write the whole directory into one encrypted file
+    Export(backup::ExportArgs),
+    /// Make the directory again from such a file
+    Import(backup::ImportArgs),
 }
 
 /// Runs the verb.
@@ -39,6 +44,8 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Show => show(app, &app.cluster()?),
         Verb::Push => push(app).await,
         Verb::RestoreRoot => restore_root(app, &app.cluster()?),
+        Verb::Export(args) => backup::export(app, &args),
+        Verb::Import(args) => backup::import(app, &args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod install;
+mod replace;
 mod run;
 
 pub use config::{CONFIG, LighthouseConfig};
@@ -16,6 +17,10 @@ pub enum Verb {
     Run(run::Args),
     /// Write a systemd unit for a lighthouse, and say which ports to open
     Install(install::Args),
+    /// Prepare a lighthouse elsewhere, with new keys, and tell the old one, which still runs
+    Move(replace::MoveArgs),
+    /// Prepare a lighthouse with new keys in the place of one that is lost
+    Restore(replace::RestoreArgs),
 }
 
 /// Runs the verb.
@@ -23,5 +28,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => run::run(app, args).await,
         Verb::Install(args) => install::run(app, args),
+        Verb::Move(args) => replace::move_it(app, args).await,
+        Verb::Restore(args) => replace::restore(app, args),
     }
 }

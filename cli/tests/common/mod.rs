@@ -96,8 +96,12 @@ impl Operator {
     }
 
     pub fn lighthouse(&self, https: u16) -> Running {
+        self.lighthouse_in(&self.cluster.join("lighthouse"), https)
+    }
+
+    pub fn lighthouse_in(&self, dir: &Path, https: u16) -> Running {
         let child = self
-            .command("lighthouse run")
+            .command(&format!("lighthouse run --dir {}", dir.display()))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -77,7 +77,7 @@ struct Place {
     listen: IpAddr,
 }
 
-fn host_port(host: &str, port: u16) -> Result<String> {
+pub fn host_port(host: &str, port: u16) -> Result<String> {
     let text = match host.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
         Ok(v6) => format!("[{v6}]:{port}"),
         Err(_) => format!("{host}:{port}"),

@@ -3,25 +3,31 @@
 #![allow(missing_docs, reason = "a test")]
 
 use holdfast_mesh::{Mesh, MeshPrivateKey, MeshSocket, PeerConfig, Tun};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PORT: u16 = 51_820;
 const TCP_PORT: u16 = 7777;
+const ROUGH: u16 = 6001;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["node", own, peer, allowed, endpoint] => node(own, peer, allowed, endpoint),
+        ["node", own, peer, allowed, endpoint] => node(own, peer, allowed, endpoint, false),
+        ["restless", own, peer, allowed, endpoint] => node(own, peer, allowed, endpoint, true),
         ["echo"] => echo(),
+        ["rough"] => rough(),
         _ if args.iter().any(|a| a == "--list") => {}
         _ if !root() => println!("skipped: needs root (network namespaces and TUN devices)"),
         _ => {
             data_crosses_and_a_connection_outlives_the_engine();
             println!("test data_crosses_and_a_connection_outlives_the_engine ... ok");
+            everything_arrives_as_it_was_sent();
+            println!("test everything_arrives_as_it_was_sent ... ok");
         }
     }
 }
@@ -31,8 +37,8 @@ fn root() -> bool {
     own.stdout == b"0\n" && std::path::Path::new("/dev/net/tun").exists()
 }
 
-/// A node's data plane, until killed.
-fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
+/// A node's data plane, until killed. A restless one begins a new session five times a second.
+fn node(own: &str, peer: &str, allowed: &str, endpoint: &str, restless: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,7 +55,8 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
             endpoint: Some(endpoint.parse().expect("an endpoint")),
             keepalive: None,
             always_on: true,
-            plain: false,
+            // No other way is sought than the one given.
+            plain: restless,
             relay: false,
         };
         let tun = Tun::open("hf0").expect("hf0 can be opened");
@@ -60,13 +67,26 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str) {
             .await
             .expect("a handshake");
         println!("ready");
+        while restless {
+            mesh.knock();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         panic!("the mesh ended: {}", mesh.stopped().await);
     });
 }
 
-/// Sends back what connections bring, until killed.
+/// Sends back what connections and datagrams bring, until killed.
 fn echo() {
     let listener = TcpListener::bind(("::", TCP_PORT)).expect("the port is free");
+    let datagrams = UdpSocket::bind(("::", TCP_PORT)).expect("the port is free");
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((len, from)) = datagrams.recv_from(&mut buffer) {
+            datagrams
+                .send_to(&buffer[..len], from)
+                .expect("sending back");
+        }
+    });
     println!("ready");
     for stream in listener.incoming() {
         let mut stream = stream.expect("a connection");
@@ -75,6 +95,47 @@ fn echo() {
             std::io::copy(&mut stream, &mut back)
         });
     }
+}
+
+/// The first node's way to the second, until killed: one datagram in 50 is lost, one in 20 comes
+/// later than those after it, and one in 100 comes twice.
+fn rough() {
+    let bind = |port| UdpSocket::bind(SocketAddr::from(([10, 99, 0, 1], port))).expect("the port is free");
+    let ends = [(bind(ROUGH), 1u8), (bind(ROUGH + 1), 2u8)];
+    let mut ways = vec![];
+    for (n, (_, node)) in ends.iter().enumerate() {
+        let from = ends[n].0.try_clone().expect("a second handle");
+        let through = ends[1 - n].0.try_clone().expect("a second handle");
+        let to = SocketAddr::from(([10, 99, 0, 3 - node], PORT));
+        ways.push(std::thread::spawn(move || {
+            from.set_read_timeout(Some(Duration::from_millis(5)))
+                .expect("a timeout");
+            let (mut buffer, mut late, mut count) = (vec![0; 65_536], vec![], 0u64);
+            loop {
+                if let Ok(len) = from.recv(&mut buffer) {
+                    count += 1;
+                    let datagram = &buffer[..len];
+                    if count.is_multiple_of(20) {
+                        late.push(datagram.to_vec());
+                    } else if !count.is_multiple_of(50) {
+                        let _ = through.send_to(datagram, to);
+                    }
+                    if count.is_multiple_of(99) {
+                        let _ = through.send_to(datagram, to);
+                    }
+                    if late.len() < 2 && count % 20 != 7 {
+                        continue;
+                    }
+                }
+                for datagram in late.drain(..) {
+                    let _ = through.send_to(&datagram, to);
+                }
+            }
+        }));
+    }
+    println!("ready");
+    ways.into_iter()
+        .for_each(|way| way.join().expect("the thread ends well"));
 }
 
 struct Namespaces {
@@ -165,19 +226,61 @@ fn ip(args: &[&str]) {
     assert!(output.status.success(), "ip {}: {text}", args.join(" "));
 }
 
-/// Connects from inside the first namespace: a thread of ours enters it.
-fn connect(namespace: &str, to: SocketAddr) -> TcpStream {
+/// Runs `body` inside a namespace: a thread of ours enters it.
+fn inside<T: Send + 'static>(namespace: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
     let path = format!("/run/netns/{namespace}");
     std::thread::spawn(move || {
         let file = std::fs::File::open(path).expect("the namespace is there");
         nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering it");
+        body()
+    })
+    .join()
+    .expect("the thread ends well")
+}
+
+/// Connects from inside the first namespace.
+fn connect(namespace: &str, to: SocketAddr) -> TcpStream {
+    inside(namespace, move || {
         let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connecting");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     })
-    .join()
-    .expect("the thread ends well")
+}
+
+/// Datagrams of all kinds of sizes come back as they were sent, one by one and cut by the kernel.
+fn datagrams_return(namespace: &str, to: SocketAddr) {
+    let socket = inside(namespace, move || {
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).expect("a port");
+        socket.connect(to).expect("a way there");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket
+    });
+    let mut back = vec![0; 65_536];
+    // Up to several fragments of the mesh's MTU.
+    for len in (0..64)
+        .chain((64..1500).step_by(13))
+        .chain([1352, 1353, 4000, 9001])
+    {
+        let sent: Vec<u8> = (0..len).map(|n| (n * 7 + len) as u8).collect();
+        socket.send(&sent).expect("sending");
+        let got = socket.recv(&mut back).expect("it comes back");
+        assert!(back[..got] == sent, "{len} bytes came back as {got} others");
+    }
+    for size in [1, 333, 1100, 1300] {
+        setsockopt(&socket, sockopt::UdpGsoSegment, &size).expect("the kernel cuts");
+        let sent: Vec<u8> = (0..40 * size - size / 2)
+            .map(|n| (n / 251 + n) as u8)
+            .collect();
+        let mut want: Vec<&[u8]> = sent.chunks(size as usize).collect();
+        socket.send(&sent).expect("sending");
+        while !want.is_empty() {
+            let got = socket.recv(&mut back).expect("it comes back");
+            let at = want.iter().position(|part| *part == &back[..got]);
+            want.remove(at.unwrap_or_else(|| panic!("{got} bytes that nobody sent")));
+        }
+    }
 }
 
 /// Sends `count` bytes and reads them back, checked.
@@ -230,6 +333,49 @@ fn data_crosses_and_a_connection_outlives_the_engine() {
         took < Duration::from_secs(10),
         "the connections took {took:?} to go on"
     );
+}
+
+/// Over a way that loses, reorders and repeats, with new sessions all the time.
+fn everything_arrives_as_it_was_sent() {
+    let (a, b) = (
+        MeshPrivateKey::generate().unwrap(),
+        MeshPrivateKey::generate().unwrap(),
+    );
+    let (a_text, b_text) = (a.to_text(), b.to_text());
+    let (a_public, b_public) = (a.public().to_string(), b.public().to_string());
+    let mut net = Namespaces::new();
+    let (a_nets, b_nets) = ("100.64.0.1/32,fd00::1/128", "100.64.0.2/32,fd00::2/128");
+    let to = |ip: IpAddr| SocketAddr::new(ip, TCP_PORT);
+    let both = [
+        to([100, 64, 0, 2].into()),
+        to(Ipv6Addr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2]).into()),
+    ];
+
+    // A good way first: nothing excuses a datagram that does not come back.
+    let second = ["node", &b_text, &a_public, a_nets, "10.99.0.1:51820"];
+    net.children.push(spawn_quiet(&net.names[1], &second));
+    let first = net.run(0, &["node", &a_text, &b_public, b_nets, "10.99.0.2:51820"]);
+    net.run(1, &["echo"]);
+    both.iter().for_each(|to| datagrams_return(&net.names[0], *to));
+    net.kill(first);
+    net.kill(0);
+
+    net.run(0, &["rough"]);
+    let second = ["restless", &b_text, &a_public, a_nets, "10.99.0.1:6002"];
+    net.children.push(spawn_quiet(&net.names[1], &second));
+    net.run(
+        0,
+        &["restless", &a_text, &b_public, b_nets, "10.99.0.1:6001"],
+    );
+    let flows: Vec<_> = (0..16)
+        .map(|n| {
+            let stream = connect(&net.names[0], both[n % 2]);
+            std::thread::spawn(move || round_trip(&stream, 500_000 + n))
+        })
+        .collect();
+    flows
+        .into_iter()
+        .for_each(|flow| flow.join().expect("the flow ends well"));
 }
 
 fn spawn_quiet(namespace: &str, args: &[&str]) -> Child {

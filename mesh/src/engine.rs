@@ -262,7 +262,10 @@ impl Engine {
         let probes = ProbeKey::new(&self.secret, self.key(), config.public_key);
         let (tag, second) = (probes.theirs, self.key() > config.public_key);
         let here = self.here.clone();
-        (Peer::new(index, config, tunn, second, probes, here), tag)
+        (
+            Peer::new(index, config, Box::new(tunn), second, probes, here),
+            tag,
+        )
     }
 
     /// Packets from the device: encrypted into `out`, or kept until there is a session. Each

@@ -33,13 +33,14 @@
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
 //! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
-//! `retry`, `routes`, `limiter`, `pending`, `relay`, `batch`, `outbox` and `merge` decide, `peer`
-//! and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
+//! `retry`, `routes`, `limiter`, `pending`, `relay`, `batch`, `outbox` and `merge` decide, `peer`,
+//! `crypto` and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
 //! batches through all of that, `stop` and `threads` end it, `mesh` starts it.
 
 mod batch;
 mod checksum;
 mod config;
+mod crypto;
 mod device;
 mod engine;
 mod error;

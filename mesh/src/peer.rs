@@ -1,6 +1,7 @@
 //! One peer: boringtun's state machine and what we know beside it.
 
 use crate::config::PeerConfig;
+use crate::crypto::{Crypto, Due, Opened};
 use crate::here::Here;
 use crate::keys::MeshKey;
 use crate::outbox::{MIN_ROOM, Outbox};
@@ -10,8 +11,6 @@ use crate::pending::Pending;
 use crate::probe::{Message, ProbeKey};
 use crate::retry::{self, View};
 use crate::way::Way;
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::{Tunn, TunnResult};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +26,7 @@ impl Peer {
     pub(crate) fn new(
         index: u32,
         config: &PeerConfig,
-        tunn: Tunn,
+        crypto: Box<dyn Crypto>,
         second: bool,
         probes: ProbeKey,
         here: Arc<Here>,
@@ -35,7 +34,7 @@ impl Peer {
         let configured = config.endpoint.filter(|e| answerable(*e));
         let state = PeerState {
             key: config.public_key,
-            tunn,
+            crypto,
             paths: Paths::new(config.plain, configured, getrandom::u64().unwrap_or(1)),
             probes,
             places: here.version(),
@@ -68,7 +67,7 @@ impl Peer {
 /// What changes.
 pub(crate) struct PeerState {
     key: MeshKey,
-    tunn: Tunn,
+    crypto: Box<dyn Crypto>,
     pub paths: Paths,
     probes: ProbeKey,
     here: Arc<Here>,
@@ -227,7 +226,7 @@ impl PeerState {
 
     /// Age of the session in use.
     pub(crate) fn session(&self) -> Option<Duration> {
-        self.tunn.time_since_last_handshake()
+        self.crypto.session()
     }
 
     /// Encrypts `packet` into `out`; false when there is no session or no address yet.
@@ -241,8 +240,7 @@ impl PeerState {
             self.paths.used(now);
         }
         let room = out.room(to, packet.len() + DATA_OVERHEAD);
-        if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, room) {
-            let len = datagram.len();
+        if let Some(len) = self.crypto.seal(packet, room) {
             self.sent(to, len, out, now);
         }
         true
@@ -285,8 +283,7 @@ impl PeerState {
         self.asked_at = Some(now);
         self.gave_up_at = None;
         let room = out.room(to, MIN_ROOM);
-        if let TunnResult::WriteToNetwork(m) = self.tunn.format_handshake_initiation(room, again) {
-            let len = m.len();
+        if let Some(len) = self.crypto.begin(again, room) {
             self.sent(to, len, out, now);
         }
     }
@@ -304,16 +301,15 @@ impl PeerState {
         self.carry_out(asks, out);
         self.found(before, packets_wait, out, now);
         let mut message = [0; MIN_ROOM];
-        match self.tunn.update_timers(&mut message) {
-            TunnResult::WriteToNetwork(message) => {
-                let len = message.len();
+        match self.crypto.tick(&mut message) {
+            Due::Message(len) => {
                 if let Some(to) = self.paths.current() {
-                    out.push(to, message);
+                    out.push(to, &message[..len]);
                     self.sent_bytes(len);
                     self.last_sent = now;
                 }
             }
-            TunnResult::Err(WireGuardError::ConnectionExpired) if self.gave_up_at.is_none() => {
+            Due::Silent if self.gave_up_at.is_none() => {
                 self.gave_up_at = Some(now);
                 self.failures = self.failures.saturating_add(1);
                 self.paths.failed(self.failures, now);
@@ -343,15 +339,11 @@ impl PeerState {
         if datagram.is_empty() || plain.len() < datagram.len().max(MIN_ROOM) {
             return Received::Refused;
         }
-        let received = match self.tunn.decapsulate(None, datagram, plain) {
-            TunnResult::Err(e) => {
-                tracing::trace!("a datagram that came {way} was refused: {e:?}");
-                return Received::Refused;
-            }
-            TunnResult::Done => Received::Authentic,
-            TunnResult::WriteToTunnelV4(packet, source) => Received::Packet(packet, source.into()),
-            TunnResult::WriteToTunnelV6(packet, source) => Received::Packet(packet, source.into()),
-            TunnResult::WriteToNetwork(answer) => {
+        let received = match self.crypto.open(datagram, plain) {
+            Opened::Refused => return Received::Refused,
+            Opened::Authentic => Received::Authentic,
+            Opened::Packet(packet, source) => Received::Packet(packet, source),
+            Opened::Answer(answer) => {
                 self.sent_bytes(answer.len());
                 self.last_sent = now;
                 out.push(way, answer);
@@ -401,16 +393,12 @@ impl PeerState {
         true
     }
 
-    /// boringtun queues the keepalives that its timers send without a session; it hands them
-    /// out when called with an empty datagram.
+    /// Sends what the protocol itself kept for the session.
     fn drain(&mut self, out: &mut Outbox, now: Instant) {
         let Some(to) = self.paths.current() else {
             return;
         };
-        while let TunnResult::WriteToNetwork(datagram) =
-            self.tunn.decapsulate(None, &[], out.room(to, MIN_ROOM))
-        {
-            let len = datagram.len();
+        while let Some(len) = self.crypto.waiting(out.room(to, MIN_ROOM)) {
             self.sent(to, len, out, now);
         }
     }

@@ -67,11 +67,19 @@ fn node(own: &str, peer: &str, allowed: &str, endpoint: &str, restless: bool) {
             .await
             .expect("a handshake");
         println!("ready");
-        while restless {
-            mesh.knock();
-            tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut knocks = tokio::time::interval(Duration::from_millis(200));
+        let restless = async {
+            loop {
+                knocks.tick().await;
+                if restless {
+                    mesh.knock();
+                }
+            }
+        };
+        tokio::select! {
+            () = restless => {}
+            why = mesh.stopped() => panic!("the mesh ended: {why}"),
         }
-        panic!("the mesh ended: {}", mesh.stopped().await);
     });
 }
 
@@ -100,7 +108,8 @@ fn echo() {
 /// The first node's way to the second, until killed: one datagram in 50 is lost, one in 20 comes
 /// later than those after it, and one in 100 comes twice.
 fn rough() {
-    let bind = |port| UdpSocket::bind(SocketAddr::from(([10, 99, 0, 1], port))).expect("the port is free");
+    let bind =
+        |port| UdpSocket::bind(SocketAddr::from(([10, 99, 0, 1], port))).expect("the port is free");
     let ends = [(bind(ROUGH), 1u8), (bind(ROUGH + 1), 2u8)];
     let mut ways = vec![];
     for (n, (_, node)) in ends.iter().enumerate() {
@@ -356,7 +365,8 @@ fn everything_arrives_as_it_was_sent() {
     net.children.push(spawn_quiet(&net.names[1], &second));
     let first = net.run(0, &["node", &a_text, &b_public, b_nets, "10.99.0.2:51820"]);
     net.run(1, &["echo"]);
-    both.iter().for_each(|to| datagrams_return(&net.names[0], *to));
+    both.iter()
+        .for_each(|to| datagrams_return(&net.names[0], *to));
     net.kill(first);
     net.kill(0);
 

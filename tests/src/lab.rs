@@ -133,6 +133,25 @@ impl Lab {
         self.lighthouse.take().context("no lighthouse runs")?.kill()
     }
 
+    /// Ends the lighthouse and destroys its folder, keys and store included.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn lose_lighthouse(&mut self) -> Result<()> {
+        self.kill_lighthouse()?;
+        std::fs::remove_dir_all(self.lighthouse_dir()).context("destroy the lighthouse's disk")
+    }
+
+    /// `holdfast lighthouse restore`, and starts what it made.
+    ///
+    /// # Errors
+    /// The command's words; it does not listen.
+    pub fn restore_lighthouse(&mut self) -> Result<()> {
+        let line = ["lighthouse", "restore", "--listen", "127.0.0.1"];
+        self.holdfast.run(line)?;
+        self.start_lighthouse()
+    }
+
     /// Builds `recipe` as `version`.
     ///
     /// # Errors

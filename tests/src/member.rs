@@ -149,6 +149,27 @@ impl ProbeMember {
 }
 
 impl Connection<'_> {
+    /// Sends a DNS message and returns the answer; over TCP each has its length before it (RFC 1035,
+    /// 4.2.2).
+    ///
+    /// # Errors
+    /// No answer within `limit`.
+    pub fn asks(&mut self, query: &[u8], limit: Duration) -> Result<Vec<u8>> {
+        let stream = &mut self.stream;
+        let length = u16::try_from(query.len())?;
+        let talk = async {
+            stream.write_all(&length.to_be_bytes()).await?;
+            stream.write_all(query).await?;
+            stream.flush().await?;
+            let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+            stream.read_exact(&mut answer).await?;
+            anyhow::Ok(answer)
+        };
+        self.runtime
+            .block_on(async { tokio::time::timeout(limit, talk).await })
+            .with_context(|| format!("no answer within {} s", limit.as_secs()))?
+    }
+
     /// Sends a line and wants it back within `limit`.
     ///
     /// # Errors

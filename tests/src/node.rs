@@ -82,6 +82,15 @@ impl Node {
         self.wait_online()
     }
 
+    /// Powers it on and waits until its agent runs; whether it finds anybody is another matter.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start(&mut self) -> Result<()> {
+        self.machine.power_on()?;
+        self.wait_for("holdfast: agent ")
+    }
+
     /// Waits for a line on the console.
     ///
     /// # Errors

@@ -93,6 +93,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Nodes(a) => block_on(c::nodes::run(&app, a)).map(done),
         Verb::Status(a) => block_on(c::status::run(&app, a)).map(done),
         Verb::Logs(a) => block_on(c::logs::run(&app, a)).map(done),
+        Verb::Mesh(v) => block_on(c::mesh::run(&app, v)).map(done),
         Verb::History(a) => block_on(c::history::run(&app, a)).map(done),
         Verb::Reboot(a) => block_on(c::reboot::run(&app, a)).map(done),
         Verb::Upgrade(a) => block_on(c::upgrade::run(&app, a)).map(done),

@@ -146,6 +146,9 @@ pub enum Verb {
     Logs(c::logs::Args),
     /// Show what happened to a node's slots
     History(c::history::Args),
+    /// How nodes reach each other
+    #[command(subcommand)]
+    Mesh(c::mesh::Verb),
     /// Reboot a node
     Reboot(c::reboot::Args),
     /// Bring a bundle to a node: written to the other slot, tried, proven, committed

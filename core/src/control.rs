@@ -9,10 +9,14 @@
 use crate::documents::Right;
 use crate::keys::Digest;
 use crate::status::{HistoryEntry, NodeStatus};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Longest frame, in bytes.
 pub const MAX_FRAME: u32 = 1024 * 1024;
+/// Most questions of one [`Request::MeshPing`].
+pub const MAX_PINGS: u32 = 1000;
 /// TLS ALPN protocol id (RFC 7301).
 pub const ALPN: &[u8] = b"holdfast-control/1";
 
@@ -33,6 +37,15 @@ pub enum Request {
     },
     /// What happened to the node's slots.
     History,
+    /// The members that the node knows, and its ways to them.
+    Mesh,
+    /// Asks a member on the way to it, once a second.
+    MeshPing {
+        /// Whom.
+        member: String,
+        /// How often; at most [`MAX_PINGS`].
+        count: u32,
+    },
     /// Reboot.
     Reboot {
         /// Into the rescue system.
@@ -64,7 +77,11 @@ impl Request {
     #[must_use]
     pub fn right(&self) -> Right {
         match self {
-            Request::Status | Request::Logs { .. } | Request::History => Right::Look,
+            Request::Status
+            | Request::Logs { .. }
+            | Request::History
+            | Request::Mesh
+            | Request::MeshPing { .. } => Right::Look,
             Request::Reboot { .. } | Request::RestartAgent => Right::Reboot,
             Request::Upgrade { .. } | Request::Rollback => Right::Upgrade,
             Request::Kubeconfig | Request::KubeTunnel => Right::All,
@@ -78,6 +95,8 @@ impl Request {
             Request::Status => "status",
             Request::Logs { .. } => "logs",
             Request::History => "history",
+            Request::Mesh => "mesh",
+            Request::MeshPing { .. } => "mesh-ping",
             Request::Reboot { .. } => "reboot",
             Request::Upgrade { .. } => "upgrade",
             Request::Rollback => "rollback",
@@ -98,6 +117,10 @@ pub enum Reply {
     Line(LogLine),
     /// To `History`.
     History(Vec<HistoryEntry>),
+    /// To `Mesh`.
+    Mesh(Vec<MeshPeer>),
+    /// One answer, to `MeshPing`.
+    Ping(MeshPing),
     /// Text, to `Kubeconfig`.
     Text(String),
     /// How far a long step is.
@@ -120,6 +143,60 @@ pub enum Reply {
         /// For people: what, where, what to do next.
         message: String,
     },
+}
+
+/// How a member is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// At its own address, or its NAT's.
+    Direct,
+    /// Through a lighthouse.
+    Relayed,
+}
+
+/// The way to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPath {
+    /// Direct or relayed.
+    pub kind: PathKind,
+    /// Where datagrams are sent: the member's address, or the lighthouse's.
+    pub endpoint: SocketAddr,
+    /// The member answered on it.
+    pub confirmed: bool,
+    /// The last round trip, in microseconds.
+    #[serde(default)]
+    pub rtt: Option<u64>,
+}
+
+/// A member as another one knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPeer {
+    /// Its name.
+    pub name: String,
+    /// Its mesh addresses, as prefixes.
+    pub addresses: Vec<IpNet>,
+    /// The way to it now; none: none is known.
+    #[serde(default)]
+    pub path: Option<MeshPath>,
+    /// Seconds since the last handshake; none: there is no session.
+    #[serde(default)]
+    pub handshake_age: Option<u64>,
+    /// Bytes of UDP payload received from it.
+    pub received: u64,
+    /// Bytes of UDP payload sent to it.
+    pub sent: u64,
+}
+
+/// What one question on the way to a member brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPing {
+    /// The round trip in microseconds; none: no answer in time.
+    #[serde(default)]
+    pub rtt: Option<u64>,
+    /// The way then.
+    #[serde(default)]
+    pub path: Option<MeshPath>,
 }
 
 /// One stored log line.

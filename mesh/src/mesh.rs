@@ -177,6 +177,43 @@ impl MeshHandle {
         self.inner.engine.limit_relay(bytes_per_second as f64);
     }
 
+    /// Asks `key` on the way to it, seeking one where none is known; the round trip. None: no answer
+    /// within `patience`. Plain WireGuard peers answer nothing.
+    ///
+    /// # Errors
+    /// [`MeshError::UnknownPeer`].
+    pub async fn ping(
+        &self,
+        key: MeshKey,
+        patience: Duration,
+    ) -> Result<Option<Duration>, MeshError> {
+        let begun = Instant::now();
+        let peer = || {
+            self.inner
+                .engine
+                .peer(key)
+                .ok_or(MeshError::UnknownPeer(key))
+        };
+        let mut before = None;
+        let mut asked: Option<Instant> = None;
+        while begun.elapsed() < patience {
+            if asked.is_none_or(|at| at.elapsed() >= TICK) {
+                let mut out = Outbox::default();
+                let answers = peer()?.lock().ping(&mut out, Instant::now());
+                before.get_or_insert(answers);
+                self.inner.send_now(&mut out);
+                asked = Some(Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let peer = peer()?;
+            let state = peer.lock();
+            if before.is_some_and(|n| state.paths.answers() > n) {
+                return Ok(state.paths.rtt());
+            }
+        }
+        Ok(None)
+    }
+
     /// All peers, by key.
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {

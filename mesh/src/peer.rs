@@ -197,6 +197,15 @@ impl PeerState {
         }
     }
 
+    /// Asks the peer on the way in use, and seeks one; how many answers came until now.
+    pub(crate) fn ping(&mut self, out: &mut Outbox, now: Instant) -> u64 {
+        let mut asks = vec![];
+        self.paths.want(now, &mut asks);
+        self.paths.watch(Duration::ZERO, now, &mut asks);
+        self.carry_out(asks, out);
+        self.paths.answers()
+    }
+
     /// A channel through a lighthouse, or none any more.
     pub(crate) fn set_relay(
         &mut self,

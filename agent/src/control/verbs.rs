@@ -4,10 +4,11 @@ use super::failed;
 use super::frames::Frames;
 use crate::k3s;
 use crate::lighthouse::status;
+use crate::meshed::account;
 use crate::node::{Node, event};
 use crate::update::{self, Order};
 use anyhow::Context as _;
-use holdfast_core::control::{LogLine, Reply, Request};
+use holdfast_core::control::{LogLine, MAX_PINGS, Reply, Request};
 use holdfast_core::documents::Operator;
 use holdfast_core::ipc::{InitRequest, LOG_SOCKET, LogRequest};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// How long a reboot waits for the operator to hear of it.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Between two questions to a member.
+const PING_EVERY: Duration = Duration::from_secs(1);
 /// How long until a reboot into a trial is asked for again.
 const REBOOT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,15 @@ pub async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
             frames.write(&reply).await?;
             finish(frames, &reply).await
         }
+        Request::Mesh => {
+            let reply = match account::peers(node).await {
+                Ok(peers) => Reply::Mesh(peers),
+                Err(e) => failed("unavailable", format!("{e:#}")),
+            };
+            frames.write(&reply).await?;
+            finish(frames, &reply).await
+        }
+        Request::MeshPing { member, count } => ping(node, &member, count, frames).await,
         Request::Logs {
             lines,
             follow,
@@ -125,6 +137,27 @@ async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         frames.write(&Reply::Done).await?;
     }
     Ok(())
+}
+
+async fn ping<S: AsyncRead + AsyncWrite + Unpin>(
+    node: &Node,
+    member: &str,
+    count: u32,
+    frames: &mut Frames<S>,
+) -> anyhow::Result<()> {
+    let mut beat = tokio::time::interval(PING_EVERY);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for _ in 0..count.clamp(1, MAX_PINGS) {
+        beat.tick().await;
+        match account::ping(node, member).await {
+            Ok(answer) => frames.write(&Reply::Ping(answer)).await?,
+            Err(e) => {
+                let reply = failed("unavailable", format!("{e:#}"));
+                return Ok(frames.write(&reply).await?);
+            }
+        }
+    }
+    Ok(frames.write(&Reply::Done).await?)
 }
 
 /// Tells the operator that it is done, before what ends this very stream; who has gone is not

@@ -1,5 +1,6 @@
 //! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
 
+pub mod account;
 mod relays;
 mod turns;
 
@@ -176,11 +177,12 @@ fn config(plan: PeerPlan) -> PeerConfig {
     }
 }
 
-fn planned(
+/// The members that this node may reach, but itself, and why others are refused.
+fn peer_plans(
     doc: &StateDoc,
     trusted: &Trusted,
     lighthouses: &[(Lighthouse, Option<SocketAddr>)],
-) -> anyhow::Result<(Vec<PeerConfig>, Vec<String>)> {
+) -> anyhow::Result<(Vec<PeerPlan>, Vec<String>)> {
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let identity = doc.identity.as_ref().context("this node has no keys")?;
     let members: Vec<_> = doc
@@ -189,7 +191,7 @@ fn planned(
         .map(|m| (m.member.clone(), m.endpoint))
         .collect();
     let own = identity.signing.public();
-    let (peers, refused) = peers::plan(
+    let (mut peers, refused) = peers::plan(
         &own,
         &node::plan(admission),
         admission.cluster_id,
@@ -199,12 +201,17 @@ fn planned(
         &members,
     );
     let mine = identity::mesh_public(identity);
-    let peers = peers
-        .into_iter()
-        .filter(|p| p.key != mine)
-        .map(config)
-        .collect();
+    peers.retain(|p| p.key != mine);
     Ok((peers, refused.iter().map(ToString::to_string).collect()))
+}
+
+fn planned(
+    doc: &StateDoc,
+    trusted: &Trusted,
+    lighthouses: &[(Lighthouse, Option<SocketAddr>)],
+) -> anyhow::Result<(Vec<PeerConfig>, Vec<String>)> {
+    let (peers, refused) = peer_plans(doc, trusted, lighthouses)?;
+    Ok((peers.into_iter().map(config).collect(), refused))
 }
 
 /// What peers were planned from.

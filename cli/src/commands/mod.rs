@@ -11,6 +11,7 @@ pub mod kubectl;
 pub mod lighthouse;
 pub mod lock;
 pub mod logs;
+pub mod mesh;
 pub mod nodes;
 pub mod proxmox;
 pub mod reboot;

@@ -2,7 +2,7 @@
 
 use holdfast_client::{LighthouseClient, StandingEvent};
 use holdfast_core::api::OfferRequest;
-use holdfast_core::control::{ALPN, LogLine, Reply, Request};
+use holdfast_core::control::{ALPN, LogLine, MeshPing, Reply, Request};
 use holdfast_core::grant::{Member, MemberRecord};
 use holdfast_core::keys::{MeshKey, PrivateKey};
 use holdfast_core::seed::Seed;
@@ -166,6 +166,16 @@ impl Node {
         let request: Request = serde_json::from_slice(&bytes).unwrap();
         let mut trial = None;
         match request {
+            Request::Mesh => write(&mut stream, &Reply::Mesh(vec![])).await,
+            Request::MeshPing { count, .. } => {
+                for _ in 0..count {
+                    let answer = MeshPing {
+                        rtt: Some(1500),
+                        path: None,
+                    };
+                    write(&mut stream, &Reply::Ping(answer)).await;
+                }
+            }
             Request::Status => {
                 let status = self.0.lock().unwrap().status.clone();
                 write(&mut stream, &Reply::Status(Box::new(status))).await;

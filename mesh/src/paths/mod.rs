@@ -76,6 +76,8 @@ pub(crate) struct Paths {
     invited: Option<Instant>,
     /// Handshakes that failed in a row: guesses take turns.
     failures: u32,
+    /// Answers to questions of ours.
+    answers: u64,
 }
 
 impl Paths {
@@ -98,6 +100,7 @@ impl Paths {
             relay_asked: None,
             invited: None,
             failures: 0,
+            answers: 0,
         }
     }
 
@@ -109,6 +112,11 @@ impl Paths {
     /// The last round trip on the way in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.path(self.current?)?.rtt
+    }
+
+    /// How many answers came.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// Whether the way in use was confirmed by the peer itself.

@@ -242,7 +242,10 @@ impl Engine {
         match [place(ends[0])?, place(ends[1])?] {
             [one, other] if one == from => Some(other),
             [one, other] if other == from => Some(one),
-            _ => None,
+            ends => {
+                tracing::debug!("a relayed datagram from {from} is dropped: the ends are {ends:?}");
+                None
+            }
         }
     }
 

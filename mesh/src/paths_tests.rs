@@ -280,6 +280,8 @@ fn relayed_at_once_and_direct_within_a_second_behind_two_cones() {
     assert!(net.relayed > 0);
     net.go(800);
     assert!(net.direct(1, 2), "{:?}", net.way(1, 2));
+    let peer = net.hosts[1].engine.peer(net.hosts[2].engine.key()).unwrap();
+    assert!(peer.lock().paths.answers() > 0);
     assert!(net.write(1, 2, 50) && net.write(2, 1, 50));
     let before = net.relayed;
     assert!(net.write(1, 2, 50) && net.write(2, 1, 50));

@@ -166,7 +166,7 @@ async fn ping(app: &App, args: PingArgs) -> Result<()> {
                 app.say(&format!("{}: {took} ({kind} {endpoint})", args.to));
                 all.push(answer);
             }
-            Some(Reply::Done) => break,
+            None => break,
             other => return Err(stream.odd(other.as_ref())),
         }
     }

@@ -258,6 +258,7 @@ impl Paths {
     /// An answer came on `way`; true when it was to a question of ours, asked there.
     pub(crate) fn answered(&mut self, way: Way, number: u64, now: Instant) -> bool {
         let known = self.path_mut(way).is_some_and(|p| p.answered(number, now));
+        self.answers += u64::from(known);
         if known && !way.is_relayed() {
             self.races_lost = 0;
             self.next_race = None;

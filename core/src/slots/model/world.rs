@@ -282,7 +282,10 @@ impl World {
             }
             Op::Rot { copy, sector } => self.rot(copy, sector),
             Op::RotBoth => {
-                self.copies.iter_mut().for_each(|c| c[300] ^= 1);
+                // A bit flipped twice would heal, and bring back a record that was given up.
+                self.copies
+                    .iter_mut()
+                    .for_each(|c| c[300] = c[300].wrapping_add(1));
                 (self.had_good, self.rebuilt) = (false, true);
                 self.running = None;
             }

@@ -1,6 +1,6 @@
 //! A mesh member without a control plane, for `make bench-mesh`: a TUN device, a UDP port, peers.
 //!
-//! `mesh-member TUN PORT < peers`: first line this member's private key, then a line for each peer:
+//! `member TUN PORT < peers`: first line this member's private key, then a line for each peer:
 //! key, inner network, endpoint or `-`. Says `up` once it runs, and ends with its input.
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -31,7 +31,7 @@ fn peer(line: &str) -> Result<PeerConfig> {
 async fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().collect();
     let [_, tun, port] = &words[..] else {
-        bail!("mesh-member TUN PORT < peers");
+        bail!("member TUN PORT < peers");
     };
     let mut lines = std::io::stdin().lock().lines();
     let key = lines.next().context("no private key on standard input")??;

@@ -3,8 +3,8 @@
 use crate::error::ClientError;
 use crate::transport::{CALL_TIMEOUT, LighthouseClient, Stream};
 use holdfast_core::api::{
-    GrantStatus, GrantUpload, JoinReply, JoinRequest, MemberList, NodeEntry, Offer, OfferRequest,
-    RelayReply, RelayRequest, SPLICE,
+    GrantStatus, GrantUpload, JoinReply, JoinRequest, MESH_STREAM, MemberList, NodeEntry, Offer,
+    OfferRequest, RelayReply, RelayRequest, SPLICE,
 };
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::grant::{Grant, Member};
@@ -152,6 +152,14 @@ impl LighthouseClient {
     /// [`ClientError`]; kinds `not-found`, `unreachable`.
     pub async fn control(&self, name: &NodeName) -> Result<Stream, ClientError> {
         self.upgrade(&format!("/v1/control/{name}"), SPLICE).await
+    }
+
+    /// A stream for the node's datagrams, where UDP does not reach the lighthouse. Members only.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn mesh_stream(&self) -> Result<Stream, ClientError> {
+        self.upgrade("/v1/mesh", MESH_STREAM).await
     }
 
     /// The node's end of a stream that [`crate::Standing`] announced.

@@ -13,5 +13,5 @@ mod transport;
 pub use blobs::BlobStream;
 pub use error::{Attempt, ClientError};
 pub use standing::{Standing, StandingEvent};
-pub use successor::{SuccessorError, Trust, successor};
+pub use successor::{SuccessorError, Trust, succeed, successor};
 pub use transport::{LighthouseClient, Stream};

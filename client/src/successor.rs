@@ -111,21 +111,47 @@ pub async fn successor(
     error: &ClientError,
     trust: &Trust,
 ) -> Result<Option<DocumentSet>, SuccessorError> {
-    let ClientError::WrongKey {
-        address, mismatch, ..
-    } = error
-    else {
-        return Ok(None);
-    };
-    let PinMismatch::OtherKey { found, .. } = **mismatch else {
+    let Some((address, found)) = shown(error) else {
         return Ok(None);
     };
     let mut own = [0; 32];
     getrandom::fill(&mut own).map_err(|e| SuccessorError::Random(e.to_string()))?;
     let own = Identity::from_key(&PrivateKey::from_bytes(own)).map_err(ClientError::from)?;
     // Pinned to what was shown: this handshake proves it, and all is asked over this connection.
-    let client = LighthouseClient::new(vec![address.clone()], found, Some(&own))?;
+    let client = LighthouseClient::new(vec![address.to_owned()], found, Some(&own))?;
     let set = client.documents().await?;
     trust.names(address, found, &set)?;
     Ok(Some(set))
+}
+
+/// Like [`successor`], for one that has not joined yet: a client of that lighthouse, to which
+/// `identity` is shown.
+///
+/// # Errors
+/// As [`successor`].
+pub async fn succeed(
+    error: &ClientError,
+    trust: &Trust,
+    identity: &Identity,
+) -> Result<Option<LighthouseClient>, SuccessorError> {
+    let Some((address, found)) = shown(error) else {
+        return Ok(None);
+    };
+    successor(error, trust).await?;
+    let client = LighthouseClient::new(vec![address.to_owned()], found, Some(identity))?;
+    Ok(Some(client))
+}
+
+/// Where another key than the pinned one was shown, and which.
+fn shown(error: &ClientError) -> Option<(&str, PublicKey)> {
+    let ClientError::WrongKey {
+        address, mismatch, ..
+    } = error
+    else {
+        return None;
+    };
+    match **mismatch {
+        PinMismatch::OtherKey { found, .. } => Some((address, found)),
+        _ => None,
+    }
 }

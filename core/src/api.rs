@@ -14,6 +14,7 @@
 //! | `POST /v1/offer` | token holder | [`OfferRequest`] -> [`Offer`]: the grant and a free index |
 //! | `POST /v1/join` | node key | [`JoinRequest`] -> [`JoinReply`] |
 //! | `POST /v1/relay` | node | [`RelayRequest`] -> [`RelayReply`]: a channel to another member |
+//! | `GET /v1/mesh` + `Upgrade: holdfast-relay/1` | node | its datagrams, where UDP is blocked; see below |
 //! | `GET /v1/members?after=REVISION&wait=SECONDS` | node or operator | [`MemberList`]; long poll |
 //! | `PUT /v1/status` | node | `Signed<NodeStatus>` |
 //! | `GET /v1/nodes` | operator | [`Vec<NodeEntry>`] |
@@ -27,6 +28,10 @@
 //! A standing connection carries lines: the lighthouse writes `open ID\n` for each stream that an
 //! operator asks for and the mesh cannot carry, and `ping\n` every 20 s; the node answers `pong\n`,
 //! and opens `/v1/splice/ID`. Either side gives up after 60 s of silence.
+//!
+//! A mesh stream carries what would go as UDP between the node and the lighthouse's mesh socket: each
+//! datagram's length in 2 bytes, big endian, then the datagram; length 0 keeps the stream alive. Either
+//! side gives up after 45 s of silence.
 
 use crate::cluster::MeshIndex;
 use crate::documents::DocumentSet;
@@ -42,6 +47,9 @@ use std::net::SocketAddr;
 pub const SPLICE: &str = "holdfast-splice/1";
 /// `Upgrade` token of a node's standing connection.
 pub const STANDING: &str = "holdfast-standing/1";
+
+/// `Upgrade` token of a node's mesh stream.
+pub const MESH_STREAM: &str = "holdfast-relay/1";
 
 /// Body of every error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -160,8 +160,10 @@ pub enum PathKind {
 pub struct MeshPath {
     /// Direct or relayed.
     pub kind: PathKind,
-    /// Where datagrams are sent: the member's address, or the lighthouse's.
-    pub endpoint: SocketAddr,
+    /// Where datagrams are sent: the member's address, or the lighthouse's; none: into the TLS
+    /// connection to it, for want of UDP.
+    #[serde(default)]
+    pub endpoint: Option<SocketAddr>,
     /// The member answered on it.
     pub confirmed: bool,
     /// The last round trip, in microseconds.

@@ -105,6 +105,14 @@ impl MeshLink {
         })
     }
 
+    /// Carries datagrams of a member over `stream` until it ends.
+    ///
+    /// # Errors
+    /// Of the stream; `NotFound`: no such peer.
+    pub async fn carry(&self, member: MeshKey, stream: BoxedStream) -> io::Result<()> {
+        self.handle.carry(member, stream).await
+    }
+
     /// A connection to a node's control port.
     ///
     /// # Errors
@@ -155,7 +163,7 @@ impl MeshLink {
             .status()
             .into_iter()
             .filter(|s| s.last_handshake.is_some())
-            .filter_map(|s| Some((s.public_key, s.way?.direct()?)))
+            .filter_map(|s| Some((s.public_key, s.way?.endpoint()?)))
             .collect();
         for (member, held) in registry.verified() {
             let Some(endpoint) = seen.get(&member.record.mesh_key) else {

@@ -5,9 +5,9 @@ mod common;
 
 use common::testing::*;
 use common::{Lab, current, kind};
-use holdfast_client::{ClientError, LighthouseClient, SuccessorError, Trust, successor};
-use holdfast_core::api::ApiErrorKind as Kind;
-use holdfast_core::documents::DocumentSet;
+use holdfast_client::{ClientError, LighthouseClient, SuccessorError, Trust, succeed, successor};
+use holdfast_core::api::{ApiErrorKind as Kind, OfferRequest};
+use holdfast_core::documents::{DocumentSet, Roots};
 use holdfast_core::signed::Signed;
 use holdfast_lighthouse::{Config, Keys, Lighthouse, LighthouseDir, unix_now};
 use holdfast_tls::Identity;
@@ -119,6 +119,56 @@ async fn its_members_find_the_next_one_and_fill_it_again() {
 
 fn record_of(n: u8, g: &holdfast_core::grant::Grant) -> holdfast_core::grant::MemberRecord {
     record(n, "n3", 17, g)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_not_joined_takes_it_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (pinned, keys) = (Keys::generate().unwrap(), Keys::generate().unwrap());
+    let set = naming(&keys, 2, ROOT);
+    let at = tmp.path().join("a");
+    let new = place(&at, common::loopback(), &keys, &set, 0).await;
+    let address = new.https[0];
+    let g = current("g1", 50, 1);
+    let operator = client(OPERATOR, address, &keys);
+    operator.put_grant(&g.id, &granted(&g)).await.unwrap();
+
+    // All that a seed knows: roots, cluster, and the pin of a lighthouse that is gone.
+    let seed = Trust {
+        roots: cluster().roots(),
+        cluster: CLUSTER,
+        generation: 0,
+    };
+    let own = Identity::from_key(&key(1)).unwrap();
+    let request = OfferRequest {
+        grant: g.id.clone(),
+        signing_key: key(1).public(),
+    };
+    let error = client(1, address, &pinned)
+        .offer(&request)
+        .await
+        .unwrap_err();
+    let next = succeed(&error, &seed, &own).await.unwrap().unwrap();
+    let offer = next.offer(&request).await.unwrap();
+    let record = record(1, "n1", offer.index.get(), &g);
+    next.join(member(&record, &g, 50)).await.unwrap();
+
+    // Of another cluster's root it takes nothing, whatever the generation.
+    let strange = Trust {
+        roots: Roots(vec![key(OPERATOR).public()]),
+        ..seed.clone()
+    };
+    let refused = succeed(&error, &strange, &own).await.unwrap_err();
+    assert!(
+        matches!(refused, SuccessorError::Document { .. }),
+        "{refused}"
+    );
+    // Nor a true document that names somebody else.
+    let other = Keys::generate().unwrap();
+    let named = seed.names("x:1", other.tls.public(), &set).unwrap_err();
+    assert!(matches!(named, SuccessorError::NotNamed { .. }), "{named}");
+    let nobody = ClientError::NoAddress;
+    assert!(succeed(&nobody, &seed, &own).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use crate::batch::Batch;
 use crate::engine::PacketSink;
 use crate::netstack::NetstackDevice;
 use crate::stop::{Bell, Stop};
-use crate::tun::{Tun, TunReader, TunWriter};
+use crate::tun::{SpareTun, Tun, TunReader, TunWriter};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -104,6 +104,23 @@ impl Reader {
     }
 }
 
+/// Makes writers for those who come later, as long as the device is there.
+#[derive(Clone)]
+pub(crate) enum Spare {
+    Tun(SpareTun),
+    Netstack(mpsc::WeakSender<Vec<u8>>),
+}
+
+impl Spare {
+    /// None once the device was given back.
+    pub(crate) fn writer(&self) -> Option<Writer> {
+        Some(match self {
+            Self::Tun(tun) => Writer::Tun(tun.writer()?),
+            Self::Netstack(to_stack) => Writer::Netstack(to_stack.upgrade()?),
+        })
+    }
+}
+
 pub(crate) enum Writer {
     Tun(TunWriter),
     Netstack(mpsc::Sender<Vec<u8>>),
@@ -120,6 +137,13 @@ impl PacketSink for Writer {
 }
 
 impl Writer {
+    pub(crate) fn spare(&self) -> Spare {
+        match self {
+            Self::Tun(writer) => Spare::Tun(writer.spare()),
+            Self::Netstack(to_stack) => Spare::Netstack(to_stack.downgrade()),
+        }
+    }
+
     pub(crate) fn flush(&mut self, stop: &Stop) -> io::Result<()> {
         match self {
             Self::Tun(writer) => writer.flush(stop),

@@ -20,6 +20,7 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -38,8 +39,14 @@ pub(crate) struct Table {
     routes: Routes,
 }
 
-/// Where lighthouses are now: relayed datagrams come from there only.
-type Lighthouses = Vec<(MeshKey, SocketAddr)>;
+/// Where lighthouses are.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lighthouses {
+    /// What is relayed goes there.
+    current: Vec<(MeshKey, SocketAddr)>,
+    /// It comes from there only.
+    all: Vec<SocketAddr>,
+}
 
 /// Where inner packets go; many pushes, then one flush.
 pub(crate) trait PacketSink {
@@ -59,6 +66,8 @@ pub(crate) struct Engine {
     /// Channels to peers, through which lighthouse.
     channels: Mutex<BTreeMap<MeshKey, (MeshKey, Channel)>>,
     lighthouses: RwLock<Arc<Lighthouses>>,
+    /// Some peer's relay gave no answer when last looked at.
+    relay_in_doubt: AtomicBool,
     pub here: Arc<Here>,
     /// Stands in front of all peers and hands out cookies.
     front: RateLimiter,
@@ -84,6 +93,7 @@ impl Engine {
             relay: Mutex::default(),
             channels: Mutex::default(),
             lighthouses: RwLock::default(),
+            relay_in_doubt: AtomicBool::new(false),
             here: Arc::default(),
             front: RateLimiter::new(&public, LOAD_LIMIT),
             unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
@@ -156,7 +166,7 @@ impl Engine {
         }
         table.routes = routes(&configured, &table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
-        self.find_lighthouses();
+        self.find_lighthouses(now);
         Ok(update)
     }
 
@@ -168,17 +178,21 @@ impl Engine {
     }
 
     /// Looks where lighthouses are, and sees to it that channels lead there.
-    fn find_lighthouses(&self) {
-        let mut found = Lighthouses::new();
+    fn find_lighthouses(&self, now: Instant) {
+        let mut found = Lighthouses::default();
         for peer in self.table().by_key.values() {
             let state = peer.lock();
             if state.relay
                 && let Some(at) = state.paths.current().and_then(Way::direct)
             {
-                found.push((peer.key, at));
+                found.current.push((peer.key, at));
+                found.all.push(at);
+                found.all.extend(state.paths.places(now));
             }
         }
-        found.sort_unstable();
+        found.current.sort_unstable();
+        found.all.sort_unstable();
+        found.all.dedup();
         if *self.lighthouses() != found {
             *self
                 .lighthouses
@@ -190,7 +204,10 @@ impl Engine {
     /// The way through a channel that this member was given for `peer`.
     fn relayed_way(&self, peer: MeshKey, lighthouses: &Lighthouses) -> Option<Way> {
         let (lighthouse, channel) = hold(&self.channels).get(&peer).copied()?;
-        let (_, via) = lighthouses.iter().find(|(key, _)| *key == lighthouse)?;
+        let (_, via) = lighthouses
+            .current
+            .iter()
+            .find(|(key, _)| *key == lighthouse)?;
         Some(Way::Relayed { via: *via, channel })
     }
 
@@ -208,7 +225,7 @@ impl Engine {
             return false;
         };
         hold(&self.channels).insert(peer.key, (lighthouse, channel));
-        self.find_lighthouses();
+        self.find_lighthouses(now);
         let Some(way) = self.relayed_way(peer.key, &self.lighthouses()) else {
             return false;
         };
@@ -233,15 +250,22 @@ impl Engine {
     }
 
     /// Where a relayed datagram goes on to; none: not ours, or not from one of its ends.
-    fn onward(&self, table: &Table, channel: Channel, from: SocketAddr) -> Option<SocketAddr> {
+    fn onward(
+        &self,
+        table: &Table,
+        channel: Channel,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
         let ends = hold(&self.relay).ends(channel)?;
         let place = |key: MeshKey| {
             let state = table.by_key.get(&key)?.lock();
-            state.paths.current()?.direct()
+            let at = state.paths.current()?.direct()?;
+            Some((at, state.paths.stands_at(from, now)))
         };
         match [place(ends[0])?, place(ends[1])?] {
-            [one, other] if one == from => Some(other),
-            [one, other] if other == from => Some(one),
+            [(_, true), (other, _)] => Some(other),
+            [(one, _), (_, true)] => Some(one),
             ends => {
                 tracing::debug!("a relayed datagram from {from} is dropped: the ends are {ends:?}");
                 None
@@ -324,9 +348,23 @@ impl Engine {
         out: &mut Outbox,
         now: Instant,
     ) {
-        if !packet::answerable(from) {
-            return;
+        if packet::answerable(from) {
+            self.inbound_at(from, buffer, stride, plain, sink, out, now);
         }
+    }
+
+    /// [`inbound`](Self::inbound) of what may have come by a stream, which `from` stands for.
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    pub(crate) fn inbound_at(
+        &self,
+        from: SocketAddr,
+        buffer: &[u8],
+        stride: usize,
+        plain: &mut [u8],
+        sink: &mut impl PacketSink,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
         let table = self.table();
         let mut current: Option<(&Peer, MutexGuard<'_, PeerState>)> = None;
         // A batch is mostly one peer's, from one address: looked up once.
@@ -336,14 +374,16 @@ impl Engine {
         for datagram in packet::datagrams(buffer, stride) {
             let (way, datagram) = match way::relayed(datagram) {
                 None => (Way::Direct(from), datagram),
-                Some((channel, inner)) if lighthouses.iter().any(|(_, at)| *at == from) => {
+                Some((channel, inner)) if lighthouses.all.contains(&from) => {
                     (Way::Relayed { via: from, channel }, inner)
                 }
                 Some((channel, _)) => {
                     if passing.is_none_or(|(of, _)| of != channel) {
                         // The lock is given back before others are taken.
                         drop(current.take());
-                        passing = self.onward(&table, channel, from).map(|to| (channel, to));
+                        passing = self
+                            .onward(&table, channel, from, now)
+                            .map(|to| (channel, to));
                     }
                     if let Some((_, to)) = passing
                         && hold(&self.relay).pass(channel, datagram.len(), now)
@@ -425,7 +465,7 @@ impl Engine {
             (before.filter(|_| state.relay), state.paths.current())
         };
         if before.is_some() && before != after {
-            self.find_lighthouses();
+            self.find_lighthouses(now);
         }
     }
 
@@ -470,8 +510,10 @@ impl Engine {
         self.front.reset_count();
         hold(&self.sources).sweep(now);
         hold(&self.pending).expire(now);
-        self.find_lighthouses();
+        self.find_lighthouses(now);
         let lighthouses = self.lighthouses();
+        let doubted = self.relay_in_doubt.load(Ordering::Relaxed);
+        let mut in_doubt = false;
         for peer in self.table().by_key.values() {
             let way = self.relayed_way(peer.key, &lighthouses);
             let waits = hold(&self.pending).waits(peer.index);
@@ -479,8 +521,33 @@ impl Engine {
             if way.is_some() {
                 state.set_relay(way, waits, out, now);
             }
-            state.tick(waits, out, now);
+            state.tick(waits, doubted, out, now);
+            in_doubt |= state.paths.relay_in_doubt();
         }
+        self.relay_in_doubt.store(in_doubt, Ordering::Relaxed);
+    }
+
+    /// `peer` is also reached by a stream now, which `at` stands for; false when it is no peer.
+    pub(crate) fn stream_begun(
+        &self,
+        peer: MeshKey,
+        at: SocketAddr,
+        out: &mut Outbox,
+        now: Instant,
+    ) -> bool {
+        let Some(peer) = self.peer(peer) else {
+            return false;
+        };
+        peer.lock().stream(at, out, now);
+        true
+    }
+
+    /// The stream that `at` stood for is no more.
+    pub(crate) fn stream_ended(&self, at: SocketAddr, now: Instant) {
+        for peer in self.table().by_key.values() {
+            peer.lock().paths.gone(at, now);
+        }
+        self.find_lighthouses(now);
     }
 
     /// This member's own address or link changed: paths are sought anew, and every peer that is

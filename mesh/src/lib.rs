@@ -64,6 +64,7 @@ mod routes;
 mod socket;
 mod split;
 mod stop;
+mod stream;
 mod threads;
 mod tun;
 mod vnet;

@@ -5,6 +5,7 @@
 //! single flooding address does not reach it. Sources can be forged; a flood from more addresses
 //! than the table holds passes through to boringtun's limiter, whose cookies ask for proof.
 
+use crate::stream::is_stream;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -69,6 +70,8 @@ fn refill(bucket: &mut Bucket, now: Instant) {
 /// An IPv6 host owns its /64, so counting single addresses would count nothing.
 fn group(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
+        // One for each stream.
+        IpAddr::V6(a) if is_stream((a, 1).into()) => a.into(),
         IpAddr::V6(a) => {
             let [a, b, c, d, ..] = a.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()

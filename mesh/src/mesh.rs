@@ -6,7 +6,7 @@
 //! answers another (an acknowledgment, a ping) waits for no second thread to wake up.
 
 use crate::config::{PeerConfig, PeerUpdate};
-use crate::device::Device;
+use crate::device::{Device, Spare};
 use crate::engine::Engine;
 use crate::error::MeshError;
 use crate::keys::{MeshKey, MeshPrivateKey};
@@ -14,12 +14,15 @@ use crate::outbox::Outbox;
 use crate::pump::{self, Inward, Outward};
 use crate::socket::MeshSocket;
 use crate::stop::Stop;
+use crate::stream::StreamEnd;
 use crate::threads::End;
 use crate::way::{Channel, Way};
 use ipnet::IpNet;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
 /// boringtun's timers want to be looked at this often.
@@ -58,6 +61,7 @@ struct Inner {
     engine: Arc<Engine>,
     /// The threads hold it: with them it is given back.
     socket: Weak<MeshSocket>,
+    device: Spare,
     port: u16,
     stop: Arc<Stop>,
     ended: watch::Receiver<Option<Arc<MeshError>>>,
@@ -92,14 +96,15 @@ impl Mesh {
         let end = End::of(if apart { 3 } else { 2 }, stop.clone());
         let ended = end.watch();
         let socket = Arc::new(socket);
+        let (reader, writer) = device.into().split();
         let inner = Inner {
             engine: engine.clone(),
             socket: Arc::downgrade(&socket),
+            device: writer.spare(),
             port,
             stop: stop.clone(),
             ended,
         };
-        let (reader, writer) = device.into().split();
         let mut outward = Outward::new(engine.clone(), socket.clone(), reader);
         let mut inward = Inward::new(engine.clone(), socket.clone(), writer);
         if apart {
@@ -175,6 +180,45 @@ impl MeshHandle {
     /// On a lighthouse: bounds each channel to so many bytes a second, both directions together.
     pub fn limit_relay(&self, bytes_per_second: u64) {
         self.inner.engine.limit_relay(bytes_per_second as f64);
+    }
+
+    /// Carries datagrams of `peer`, and what this member relays for it, over `stream` too, until the
+    /// stream ends. It is used while the peer is not reached by UDP.
+    ///
+    /// # Errors
+    /// Of the stream; `TimedOut` when it was silent for too long; `NotFound`: no such peer.
+    pub async fn carry(
+        &self,
+        peer: MeshKey,
+        stream: impl AsyncRead + AsyncWrite,
+    ) -> io::Result<()> {
+        let inner = &self.inner;
+        let end = StreamEnd::new(
+            inner.engine.clone(),
+            inner.socket.clone(),
+            inner.device.clone(),
+        );
+        let end = end.ok_or_else(|| io::Error::other("the mesh has ended"))?;
+        let mut out = Outbox::default();
+        if !inner
+            .engine
+            .stream_begun(peer, end.at, &mut out, Instant::now())
+        {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inner.send_now(&mut out);
+        tokio::select! {
+            result = end.run(stream) => result,
+            _ = self.stopped() => Ok(()),
+        }
+    }
+
+    /// For how long a lighthouse has not been reached by UDP; none: it is, or is no peer.
+    #[must_use]
+    pub fn without_udp(&self, lighthouse: MeshKey) -> Option<Duration> {
+        let peer = self.inner.engine.peer(lighthouse)?;
+        let state = peer.lock();
+        state.paths.without_udp(Instant::now())
     }
 
     /// Asks `key` on the way to it, seeking one where none is known; the round trip. None: no answer

@@ -1,5 +1,6 @@
 //! Looking at datagrams and packets before anything else touches them.
 
+use crate::stream::is_stream;
 use std::net::{IpAddr, SocketAddr};
 
 /// Largest datagram taken in: nothing longer fits a UDP packet, and boringtun panics on data
@@ -49,11 +50,16 @@ pub(crate) fn classify(datagram: &[u8]) -> Option<Kind> {
 }
 
 /// An answer to this source cannot do harm. Sending to port 0 fails with `EINVAL`, which would
-/// turn segmentation offload off for good: anybody could forge that.
+/// turn segmentation offload off for good: anybody could forge that. Nor may anybody pass for a
+/// stream.
 pub(crate) fn answerable(source: SocketAddr) -> bool {
     let ip = source.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    source.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+    !is_stream(source)
+        && source.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && !broadcast
 }
 
 /// The destination of an inner packet; `None` when it is no IP packet.

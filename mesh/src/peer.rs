@@ -11,7 +11,7 @@ use crate::pending::Pending;
 use crate::probe::{Message, ProbeKey};
 use crate::retry::{self, View};
 use crate::way::Way;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,6 +90,8 @@ pub(crate) struct PeerState {
 
 /// A lighthouse is asked this often where it sees us, while nothing else is said.
 const OBSERVE: Duration = Duration::from_secs(20);
+/// and this often while it is in doubt whether it is there.
+const SOON: Duration = Duration::from_millis(500);
 /// A way was found: a handshake that is under way elsewhere is begun anew after so long.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -220,6 +222,13 @@ impl PeerState {
         self.found(before, packets_wait, out, now);
     }
 
+    /// There is a stream to the peer.
+    pub(crate) fn stream(&mut self, at: SocketAddr, out: &mut Outbox, now: Instant) {
+        let mut asks = vec![];
+        self.paths.stream(at, now, &mut asks);
+        self.carry_out(asks, out);
+    }
+
     /// This member's own address or link changed.
     pub(crate) fn roamed(&mut self, out: &mut Outbox, now: Instant) {
         let mut asks = vec![];
@@ -297,11 +306,22 @@ impl PeerState {
         }
     }
 
-    /// Lets boringtun's timers run; every 250 ms.
-    pub(crate) fn tick(&mut self, packets_wait: bool, out: &mut Outbox, now: Instant) {
+    /// Lets boringtun's timers run; every 250 ms. `relay_in_doubt`: what is relayed gets no answer.
+    pub(crate) fn tick(
+        &mut self,
+        packets_wait: bool,
+        relay_in_doubt: bool,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
         let (before, mut asks) = (self.paths.current(), vec![]);
-        if self.relay && self.live {
-            self.paths.watch(OBSERVE, now, &mut asks);
+        if self.relay {
+            if self.live {
+                let soon = relay_in_doubt || self.paths.in_doubt();
+                let every = if soon { SOON } else { OBSERVE };
+                self.paths.watch(every, now, &mut asks);
+            }
+            self.paths.retry_udp(now, &mut asks);
         }
         if std::mem::replace(&mut self.places, self.here.version()) != self.places {
             self.paths.news(now, &mut asks);

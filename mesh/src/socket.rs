@@ -3,6 +3,7 @@
 use crate::error::MeshError;
 use crate::outbox::Outbox;
 use crate::stop::Stop;
+use crate::stream::{Streams, is_stream};
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::io::{self, IoSliceMut};
@@ -24,6 +25,7 @@ pub struct MeshSocket {
     state: UdpSocketState,
     local: SocketAddr,
     stop: Arc<Stop>,
+    streams: Streams,
 }
 
 impl MeshSocket {
@@ -69,6 +71,7 @@ impl MeshSocket {
                 state,
                 local,
                 stop,
+                streams: Streams::default(),
             })
         };
         open().map_err(|source| MeshError::Bind { addr, source })
@@ -78,6 +81,11 @@ impl MeshSocket {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.local.port()
+    }
+
+    /// Streams that take the place of UDP.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// What ends the threads that wait on this socket.
@@ -106,6 +114,10 @@ impl MeshSocket {
     /// Sends all of `outbox` and empties it, waiting for room in the socket's buffer.
     pub(crate) fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
         for (send, bytes) in outbox.sends() {
+            if is_stream(send.to) {
+                self.streams.push(send.to, bytes, send.segment);
+                continue;
+            }
             let mut rest = bytes;
             while !rest.is_empty() && !self.stop.raised() {
                 match self.send_some(send.to, rest, send.segment) {
@@ -125,6 +137,10 @@ impl MeshSocket {
     /// repeated.
     pub(crate) fn send_now(&self, outbox: &mut Outbox) {
         for (send, bytes) in outbox.sends() {
+            if is_stream(send.to) {
+                self.streams.push(send.to, bytes, send.segment);
+                continue;
+            }
             let mut rest = bytes;
             while !rest.is_empty() {
                 match self.send_some(send.to, rest, send.segment) {

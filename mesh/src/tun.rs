@@ -9,7 +9,7 @@ use crate::stop::Stop;
 use crate::vnet::{self, VNET_HEADER};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 /// A TUN device for [`Mesh::start`](crate::Mesh::start). Address, routes and link state are the
@@ -47,14 +47,7 @@ impl Tun {
     }
 
     pub(crate) fn split(self) -> (TunReader, TunWriter) {
-        (
-            TunReader(self.device.clone()),
-            TunWriter {
-                device: self.device,
-                merger: Merger::default(),
-                merge: true,
-            },
-        )
+        (TunReader(self.device.clone()), TunWriter::new(self.device))
     }
 }
 
@@ -89,7 +82,29 @@ pub(crate) struct TunWriter {
     merge: bool,
 }
 
+/// Makes writers as long as the device is held elsewhere.
+#[derive(Clone)]
+pub(crate) struct SpareTun(Weak<SyncDevice>);
+
+impl SpareTun {
+    pub(crate) fn writer(&self) -> Option<TunWriter> {
+        Some(TunWriter::new(self.0.upgrade()?))
+    }
+}
+
 impl TunWriter {
+    fn new(device: Arc<SyncDevice>) -> Self {
+        Self {
+            device,
+            merger: Merger::default(),
+            merge: true,
+        }
+    }
+
+    pub(crate) fn spare(&self) -> SpareTun {
+        SpareTun(Arc::downgrade(&self.device))
+    }
+
     pub(crate) fn push(&mut self, packet: &[u8]) {
         self.merger.push(packet);
     }

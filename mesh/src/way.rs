@@ -8,6 +8,7 @@
 //! | 4..12 | the channel, little-endian |
 //! | 12.. | the datagram, as it would go directly |
 
+use crate::stream::is_stream;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -50,13 +51,25 @@ impl Way {
         }
     }
 
-    /// The peer's address; none when it is relayed.
-    #[must_use]
-    pub fn direct(self) -> Option<SocketAddr> {
+    /// The peer's address, or its stream's; none when it is relayed.
+    pub(crate) fn direct(self) -> Option<SocketAddr> {
         match self {
             Self::Direct(to) => Some(to),
             Self::Relayed { .. } => None,
         }
+    }
+
+    /// The peer's UDP address; none when it is reached otherwise.
+    #[must_use]
+    pub fn endpoint(self) -> Option<SocketAddr> {
+        self.direct().filter(|to| !is_stream(*to))
+    }
+
+    /// Whether it goes through a TLS connection to a lighthouse, for want of UDP. Its
+    /// [`next_hop`](Self::next_hop) is on no wire then.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        is_stream(self.next_hop())
     }
 
     /// Whether a lighthouse passes it on.
@@ -80,6 +93,8 @@ impl Way {
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Direct(_) if self.is_stream() => f.write_str("TLS"),
+            Self::Relayed { .. } if self.is_stream() => f.write_str("relayed over TLS"),
             Self::Direct(to) => write!(f, "{to}"),
             Self::Relayed { via, .. } => write!(f, "relayed by {via}"),
         }

@@ -9,6 +9,7 @@
 
 mod again;
 mod copied;
+mod reach;
 mod record;
 mod scrub;
 mod trouble;
@@ -22,7 +23,6 @@ use crate::node::{Node, event, remember};
 use crate::seed::choose::{Finding, Good, Source};
 use crate::seed::report::Report;
 use crate::{disk, identity, install, machine, network};
-use holdfast_client::LighthouseClient;
 use holdfast_core::api::OfferRequest;
 use holdfast_core::seed::{Seed, SeedLighthouse};
 use holdfast_core::state::{Admission, Identity, StateDoc};
@@ -212,18 +212,13 @@ async fn join_at(
 ) -> Result<(), Trouble> {
     let local = |e: anyhow::Error| Trouble::local(&e);
     let tls = holdfast_tls::Identity::from_key(&identity.signing).map_err(|e| local(e.into()))?;
-    let client = LighthouseClient::new(lighthouse.https.clone(), lighthouse.key, Some(&tls))
-        .map_err(|e| Trouble::client(&e))?;
     let request = OfferRequest {
         grant: seed.grant.clone(),
         signing_key: identity.signing.public(),
     };
-    let offer = client
-        .offer(&request)
-        .await
-        .map_err(|e| Trouble::client(&e))?;
-    node.clock.vouch(offer.time).await.map_err(local)?;
     let doc = node.store.get();
+    let (client, offer) = reach::offer(seed, &doc, &tls, lighthouse, &request).await?;
+    node.clock.vouch(offer.time).await.map_err(local)?;
     let same = doc
         .admission
         .as_ref()

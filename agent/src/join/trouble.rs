@@ -1,6 +1,6 @@
 //! Why a node could not join, in words for its console and report.
 
-use holdfast_client::ClientError;
+use holdfast_client::{ClientError, SuccessorError};
 use holdfast_core::api::ApiErrorKind;
 
 /// What stands in the way.
@@ -78,6 +78,15 @@ impl Trouble {
             ClientError::Identity(_) | ClientError::Setup(_) | ClientError::Local { .. } => {
                 Self::new("cannot-join", error.to_string(), WAIT, 1)
             }
+        }
+    }
+
+    /// The lighthouse shows another key than the seed pins, and no root vouches for it.
+    pub fn other_key(error: &ClientError, why: &SuccessorError) -> Self {
+        let pinned = Self::client(error);
+        Self {
+            message: format!("{}; {why}", pinned.message),
+            ..pinned
         }
     }
 

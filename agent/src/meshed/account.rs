@@ -33,7 +33,7 @@ fn path(status: &PeerStatus) -> Option<MeshPath> {
             Way::Direct(_) => PathKind::Direct,
             Way::Relayed { .. } => PathKind::Relayed,
         },
-        endpoint: way.next_hop(),
+        endpoint: Some(way.next_hop()).filter(|_| !way.is_stream()),
         confirmed: status.confirmed,
         rtt: status.rtt.map(micros),
     })

@@ -90,6 +90,7 @@ async fn life(
         e = keep_peers(node, &handle) => Err(e),
         e = knock(&handle, uplinks, &avoid) => Err(e),
         e = relays::run(node, &handle) => Err(e),
+        e = relays::stand_in(node, &handle) => Err(e),
     }
 }
 
@@ -264,7 +265,11 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
         let now = Instant::now();
         let endpoints: Vec<_> = lighthouses
             .iter()
-            .map(|l| turns.endpoint(l, session(&l.mesh_key), now))
+            .map(|l| {
+                // A session over a stream is none by UDP: other addresses are tried.
+                let udp = mesh.without_udp(l.mesh_key).is_none();
+                turns.endpoint(l, session(&l.mesh_key) && udp, now)
+            })
             .collect();
         if basis.moved(&doc, endpoints.clone()) {
             let lighthouses: Vec<_> = lighthouses.iter().cloned().zip(endpoints).collect();

@@ -1,8 +1,10 @@
-//! Asks lighthouses for relay channels to peers that no direct path is known to.
+//! Asks lighthouses for relay channels to peers that no direct path is known to, and for a stream
+//! where UDP reaches no lighthouse.
 
 use crate::node::Node;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use holdfast_client::LighthouseClient;
 use holdfast_core::api::RelayRequest;
 use holdfast_mesh::{Channel, MeshHandle, MeshKey};
 
@@ -24,6 +26,33 @@ pub async fn run(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
             Some(()) = asking.next() => {}
         }
     }
+}
+
+/// Keeps a stream to the lighthouse that answers calls, while UDP does not reach it. Runs for ever.
+pub async fn stand_in(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
+    let mut current = node.lighthouse.subscribe();
+    loop {
+        let client = current.borrow_and_update().clone();
+        let lighthouse = client.as_ref().and_then(|c| mesh_key(node, c));
+        let keep = async {
+            match client.zip(lighthouse) {
+                Some((client, key)) => mesh.stand_in(key, || client.mesh_stream()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            changed = current.changed() => if changed.is_err() {
+                return anyhow::anyhow!("nobody tells of lighthouses any more");
+            },
+        }
+    }
+}
+
+fn mesh_key(node: &Node, client: &LighthouseClient) -> Option<MeshKey> {
+    let trusted = node.trusted().ok()?;
+    let mut all = trusted.lighthouses.lighthouses.iter();
+    Some(all.find(|l| l.key == client.key())?.mesh_key)
 }
 
 /// The mesh asks again when this fails.

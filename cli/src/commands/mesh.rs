@@ -61,7 +61,11 @@ fn way(path: Option<&MeshPath>) -> [String; 2] {
         PathKind::Direct => "direct",
         PathKind::Relayed => "relayed",
     };
-    [kind.into(), path.endpoint.to_string()]
+    let over_tls = || "over TLS".to_owned();
+    [
+        kind.into(),
+        path.endpoint.map_or_else(over_tls, |e| e.to_string()),
+    ]
 }
 
 fn milliseconds(micros: u64) -> String {

@@ -1,4 +1,4 @@
-//! Raw streams: operators to nodes, nodes' standing connections.
+//! Raw streams: operators to nodes, nodes' standing connections, datagrams where UDP is blocked.
 
 use super::App;
 use super::body::Named;
@@ -8,7 +8,7 @@ use crate::registry::{Registry, Who};
 use crate::splice::{BoxedStream, copy};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use holdfast_core::api::{ApiErrorKind, SPLICE, STANDING};
+use holdfast_core::api::{ApiErrorKind, MESH_STREAM, SPLICE, STANDING};
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::NodeName;
 use http::StatusCode;
@@ -114,6 +114,34 @@ pub async fn standing(
         let ended = own.board.serve(key, stream, out(&own.registry, &key)).await;
         tracing::info!(node = %name, error = ?ended.err().map(|e| e.to_string()), "standing connection ended");
     }))
+}
+
+/// `GET /v1/mesh`
+pub async fn mesh(
+    State(app): Shared,
+    caller: Member,
+    request: Request,
+) -> Result<Response, Refusal> {
+    wants(&request, MESH_STREAM)?;
+    let own = app.registry.by_name(&caller.name)?.record;
+    if own.signing_key != caller.key {
+        return Err(Refusal::denied("another key has this member's name"));
+    }
+    let lighthouse = app.clone();
+    Ok(upgrade(
+        &app,
+        request,
+        MESH_STREAM,
+        move |stream| async move {
+            let name = caller.name;
+            tracing::info!(node = %name, "mesh stream: no UDP there");
+            let ended = tokio::select! {
+                ended = lighthouse.mesh.carry(own.mesh_key, stream) => ended,
+                () = out(&lighthouse.registry, &caller.key) => Ok(()),
+            };
+            tracing::info!(node = %name, error = ?ended.err().map(|e| e.to_string()), "mesh stream ended");
+        },
+    ))
 }
 
 /// Resolves once `key` is no member any more.

@@ -4,6 +4,10 @@
 #[path = "../../src/testing.rs"]
 pub mod testing;
 
+pub mod member;
+pub mod scene;
+pub mod world;
+
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, OfferRequest};
 use holdfast_core::documents::{DocumentSet, Policy};
@@ -14,8 +18,12 @@ use holdfast_lighthouse::{Config, Keys, Lighthouse, LighthouseDir, unix_now};
 use holdfast_tls::Identity;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use tempfile::TempDir;
 use testing::*;
+
+/// What should take a moment may take so long on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Lab {
     pub tmp: TempDir,

@@ -4,6 +4,7 @@
 //! - A direct path that lives is used; among several the quickest. Else the relay. Else a guess.
 //! - Without a living direct path, traffic starts a race: everything known is asked at once, and
 //!   the peer is invited through the relay to do the same, so that both NATs open.
+//! - A stream that stands in for UDP is used only while no UDP path lives.
 //! - The path in use is asked once a second while traffic flows: that something comes on it does not
 //!   show that what we send arrives.
 //!
@@ -35,6 +36,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RELAY_AGAIN: Duration = Duration::from_secs(3);
 /// Invitations are answered, and unknown sources asked, no more often.
 const ANSWER_AGAIN: Duration = Duration::from_millis(200);
+/// UDP is tried this often while a stream stands in for it.
+const RETRY_UDP: Duration = Duration::from_secs(5);
 /// A path has to be quicker by a quarter and by this to be preferred to the one in use.
 const MARGIN: Duration = Duration::from_millis(2);
 
@@ -78,6 +81,10 @@ pub(crate) struct Paths {
     failures: u32,
     /// Answers to questions of ours.
     answers: u64,
+    /// No UDP path lives, since.
+    udp_lost: Option<Instant>,
+    /// UDP was last tried from a stream.
+    udp_asked: Option<Instant>,
 }
 
 impl Paths {
@@ -101,6 +108,8 @@ impl Paths {
             invited: None,
             failures: 0,
             answers: 0,
+            udp_lost: None,
+            udp_asked: None,
         }
     }
 
@@ -144,8 +153,11 @@ impl Paths {
             self.remember(Way::Direct(to), Origin::Configured);
         }
         if take {
-            self.direct.iter_mut().for_each(Path::doubt);
-            self.current = to.map(Way::Direct).or(self.current);
+            let udp = self.direct.iter_mut().filter(|p| !p.way.is_stream());
+            udp.for_each(Path::doubt);
+            // A stream goes on until UDP has answered.
+            let streams = self.current.is_some_and(Way::is_stream);
+            self.current = to.map(Way::Direct).filter(|_| !streams).or(self.current);
         } else if self.current.is_none() {
             self.current = to.map(Way::Direct);
         }
@@ -165,6 +177,65 @@ impl Paths {
                 }
             }
         }
+    }
+
+    /// The peer may also be reached by the stream at `at`: asked at once, used when nothing else
+    /// answers.
+    pub(crate) fn stream(&mut self, at: SocketAddr, now: Instant, asks: &mut Vec<Ask>) {
+        let way = Way::Direct(at);
+        if self.direct.len() >= MAX_PATHS {
+            self.direct.pop();
+        }
+        self.remember(way, Origin::Seen);
+        self.ping(way, now, asks);
+        self.choose(now);
+    }
+
+    /// What was at `at` is there no more.
+    pub(crate) fn gone(&mut self, at: SocketAddr, now: Instant) {
+        self.direct.retain(|p| p.way.next_hop() != at);
+        self.relay = self.relay.take().filter(|p| p.way.next_hop() != at);
+        self.current = self.current.filter(|way| way.next_hop() != at);
+        self.choose(now);
+    }
+
+    /// For how long no UDP path to the peer has lived.
+    pub(crate) fn without_udp(&self, now: Instant) -> Option<Duration> {
+        self.udp_lost.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// While a stream is in use: UDP is tried again from time to time.
+    pub(crate) fn retry_udp(&mut self, now: Instant, asks: &mut Vec<Ask>) {
+        let again = |at| now.saturating_duration_since(at) >= RETRY_UDP;
+        if self.current.is_some_and(Way::is_stream) && self.udp_asked.is_none_or(again) {
+            self.udp_asked = Some(now);
+            self.ping_all(now, asks);
+        }
+    }
+
+    /// Whether the peer was heard, not long ago, and by an answer, at this place of its own.
+    pub(crate) fn stands_at(&self, at: SocketAddr, now: Instant) -> bool {
+        let way = Way::Direct(at);
+        self.current == Some(way) || self.path(way).is_some_and(|p| p.alive(now))
+    }
+
+    /// Where the peer itself answered lately.
+    pub(crate) fn places(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        let living = self.direct.iter().filter(move |p| p.alive(now));
+        living.filter_map(|p| p.way.direct())
+    }
+
+    /// The relay in use gave no answer lately: its lighthouse may be out of reach.
+    pub(crate) fn relay_in_doubt(&self) -> bool {
+        let relay = self.current.filter(|way| way.is_relayed());
+        let relay = relay.and_then(|way| self.path(way));
+        relay.is_some_and(|p| p.silent_since.is_some() && p.confirmed)
+    }
+
+    /// The way in use was asked and has not answered yet.
+    pub(crate) fn in_doubt(&self) -> bool {
+        let current = self.current.and_then(|way| self.path(way));
+        current.is_some_and(|p| p.silent_since.is_some())
     }
 
     /// A channel through a lighthouse, or none any more.
@@ -200,7 +271,8 @@ impl Paths {
     }
 
     fn direct_lives(&self, now: Instant) -> bool {
-        self.direct.iter().any(|p| p.alive(now))
+        let udp = |p: &&Path| !p.way.is_stream();
+        self.direct.iter().filter(udp).any(|p| p.alive(now))
     }
 
     /// Something authentic of WireGuard came on `way`.
@@ -356,6 +428,11 @@ impl Paths {
         if self.wanted(now) {
             self.look(now, asks);
         }
+        if self.direct_lives(now) {
+            self.udp_lost = None;
+        } else {
+            self.udp_lost.get_or_insert(now);
+        }
         self.choose(now);
     }
 
@@ -432,10 +509,14 @@ impl Paths {
         if self.plain {
             return;
         }
-        let rank = |p: &&Path| (p.silent_since.is_some(), p.rtt.unwrap_or(Duration::MAX));
+        let rank = |p: &&Path| {
+            let rtt = p.rtt.unwrap_or(Duration::MAX);
+            (p.way.is_stream(), p.silent_since.is_some(), rtt)
+        };
         let best = self.direct.iter().filter(|p| p.alive(now)).min_by_key(rank);
         let held = self.current.and_then(|way| self.path(way));
-        let held = held.filter(|p| !p.way.is_relayed() && p.alive(now) && p.silent_since.is_none());
+        let udp = |p: &&Path| !p.way.is_relayed() && !p.way.is_stream();
+        let held = held.filter(|p| udp(p) && p.alive(now) && p.silent_since.is_none());
         let chosen = match (best, held) {
             (Some(best), Some(held)) => {
                 let (new, old) = (best.rtt, held.rtt);

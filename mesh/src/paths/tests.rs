@@ -183,6 +183,38 @@ fn a_plain_peer_is_where_it_was_heard_and_is_asked_nothing() {
 }
 
 #[test]
+fn a_stream_is_used_only_while_udp_does_not_answer() {
+    let at: SocketAddr = "[100::1]:1".parse().unwrap();
+    let stream = Way::Direct(at);
+    let mut world = World::new(Some(place(1)), &[(stream, 10)]);
+    world.go(2000);
+    assert!(world.paths.without_udp(world.now) > Some(Duration::from_millis(1900)));
+    let (now, mut asks) = (world.now, vec![]);
+    world.paths.stream(at, now, &mut asks);
+    world.take(asks, &mut vec![]);
+    world.go(500);
+    assert_eq!(world.current(), Some(stream));
+    // UDP answers, slower: it is used at once.
+    world.open.push((direct(1), 300));
+    for _ in 0..60 {
+        world.go(100);
+        let (now, mut asks) = (world.now, vec![]);
+        world.paths.retry_udp(now, &mut asks);
+        world.take(asks, &mut vec![]);
+    }
+    assert_eq!(world.current(), Some(direct(1)));
+    assert_eq!(world.paths.without_udp(world.now), None);
+    // And no more once it is silent; a new address of the configuration takes nothing away.
+    world.open.retain(|(way, _)| *way == stream);
+    world.go(5000);
+    assert_eq!(world.current(), Some(stream));
+    world.paths.configure(false, Some(place(2)), true);
+    assert_eq!(world.current(), Some(stream));
+    world.paths.gone(at, world.now);
+    assert!(world.current().is_some_and(|way| way != stream));
+}
+
+#[test]
 fn an_idle_peer_is_left_in_peace() {
     let mut world = World::new(Some(place(1)), &[(direct(1), 10)]);
     world.go(1000);

@@ -1,6 +1,6 @@
 //! The lighthouse is destroyed with its disk, and another with other keys takes its place: the node
-//! comes back, one that was booted meanwhile too. Before that a member asks the node for a
-//! name.
+//! comes back, one that was booted meanwhile too, and one that had not joined yet joins with its old
+//! seed. Before that a member asks the node for a name.
 
 use anyhow::Context as _;
 use holdfast_core::cluster::MESH_PORT;
@@ -42,11 +42,17 @@ fn a_node_finds_the_lighthouse_that_replaces_a_lost_one() -> Story {
         assert!(answer.ends_with(&v4.octets()), "{answer:?}");
     }
 
+    let old = lab.seed("late", "bare", &[])?;
     lab.lose_lighthouse()?;
     lab.restore_lighthouse()?;
     let second = node.wait_online()?;
     assert_eq!(first.text("boot_id"), second.text("boot_id"));
     assert_eq!(first.text("mesh_address"), second.text("mesh_address"));
+
+    // Its seed was made before, and pins a key that is no more.
+    let mut late = Node::with(&lab, "late", &image, Some(&old), |spec| spec)?;
+    late.boot()?;
+    late.power_cut()?;
 
     node.power_cut()?;
     lab.lose_lighthouse()?;

@@ -33,7 +33,7 @@ Examples:
   holdfast cluster new demo
       for virtual machines on this computer: the lighthouse listens on loopback
   holdfast cluster new home --lighthouse lighthouse.example.net
-  holdfast cluster new home --lighthouse 203.0.113.7 --https-port 443
+  holdfast cluster new home --lighthouse 203.0.113.7 --https-port 8443
 
 What is made: DIR/cluster.toml, DIR/keys/*.age (encrypted with a passphrase: scrypt 2^16, so take \
 five or six random words), DIR/documents.json, DIR/lighthouse/ (copy it to the machine that runs the \
@@ -54,9 +54,10 @@ pub struct Args {
     /// Address that the lighthouse listens on [default: all, or 127.0.0.1 without --lighthouse]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<IpAddr>,
-    /// TCP port of the lighthouse's HTTPS API
-    #[arg(long, default_value_t = 8443, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    https_port: u16,
+    /// TCP port of the lighthouse's HTTPS API [default: 443, which also carries the mesh where UDP is
+    /// blocked; 8443 without --lighthouse]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    https_port: Option<u16>,
     /// UDP port of the lighthouse's mesh socket
     #[arg(long, default_value_t = MESH_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     udp_port: u16,
@@ -92,6 +93,14 @@ pub fn host_port(host: &str, port: u16) -> Result<String> {
     Ok(text)
 }
 
+impl Args {
+    fn https_port(&self) -> u16 {
+        // A firewall that lets nothing else through lets 443 through.
+        let usual = if self.lighthouse.is_empty() { 8443 } else { 443 };
+        self.https_port.unwrap_or(usual)
+    }
+}
+
 fn place(args: &Args) -> Result<Place> {
     let local = args.lighthouse.is_empty();
     let hosts = if local {
@@ -111,10 +120,10 @@ fn place(args: &Args) -> Result<Place> {
         .or_else(|| local.then(|| Ipv4Addr::LOCALHOST.to_string()));
     let v6 = hosts.iter().any(|h| h.contains(':'));
     Ok(Place {
-        https: all(args.https_port)?,
+        https: all(args.https_port())?,
         udp: all(args.udp_port)?,
         api: reach
-            .map(|h| host_port(&h, args.https_port))
+            .map(|h| host_port(&h, args.https_port()))
             .transpose()?
             .into_iter()
             .collect(),
@@ -211,7 +220,7 @@ fn write_lighthouse(
     );
     LighthouseDir::create(dir, &cluster, &keys.lighthouse, set)?;
     let listen = LighthouseConfig {
-        https: vec![SocketAddr::new(place.listen, args.https_port)],
+        https: vec![SocketAddr::new(place.listen, args.https_port())],
         udp: SocketAddr::new(place.listen, args.udp_port),
     };
     files::write_public(&dir.join(CONFIG), toml::to_string(&listen)?.as_bytes())
@@ -354,7 +363,7 @@ mod tests {
         assert_eq!(local.https, ["10.0.2.2:8443"]);
         assert_eq!(local.api, ["127.0.0.1:8443"]);
         assert_eq!(local.listen, IpAddr::from(Ipv4Addr::LOCALHOST));
-        let far = place_of("new demo --lighthouse a.example --lighthouse 2001:db8::1 --https-port 443 --udp-port 5").unwrap();
+        let far = place_of("new demo --lighthouse a.example --lighthouse 2001:db8::1 --udp-port 5").unwrap();
         assert_eq!(far.https, ["a.example:443", "[2001:db8::1]:443"]);
         assert_eq!(far.udp, ["a.example:5", "[2001:db8::1]:5"]);
         assert!(far.api.is_empty());

@@ -47,8 +47,8 @@ pub async fn offer(
     match succeed(&error, &trust(seed, doc), own).await {
         Ok(None) => Err(told(&error)),
         Ok(Some(next)) => {
-            say("join: the seed's lighthouse has a new key, which a root signed");
             let offer = next.offer(request).await.map_err(|e| told(&e))?;
+            say("join: the seed's lighthouse has a new key, which a root signed");
             Ok((next, offer))
         }
         Err(why) => Err(Trouble::other_key(&error, &why)),

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// The kernel's consoles (Linux `Documentation/ABI/testing/sysfs-tty`).
@@ -58,8 +59,20 @@ fn names(active: &str) -> Vec<&str> {
     }
 }
 
+/// Where lines go that are for people.
+static TO_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// On a machine that is not Holdfast's, its consoles are others': lines go to standard error.
+pub fn to_stderr() {
+    TO_STDERR.store(true, Ordering::Relaxed);
+}
+
 /// Prints one line; control characters of foreign text cannot forge another.
 pub fn say(text: &str) {
+    if TO_STDERR.load(Ordering::Relaxed) {
+        eprintln!("{}", line(text).trim_end());
+        return;
+    }
     tracing::info!("{text}");
     if let Some(queue) = queue() {
         let _ = queue.try_send(line(text));

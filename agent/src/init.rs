@@ -16,12 +16,15 @@ const LONGEST_REPLY: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Init {
     socket: PathBuf,
+    /// What is told of the boot where PID 1 is another's.
+    stand_in: Option<Box<BootInfo>>,
 }
 
 impl Default for Init {
     fn default() -> Self {
         Self {
             socket: SOCKET.into(),
+            stand_in: None,
         }
     }
 }
@@ -30,7 +33,18 @@ impl Init {
     /// Another socket, for tests.
     #[cfg(test)]
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket }
+        Self {
+            socket,
+            stand_in: None,
+        }
+    }
+
+    /// On a machine whose PID 1 is no Holdfast init: it is asked nothing.
+    pub fn of_others(boot: BootInfo) -> Self {
+        Self {
+            socket: SOCKET.into(),
+            stand_in: Some(Box::new(boot)),
+        }
     }
 
     async fn exchange(&self, request: &InitRequest) -> anyhow::Result<InitReply> {
@@ -55,6 +69,12 @@ impl Init {
     /// # Errors
     /// When init cannot be reached or refuses.
     pub async fn ask(&self, request: InitRequest) -> anyhow::Result<InitReply> {
+        if let Some(boot) = &self.stand_in {
+            match request {
+                InitRequest::Boot => return Ok(InitReply::Boot(boot.clone())),
+                other => bail!("this machine's init is not Holdfast's: {other:?}"),
+            }
+        }
         let reply = tokio::time::timeout(LIMIT, self.exchange(&request))
             .await
             .context("init did not answer in time")??;

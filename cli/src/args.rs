@@ -124,7 +124,17 @@ pub enum Verb {
         after_help = "Examples:\n  holdfast token list\n  holdfast token revoke n1"
     )]
     Token(c::token::Verb),
-    /// Put a node out of the cluster for good
+    /// Make this Linux machine a member
+    Join(c::join::JoinArgs),
+    /// Undo `holdfast join`
+    Leave(c::join::LeaveArgs),
+    /// Members that are no nodes: phones, laptops
+    #[command(
+        subcommand,
+        after_help = "Example:\n  holdfast client new --wireguard ada-phone --node n1"
+    )]
+    Client(c::client::Verb),
+    /// Put a node or a client out of the cluster for good
     Evict(c::evict::Args),
     /// Virtual machines on this computer
     #[command(

@@ -105,6 +105,19 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
 }
 
 impl Connection {
+    /// The same lighthouse, for a member with this signing key.
+    pub fn as_member(&self, key: &PrivateKey) -> Result<LighthouseClient> {
+        let identity = Identity::from_key(key).context("the member's key")?;
+        let all = &self.documents.lighthouses.lighthouses;
+        let own = all
+            .iter()
+            .enumerate()
+            .find(|(_, l)| l.key == self.client.key())
+            .context("documents.json does not name the lighthouse that answers")?;
+        let addresses = addresses(&self.cluster, own.1, own.0 == 0);
+        LighthouseClient::new(addresses, own.1.key, Some(&identity)).map_err(explain)
+    }
+
     /// Hands all documents over.
     pub async fn push_documents(&self) -> Result<()> {
         self.client

@@ -24,6 +24,8 @@ pub struct NodeView {
     pub name: NodeName,
     /// What it is to the cluster.
     pub role: Option<Role>,
+    /// Whether it is a plain WireGuard client: it gives no account of itself.
+    pub client: bool,
     /// Its IPv4 address in the mesh.
     pub mesh_address: Option<Ipv4Addr>,
     /// Its IPv6 address in the mesh.
@@ -136,6 +138,7 @@ impl Judge<'_> {
         match self.member(entry) {
             Ok(member) => {
                 view.role = Some(member.grant.role);
+                view.client = member.record.via.is_some();
                 view.mesh_address = Some(self.plan.address4(member.record.index));
                 view.mesh_address6 = Some(self.plan.address6(member.record.index));
                 match self.status(entry, &member) {
@@ -169,6 +172,7 @@ fn empty(name: NodeName) -> NodeView {
     NodeView {
         name,
         role: None,
+        client: false,
         mesh_address: None,
         mesh_address6: None,
         slot: None,

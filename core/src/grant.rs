@@ -92,6 +92,11 @@ pub struct MemberRecord {
     pub signing_key: PublicKey,
     /// Grows when the same node signs anew.
     pub counter: u64,
+    /// It is a plain WireGuard client (a phone), whose one peer is the node with this WireGuard
+    /// key: the others reach it through that node. Readers that do not know the field take it for
+    /// a node that never answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<MeshKey>,
 }
 
 impl Signable for Grant {
@@ -329,6 +334,7 @@ mod tests {
             mesh_key: MeshKey([4; 32]),
             signing_key: key(3).public(),
             counter: 1,
+            via: None,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct PeerPlan {
     pub endpoint: Option<SocketAddr>,
     /// Seconds; only for what must stay reachable.
     pub keepalive: Option<u16>,
+    /// A WireGuard client of another make, whose one peer this member is.
+    pub plain: bool,
 }
 
 fn host_prefixes(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
@@ -87,19 +89,160 @@ pub fn plan(
             allowed_ips: host_prefixes(plan, l.index),
             endpoint: *endpoint,
             keepalive: Some(KEEPALIVE),
+            plain: false,
         })
         .collect();
+    let own_mesh_key = by_index
+        .values()
+        .find(|(v, _)| v.record.signing_key == *own)
+        .map(|(v, _)| v.record.mesh_key);
+    let mut clients = vec![];
     for (v, endpoint) in by_index.into_values() {
         let taken = peers.iter().any(|p| p.key == v.record.mesh_key);
-        if v.record.signing_key != *own && !taken && reaches(&v) {
-            peers.push(PeerPlan {
+        if v.record.signing_key == *own || taken || !reaches(&v) {
+            continue;
+        }
+        let plain = v.record.via.is_some();
+        match v.record.via {
+            Some(via) if Some(via) != own_mesh_key => clients.push((via, v.record.index)),
+            _ => peers.push(PeerPlan {
                 name: v.record.name.to_string(),
                 key: v.record.mesh_key,
                 allowed_ips: host_prefixes(plan, v.record.index),
-                endpoint,
+                // Where a client is, its own packets tell.
+                endpoint: endpoint.filter(|_| !plain),
                 keepalive: None,
-            });
+                plain,
+            }),
+        }
+    }
+    // Through the node whose peer it is; a client of a client, or of nobody here, is not reached.
+    for (via, index) in clients {
+        if let Some(node) = peers
+            .iter_mut()
+            .find(|p| p.key == via && !p.plain && p.keepalive.is_none())
+        {
+            node.allowed_ips.extend(host_prefixes(plan, index));
         }
     }
     (peers, refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::{Operator, Right, Rule};
+    use crate::grant::{Grant, MemberRecord};
+    use crate::keys::PrivateKey;
+    use crate::names::Role;
+    use crate::signed::Signed;
+
+    const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+    fn key(n: u8) -> PrivateKey {
+        PrivateKey::from_bytes([n; 32])
+    }
+
+    fn member(n: u8, group: &str, via: Option<u8>) -> (Member, Option<SocketAddr>) {
+        let index = MeshIndex::try_from(16 + u16::from(n)).unwrap();
+        let grant = Grant {
+            cluster: CLUSTER,
+            id: format!("g{n}").parse().unwrap(),
+            token: key(n + 100).public(),
+            role: Role::Bare,
+            groups: vec![group.parse().unwrap()],
+            name: None,
+            names: None,
+            first: index,
+            last: index,
+            uses: 1,
+            not_after: 0,
+        };
+        let record = MemberRecord {
+            cluster: CLUSTER,
+            grant: grant.id.clone(),
+            name: format!("n{n}").parse().unwrap(),
+            index,
+            mesh_key: MeshKey([n; 32]),
+            signing_key: key(n).public(),
+            counter: 1,
+            via: via.map(|v| MeshKey([v; 32])),
+        };
+        let member = Member {
+            record: Signed::sign(&record, &key(n + 100)).unwrap(),
+            grant: Signed::sign(&grant, &key(200)).unwrap(),
+        };
+        (member, Some(SocketAddr::from(([192, 0, 2, n], 7))))
+    }
+
+    /// What member `own` has of peers: name, whether plain, number of networks.
+    fn planned(own: u8, rules: Vec<Rule>) -> Vec<(String, bool, usize)> {
+        let members = [
+            member(1, "servers", None),
+            member(2, "storage", None),
+            member(3, "phones", Some(1)),
+            member(4, "phones", Some(3)),
+        ];
+        let operators = Operators {
+            cluster: CLUSTER,
+            generation: 1,
+            operators: vec![Operator {
+                name: "ada".parse().unwrap(),
+                key: key(200).public(),
+                rights: vec![Right::All],
+            }],
+            former: vec![],
+        };
+        let policy = Policy {
+            cluster: CLUSTER,
+            generation: 1,
+            rules,
+            evicted: vec![],
+            revoked: vec![],
+        };
+        let addresses = AddressPlan::new(CLUSTER, false);
+        let own = key(own).public();
+        let (peers, refused) = plan(
+            &own,
+            &addresses,
+            CLUSTER,
+            &operators,
+            &policy,
+            &[],
+            &members,
+        );
+        assert!(refused.is_empty(), "{refused:?}");
+        let all = peers.into_iter();
+        all.map(|p| {
+            assert_eq!(p.endpoint.is_none(), p.plain);
+            (p.name, p.plain, p.allowed_ips.len())
+        })
+        .collect()
+    }
+
+    fn peer(name: &str, plain: bool, networks: usize) -> (String, bool, usize) {
+        (name.into(), plain, networks)
+    }
+
+    #[test]
+    fn a_plain_client_is_the_peer_of_its_node_and_others_reach_it_through_that() {
+        let first = planned(1, vec![]);
+        assert_eq!(first, [peer("n2", false, 2), peer("n3", true, 2)]);
+        let second = planned(2, vec![]);
+        assert_eq!(second, [peer("n1", false, 4)]);
+    }
+
+    #[test]
+    fn a_plain_client_reaches_what_its_group_may() {
+        let rule = |from: &str, to: &str| Rule {
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+        };
+        let between = vec![rule("phones", "servers"), rule("servers", "storage")];
+        let first = planned(1, between.clone());
+        assert_eq!(first, [peer("n2", false, 2), peer("n3", true, 2)]);
+        assert_eq!(planned(2, between), [peer("n1", false, 2)]);
+        let without = planned(1, vec![rule("servers", "storage")]);
+        assert_eq!(without, [peer("n2", false, 2)]);
+    }
 }

@@ -12,7 +12,7 @@ use holdfast_core::keys::{MeshKey, PublicKey};
 use holdfast_core::peers::plan;
 use holdfast_mesh::{MTU, Mesh, MeshHandle, MeshSocket, Netstack, PeerConfig};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -148,6 +148,13 @@ impl MeshLink {
                     }
                     told = wanted;
                 }
+                let with_clients: BTreeSet<MeshKey> = registry
+                    .verified()
+                    .iter()
+                    .filter_map(|(member, _)| member.record.via)
+                    .collect();
+                let with_clients: Vec<_> = with_clients.into_iter().collect();
+                self.handle.set_nodes_with_clients(&with_clients);
             }
             tokio::select! {
                 ended = self.handle.stopped() => return LighthouseError::Mesh(ended.to_string()),

@@ -140,6 +140,7 @@ pub fn record(n: u8, name: &str, at: u16, grant: &Grant) -> MemberRecord {
         mesh_key: MeshKey([n; 32]),
         signing_key: key(n).public(),
         counter: 1,
+        via: None,
     }
 }
 

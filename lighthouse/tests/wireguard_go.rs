@@ -143,7 +143,7 @@ fn a_node_and_wireguard_go_exchange_traffic() {
     stream_returns(wire.at(1), [100, 64, 0, 2].into(), 100_000);
     let there = SocketAddr::from(([10, 98, 0, 2], PORT + 1));
     let status = mesh.status();
-    assert_eq!(status[0].way.and_then(|w| w.direct()), Some(there));
+    assert_eq!(status[0].way.map(|w| w.next_hop()), Some(there));
     assert!(status[0].rx_bytes > 80_000_000, "{status:?}");
 
     let _ = stop.send(());

@@ -2,6 +2,7 @@
 //! No waiting in here; [`crate::mesh`] moves the bytes.
 
 use crate::batch::Batch;
+use crate::clients::Clients;
 use crate::config::{ConfigError, PeerConfig, PeerUpdate};
 use crate::here::Here;
 use crate::keys::{MeshKey, MeshPrivateKey};
@@ -18,7 +19,7 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -37,6 +38,21 @@ pub(crate) struct Table {
     by_index: HashMap<u32, Arc<Peer>>,
     by_tag: HashMap<Tag, Arc<Peer>>,
     routes: Routes,
+    /// Plain clients, between which and other peers this member passes packets on.
+    plain: HashSet<u32>,
+}
+
+impl Table {
+    /// To which peer a packet goes on that came from peer `from`: only between a plain client, which
+    /// has no other way to anyone, and a peer. It never meets the kernel, which need not forward.
+    fn onward(&self, from: u32, packet: &[u8]) -> Option<u32> {
+        if self.plain.is_empty() {
+            return None;
+        }
+        let to = self.routes.lookup(packet::destination(packet)?)?;
+        let passes = self.plain.contains(&from) || self.plain.contains(&to);
+        (passes && to != from).then_some(to)
+    }
 }
 
 /// Where lighthouses are.
@@ -63,6 +79,10 @@ pub(crate) struct Engine {
     sources: Mutex<SourceLimiter>,
     /// What this member relays for others.
     relay: Mutex<Relay>,
+    /// Plain clients of its peers.
+    clients: Mutex<Clients>,
+    /// Some peer has plain clients.
+    has_clients: AtomicBool,
     /// Channels to peers, through which lighthouse.
     channels: Mutex<BTreeMap<MeshKey, (MeshKey, Channel)>>,
     lighthouses: RwLock<Arc<Lighthouses>>,
@@ -91,6 +111,8 @@ impl Engine {
             pending: Mutex::default(),
             sources: Mutex::default(),
             relay: Mutex::default(),
+            clients: Mutex::default(),
+            has_clients: AtomicBool::new(false),
             channels: Mutex::default(),
             lighthouses: RwLock::default(),
             relay_in_doubt: AtomicBool::new(false),
@@ -165,6 +187,10 @@ impl Engine {
             }
         }
         table.routes = routes(&configured, &table);
+        let plain = configured.values().filter(|c| c.plain);
+        table.plain = plain
+            .filter_map(|c| Some(table.by_key.get(&c.public_key)?.index))
+            .collect();
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.find_lighthouses(now);
         Ok(update)
@@ -247,6 +273,85 @@ impl Engine {
     /// Bounds each channel to so many bytes a second.
     pub(crate) fn limit_relay(&self, rate: f64) {
         hold(&self.relay).limit(rate);
+        hold(&self.clients).limit(rate);
+    }
+
+    /// These peers have plain clients, for which this member passes datagrams on.
+    pub(crate) fn set_nodes_with_clients(&self, keys: &[MeshKey]) {
+        hold(&self.clients).set_nodes(keys);
+        self.has_clients.store(!keys.is_empty(), Ordering::Relaxed);
+    }
+
+    fn direct(&self, table: &Table, key: MeshKey) -> Option<SocketAddr> {
+        let state = table.by_key.get(&key)?.lock();
+        state.paths.current()?.direct()
+    }
+
+    /// What is nothing of this member's own may be a plain client's: it goes on to its node. No
+    /// peer may be locked.
+    fn pass_to_node(
+        &self,
+        table: &Table,
+        from: Way,
+        kind: Kind,
+        datagram: &[u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let Some(source) = from.direct() else { return };
+        if !self.has_clients.load(Ordering::Relaxed) {
+            return;
+        }
+        let to = hold(&self.clients).inward(source, datagram, kind, now);
+        if let Some((node, channel)) = to
+            && let Some(via) = self.direct(table, node)
+        {
+            out.push(Way::Relayed { via, channel }, datagram);
+        }
+    }
+
+    /// A node's answer on a plain client's channel goes on to the client; false when it is none. No
+    /// peer may be locked.
+    fn pass_to_client(
+        &self,
+        table: &Table,
+        channel: Channel,
+        from: SocketAddr,
+        inner: &[u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> bool {
+        if !self.has_clients.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(node) = hold(&self.clients).node(channel) else {
+            return false;
+        };
+        let stands = |node| {
+            let state = table.by_key.get(&node)?.lock();
+            Some(state.paths.stands_at(from, now))
+        };
+        if stands(node) == Some(true)
+            && packet::classify(inner).is_some()
+            && let Some(to) = hold(&self.clients).outward(channel, inner.len(), now)
+        {
+            out.push(Way::Direct(to), inner);
+        }
+        true
+    }
+
+    /// Passes packets on between a plain client and other peers.
+    fn pass_on(&self, table: &Table, packets: Vec<(u32, Vec<u8>)>, out: &mut Outbox, now: Instant) {
+        for (index, packet) in packets {
+            let Some(peer) = table.by_index.get(&index) else {
+                continue;
+            };
+            let mut state = peer.lock();
+            if !state.send(&packet, out, now) {
+                hold(&self.pending).push(index, &packet, now);
+                state.ask_if_due(true, out, now);
+            }
+        }
     }
 
     /// Where a relayed datagram goes on to; none: not ours, or not from one of its ends.
@@ -370,6 +475,7 @@ impl Engine {
         // A batch is mostly one peer's, from one address: looked up once.
         let mut own_source: Option<(u32, IpAddr)> = None;
         let mut passing: Option<(Channel, SocketAddr)> = None;
+        let mut onward = vec![];
         let lighthouses = self.lighthouses();
         for datagram in packet::datagrams(buffer, stride) {
             let (way, datagram) = match way::relayed(datagram) {
@@ -377,7 +483,13 @@ impl Engine {
                 Some((channel, inner)) if lighthouses.all.contains(&from) => {
                     (Way::Relayed { via: from, channel }, inner)
                 }
-                Some((channel, _)) => {
+                Some((channel, inner)) => {
+                    if self.has_clients.load(Ordering::Relaxed) {
+                        drop(current.take());
+                        if self.pass_to_client(&table, channel, from, inner, out, now) {
+                            continue;
+                        }
+                    }
                     if passing.is_none_or(|(of, _)| of != channel) {
                         // The lock is given back before others are taken.
                         drop(current.take());
@@ -413,7 +525,11 @@ impl Engine {
             };
             match wanted {
                 None => {}
-                Some(None) => continue,
+                Some(None) => {
+                    drop(current.take());
+                    self.pass_to_node(&table, way, kind, datagram, out, now);
+                    continue;
+                }
                 Some(Some(peer)) if same(peer.index) => {}
                 Some(Some(peer)) => {
                     drop(current.take());
@@ -425,14 +541,21 @@ impl Engine {
             };
             let roam = !matches!(kind, Kind::Cookie(_));
             match state.receive(datagram, way, roam, plain, out, now) {
-                Received::Refused => continue,
+                Received::Refused => {
+                    drop(current.take());
+                    self.pass_to_node(&table, way, kind, datagram, out, now);
+                    continue;
+                }
                 Received::Authentic => {}
                 Received::Packet(packet, source) => {
                     if own_source == Some((peer.index, source))
                         || table.routes.lookup(source) == Some(peer.index)
                     {
                         own_source = Some((peer.index, source));
-                        sink.push(packet);
+                        match table.onward(peer.index, packet) {
+                            Some(to) => onward.push((to, packet.to_vec())),
+                            None => sink.push(packet),
+                        }
                     } else {
                         tracing::debug!("{} sent a packet from {source}, not its own", peer.key);
                     }
@@ -442,6 +565,8 @@ impl Engine {
                 self.sessions.send_modify(|n| *n = n.wrapping_add(1));
             }
         }
+        drop(current);
+        self.pass_on(&table, onward, out, now);
     }
 
     /// A probe that bears some peer's tag.
@@ -509,6 +634,7 @@ impl Engine {
     pub(crate) fn tick(&self, out: &mut Outbox, now: Instant) {
         self.front.reset_count();
         hold(&self.sources).sweep(now);
+        hold(&self.clients).sweep(now);
         hold(&self.pending).expire(now);
         self.find_lighthouses(now);
         let lighthouses = self.lighthouses();
@@ -586,6 +712,9 @@ fn first_index() -> u32 {
 #[cfg(test)]
 #[path = "paths_tests.rs"]
 mod paths_tests;
+#[cfg(test)]
+#[path = "plain_tests.rs"]
+mod plain_tests;
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;

@@ -33,12 +33,13 @@
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
 //! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
-//! `retry`, `routes`, `limiter`, `pending`, `relay`, `batch`, `outbox` and `merge` decide, `peer`,
+//! `retry`, `routes`, `limiter`, `pending`, `relay`, `clients`, `batch`, `outbox` and `merge` decide, `peer`,
 //! `crypto` and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
 //! batches through all of that, `stop` and `threads` end it, `mesh` starts it.
 
 mod batch;
 mod checksum;
+mod clients;
 mod config;
 mod crypto;
 mod device;

@@ -221,6 +221,12 @@ impl MeshHandle {
         state.paths.without_udp(Instant::now())
     }
 
+    /// On a lighthouse: these of its peers have plain WireGuard clients, whose datagrams it passes on
+    /// to them.
+    pub fn set_nodes_with_clients(&self, keys: &[MeshKey]) {
+        self.inner.engine.set_nodes_with_clients(keys);
+    }
+
     /// Asks `key` on the way to it, seeking one where none is known; the round trip. None: no answer
     /// within `patience`. Plain WireGuard peers answer nothing.
     ///

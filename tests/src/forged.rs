@@ -60,6 +60,7 @@ impl ForgedStore {
                 mesh_key,
                 signing_key: random_key()?.public(),
                 counter: 1,
+                via: None,
             })
         };
         let borrowed = Member {

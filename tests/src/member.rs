@@ -236,6 +236,7 @@ async fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Joined> {
         mesh_key: key.public(),
         signing_key: signing.public(),
         counter: 1,
+        via: None,
     };
     let member = Member {
         record: Signed::sign(&record, &seed.token)?,

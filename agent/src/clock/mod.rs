@@ -76,6 +76,8 @@ pub struct Clock {
     vouched: AtomicBool,
     /// The agent ends: nothing is reserved any more.
     closing: AtomicBool,
+    /// Somebody else sets this machine's clock.
+    of_others: bool,
 }
 
 impl Clock {
@@ -94,9 +96,23 @@ impl Clock {
             stamped: AtomicBool::new(same_boot),
             vouched: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            of_others: false,
         };
         clock.lift(floor(built, None, stored));
         clock
+    }
+
+    /// On a machine whose clock others keep: it is watched, never moved.
+    pub fn of_others(store: Arc<Store>, notes: Notes) -> Self {
+        Self {
+            store,
+            notes,
+            built: 0,
+            stamped: AtomicBool::new(false),
+            vouched: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            of_others: true,
+        }
     }
 
     /// The system's time, Unix seconds.
@@ -115,6 +131,14 @@ impl Clock {
     }
 
     fn set(&self, to: u64) {
+        if self.of_others {
+            let off = to.abs_diff(Self::now());
+            self.notes.set(
+                "clock-set",
+                format!("this machine's clock is {off} s from the lighthouse's: set it, or peers may refuse its handshakes"),
+            );
+            return;
+        }
         match kernel::set(to) {
             Ok(()) => self.notes.clear("clock-set"),
             Err(e) => {
@@ -166,6 +190,9 @@ impl Clock {
     }
 
     fn tick(&self, slow: bool) {
+        if self.of_others {
+            return;
+        }
         if let Err(e) = kernel::tick(slow) {
             tracing::warn!("the clock's speed cannot be changed: {e}");
         }

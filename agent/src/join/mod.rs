@@ -182,6 +182,16 @@ async fn tell(
     node.reporter.tell(report).await;
 }
 
+/// One attempt on a machine that has its network from others.
+///
+/// # Errors
+/// What stands in the way, and what to do about it.
+pub async fn on_request(node: &Node, seed: &Seed) -> anyhow::Result<()> {
+    attempt(node, seed)
+        .await
+        .map_err(|t| anyhow::anyhow!("{}: {}", t.state, t.message))
+}
+
 /// Tries every lighthouse of the seed; the most telling trouble of all counts.
 async fn attempt(node: &Node, seed: &Seed) -> Result<(), Trouble> {
     let (identity, made) = identity::ensure(&node.store, machine::id())

@@ -82,6 +82,7 @@ pub fn prepare(
         mesh_key: identity::mesh_public(identity),
         signing_key: key,
         counter,
+        via: None,
     };
     let signed = Signed::sign(&record, &seed.token).map_err(|e| Trouble::local(&e.into()))?;
     let member = Member {

@@ -129,6 +129,7 @@ pub mod tests {
             mesh_key: MeshKey([4; 32]),
             signing_key: key.public(),
             counter: 1,
+            via: None,
         };
         Admission {
             cluster: "demo".parse().unwrap(),

@@ -120,6 +120,7 @@ mod tests {
             mesh_key: MeshKey([4; 32]),
             signing_key: key(signing).public(),
             counter,
+            via: None,
         };
         MemberEntry {
             member: Member {

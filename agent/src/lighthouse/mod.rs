@@ -75,6 +75,11 @@ pub async fn run(node: Arc<Node>) {
     );
 }
 
+/// As [`run`], on a machine that operators do not steer: no way in is kept for them.
+pub async fn run_unsteered(node: Arc<Node>) {
+    tokio::join!(members::run(node.clone()), status::run(node));
+}
+
 /// The lighthouse that answered last; waits until there is one.
 async fn active(node: &Node) -> Arc<LighthouseClient> {
     let mut current = node.lighthouse.subscribe();
@@ -139,6 +144,7 @@ pub mod tests {
             mesh_key: MeshKey([4; 32]),
             signing_key: key(3).public(),
             counter: 1,
+            via: None,
         };
         let admission = Admission {
             cluster: "demo".parse().unwrap(),

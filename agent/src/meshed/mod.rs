@@ -174,7 +174,7 @@ fn config(plan: PeerPlan) -> PeerConfig {
         always_on: plan.keepalive.is_some(),
         relay: plan.keepalive.is_some(),
         keepalive: plan.keepalive,
-        plain: false,
+        plain: plan.plain,
     }
 }
 

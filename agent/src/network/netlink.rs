@@ -249,6 +249,32 @@ impl Netlink {
             .with_context(|| format!("route to {net} of its own"))
     }
 
+    /// Takes [`Netlink::prefer`]'s rule back; its route goes with the interface.
+    ///
+    /// # Errors
+    /// As the kernel says, other than that there is none.
+    pub async fn prefer_no_more(&self, net: IpNet) -> anyhow::Result<()> {
+        let rule = self.handle.rule();
+        let add = rule.add().priority(PREFERENCE).table_id(TABLE);
+        let add = add.action(RuleAction::ToTable);
+        let message = match net.trunc() {
+            IpNet::V4(to) => add
+                .v4()
+                .destination_prefix(to.addr(), to.prefix_len())
+                .message_mut()
+                .clone(),
+            IpNet::V6(to) => add
+                .v6()
+                .destination_prefix(to.addr(), to.prefix_len())
+                .message_mut()
+                .clone(),
+        };
+        match rule.del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENOENT => Ok(()),
+            other => other.with_context(|| format!("rule for {net}")),
+        }
+    }
+
     /// Adds a route, or replaces the one to the same destination with the same metric.
     ///
     /// # Errors

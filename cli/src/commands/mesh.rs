@@ -1,12 +1,14 @@
 //! `holdfast mesh`: how nodes reach each other, as they tell it themselves.
 
 use crate::app::App;
+use crate::commands::join::{self, Dir, needs_root};
 use crate::exit::Exit;
 use crate::lighthouse::connect;
 use crate::table::table;
 use crate::words::{plain, roughly, size};
 use anyhow::Result;
 use clap::Subcommand;
+use holdfast_agent::member;
 use holdfast_core::control::{MAX_PINGS, MeshPath, MeshPeer, MeshPing, PathKind, Reply, Request};
 use holdfast_core::names::NodeName;
 use serde::Serialize;
@@ -16,10 +18,17 @@ use serde::Serialize;
 #[command(after_help = "\
 Examples:
   holdfast mesh status n1
-  holdfast mesh ping n1 n2")]
+  holdfast mesh ping n1 n2
+  sudo holdfast mesh down")]
 pub enum Verb {
-    /// Show a node's peers: path, endpoint, round trip, last handshake, bytes
+    /// Show a node's peers, or this machine's: path, endpoint, round trip, last handshake, bytes
     Status(StatusArgs),
+    /// Run this machine's membership here (`holdfast join` has a service do it)
+    #[command(after_help = "Example:\n  sudo holdfast mesh up")]
+    Up(Dir),
+    /// End it: interface and routes go; `mesh up` or a new start of the service brings them back
+    #[command(after_help = "Example:\n  sudo holdfast mesh down")]
+    Down(Dir),
     /// Have one node ask another: path, endpoint, round trip, loss
     Ping(PingArgs),
 }
@@ -27,11 +36,13 @@ pub enum Verb {
 /// Options of `mesh status`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast mesh status n1\n  holdfast mesh status n1 --output json"
+    after_help = "Examples:\n  holdfast mesh status n1\n  holdfast mesh status n1 --output json\n  sudo holdfast mesh status"
 )]
 pub struct StatusArgs {
-    /// Whose peers
-    node: NodeName,
+    /// Whose peers [default: this machine's, once it has joined]
+    node: Option<NodeName>,
+    #[command(flatten)]
+    dir: Dir,
 }
 
 /// Options of `mesh ping`.
@@ -143,14 +154,37 @@ impl Pinged {
 }
 
 async fn status(app: &App, args: StatusArgs) -> Result<()> {
+    let Some(node) = &args.node else {
+        return own_status(app, &args.dir).await;
+    };
     let connection = connect(app).await?;
-    let target = connection.target(&args.node).await?;
+    let target = connection.target(node).await?;
     let mut stream = target.ask(&Request::Mesh).await?;
     let peers = match stream.next().await? {
         Some(Reply::Mesh(peers)) => peers,
         other => return Err(stream.odd(other.as_ref())),
     };
     app.print(&peers, || text(&peers))
+}
+
+async fn own_status(app: &App, at: &Dir) -> Result<()> {
+    needs_root("holdfast mesh status of this machine")?;
+    match member::status(&at.dir).await? {
+        Some(peers) => app.print(&peers, || text(&peers)),
+        None if member::joined(&at.dir).await?.is_some() => {
+            Err(Exit::Failed.error("this machine's membership does not run: `holdfast mesh up`"))
+        }
+        None => Err(Exit::Failed.error("this machine has not joined: name a node")),
+    }
+}
+
+async fn down(app: &App, at: &Dir) -> Result<()> {
+    needs_root("holdfast mesh down")?;
+    let ran = join::down(&at.dir).await?;
+    app.print(&serde_json::json!({ "ran": ran }), || match ran {
+        true => "Down: interface and routes are gone.".into(),
+        false => "It did not run.".into(),
+    })
 }
 
 async fn ping(app: &App, args: PingArgs) -> Result<()> {
@@ -191,6 +225,11 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Status(args) => status(app, args).await,
         Verb::Ping(args) => ping(app, args).await,
+        Verb::Up(at) => {
+            needs_root("holdfast mesh up")?;
+            member::run(&at.dir, env!("CARGO_PKG_VERSION")).await
+        }
+        Verb::Down(at) => down(app, &at).await,
     }
 }
 

@@ -1,11 +1,13 @@
 //! One module a verb: its options and what it does.
 
 pub mod build;
+pub mod client;
 pub mod cluster;
 pub mod completions;
 pub mod evict;
 pub mod flash;
 pub mod history;
+pub mod join;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod lighthouse;

@@ -36,7 +36,10 @@ fn text(views: &[NodeView]) -> String {
         views.iter().map(|v| {
             [
                 v.name.to_string(),
-                v.role.map(|r| r.to_string()).unwrap_or_default(),
+                match v.client {
+                    true => "client".into(),
+                    false => v.role.map(|r| r.to_string()).unwrap_or_default(),
+                },
                 v.mesh_address.map(|a| a.to_string()).unwrap_or_default(),
                 v.slot_words(),
                 v.version.clone().unwrap_or_default(),

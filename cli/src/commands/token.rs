@@ -82,6 +82,21 @@ pub struct GrantArgs {
     groups: Vec<GroupName>,
 }
 
+impl GrantArgs {
+    /// A grant for one name that is used at once.
+    pub fn once(name: &NodeName, groups: &[GroupName]) -> Self {
+        Self {
+            role: Role::Bare,
+            name: Some(name.clone()),
+            name_prefix: None,
+            first_number: None,
+            uses: 1,
+            expires: Duration::from_secs(600),
+            groups: groups.to_vec(),
+        }
+    }
+}
+
 /// A grant as made.
 pub struct Minted {
     /// The cluster.

@@ -74,6 +74,7 @@ pub(crate) fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
         mesh_key: MeshKey([4; 32]),
         signing_key: key(3).public(),
         counter: 1,
+        via: None,
     };
     let status = NodeStatus {
         cluster: ID,

@@ -62,6 +62,7 @@ impl Node {
             mesh_key: MeshKey([7; 32]),
             signing_key: key.public(),
             counter: 1,
+            via: None,
         };
         let member = Member {
             record: Signed::sign(&record, &seed.token).unwrap(),

@@ -1,5 +1,7 @@
 //! A namespace for each machine on one wire, and wireguard-go as a machine's only WireGuard.
 
+#![allow(dead_code)]
+
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::os::unix::net::UnixStream;

@@ -21,6 +21,7 @@ fn main() {
         ["restless", own, peer, allowed, endpoint] => node(own, peer, allowed, endpoint, true),
         ["echo"] => echo(),
         ["rough"] => rough(),
+        ["far"] => far(),
         _ if args.iter().any(|a| a == "--list") => {}
         _ if !root() => println!("skipped: needs root (network namespaces and TUN devices)"),
         _ => {
@@ -28,6 +29,8 @@ fn main() {
             println!("test data_crosses_and_a_connection_outlives_the_engine ... ok");
             everything_arrives_as_it_was_sent();
             println!("test everything_arrives_as_it_was_sent ... ok");
+            a_far_and_lossy_way_is_still_a_way();
+            println!("test a_far_and_lossy_way_is_still_a_way ... ok");
         }
     }
 }
@@ -145,6 +148,43 @@ fn rough() {
     println!("ready");
     ways.into_iter()
         .for_each(|way| way.join().expect("the thread ends well"));
+}
+
+/// Of a far way, in each direction.
+const DELAY: Duration = Duration::from_millis(100);
+
+/// As [`rough`], but 100 ms long each way, losing one datagram in 20, in order.
+fn far() {
+    let bind =
+        |port| UdpSocket::bind(SocketAddr::from(([10, 99, 0, 1], port))).expect("the port is free");
+    let ends = [(bind(ROUGH), 1u8), (bind(ROUGH + 1), 2u8)];
+    for (n, (_, node)) in ends.iter().enumerate() {
+        let from = ends[n].0.try_clone().expect("a second handle");
+        let through = ends[1 - n].0.try_clone().expect("a second handle");
+        let to = SocketAddr::from(([10, 99, 0, 3 - node], PORT));
+        let (put, take) = std::sync::mpsc::channel::<(Instant, Vec<u8>)>();
+        std::thread::spawn(move || {
+            let (mut buffer, mut dice) = (vec![0; 65_536], 12_345u32);
+            while let Ok(len) = from.recv(&mut buffer) {
+                // Not each twentieth: TCP's own rhythm would meet it again and again.
+                dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if (dice >> 16) % 20 != 0 {
+                    let sent = put.send((Instant::now() + DELAY, buffer[..len].to_vec()));
+                    sent.expect("somebody takes it");
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            for (due, datagram) in take {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let _ = through.send_to(&datagram, to);
+            }
+        });
+    }
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
 }
 
 struct Namespaces {
@@ -386,6 +426,38 @@ fn everything_arrives_as_it_was_sent() {
     flows
         .into_iter()
         .for_each(|flow| flow.join().expect("the flow ends well"));
+}
+
+/// 200 ms there and back, 5 % lost each way: handshakes succeed, and connections carry what they are
+/// given.
+fn a_far_and_lossy_way_is_still_a_way() {
+    let (a, b) = (
+        MeshPrivateKey::generate().unwrap(),
+        MeshPrivateKey::generate().unwrap(),
+    );
+    let (a_text, b_text) = (a.to_text(), b.to_text());
+    let (a_public, b_public) = (a.public().to_string(), b.public().to_string());
+    let mut net = Namespaces::new();
+    let (a_nets, b_nets) = ("100.64.0.1/32,fd00::1/128", "100.64.0.2/32,fd00::2/128");
+    net.run(0, &["far"]);
+    let second = ["node", &b_text, &a_public, a_nets, "10.99.0.1:6002"];
+    net.children.push(spawn_quiet(&net.names[1], &second));
+    net.run(0, &["node", &a_text, &b_public, b_nets, "10.99.0.1:6001"]);
+    net.run(1, &["echo"]);
+    let begun = Instant::now();
+    let flows: Vec<_> = (0..4)
+        .map(|n| {
+            let stream = connect(&net.names[0], ([100, 64, 0, 2], TCP_PORT).into());
+            std::thread::spawn(move || round_trip(&stream, 60_000 + n))
+        })
+        .collect();
+    flows
+        .into_iter()
+        .for_each(|flow| flow.join().expect("the flow ends well"));
+    let took = begun.elapsed();
+    // Nobody is quicker than the way itself: the delay is there.
+    assert!(took > DELAY * 4, "{took:?}");
+    println!("4 connections of 60 kB each way over 200 ms and 5 % loss: {took:.1?}");
 }
 
 fn spawn_quiet(namespace: &str, args: &[&str]) -> Child {

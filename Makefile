@@ -64,6 +64,9 @@ bench-boot: build ## boot times, beside mkosi's Debian and a bare Kubernetes mac
 bench-mesh: setup ## the data plane, beside wireguard-go, nebula and boringtun-cli
 	@scripts/bench-mesh
 
+bench-lighthouse: setup ## a lighthouse on one core with 10,000 simulated nodes
+	@scripts/bench-lighthouse
+
 # Recipe by recipe for each board whose programs are built; k3s itself is not downloaded for it.
 SIZES ?= base wifi
 sizes: build ## docs/sizes.md: what takes how much, board by board
@@ -80,4 +83,4 @@ sizes: build ## docs/sizes.md: what takes how much, board by board
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot bench-mesh sizes conformance
+.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot bench-mesh bench-lighthouse sizes conformance

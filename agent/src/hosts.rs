@@ -34,8 +34,9 @@ pub async fn keep(node: Arc<Node>, tables: watch::Sender<Option<Arc<Table>>>) {
     loop {
         let doc = changes.borrow_and_update().clone();
         // Many signatures are checked: not on the event loop.
+        let known = node.known.clone();
         let written = disk::blocking(move || {
-            let table = Table::of(&doc).map(Arc::new);
+            let table = Table::of(&doc, &known).map(Arc::new);
             let put_both = || {
                 if let Some(a) = &doc.admission {
                     put("hostname", &format!("{}\n", a.name))?;
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn before_the_join_there_is_only_localhost() {
         assert_eq!(hosts(None).lines().count(), 2);
-        let table = Table::of(&crate::lighthouse::tests::doc());
+        let table = Table::of(&crate::lighthouse::tests::doc(), &Default::default());
         assert!(hosts(table.as_ref()).ends_with(" n1.demo.internal n1\n"));
     }
 }

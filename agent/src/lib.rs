@@ -32,6 +32,7 @@ mod node;
 mod notes;
 mod releases;
 mod seed;
+mod spread;
 mod start;
 mod store;
 mod update;

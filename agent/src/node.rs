@@ -3,10 +3,12 @@
 use crate::clock::Clock;
 use crate::documents::Trusted;
 use crate::init::Init;
+use crate::lighthouse::known::Known;
 use crate::network::Wanted;
 use crate::notes::Notes;
 use crate::seed::Places;
 use crate::seed::report::Reporter;
+use crate::spread::Callers;
 use crate::store::Store;
 use holdfast_client::LighthouseClient;
 use holdfast_core::cluster::AddressPlan;
@@ -62,6 +64,10 @@ pub struct Node {
     pub k3s_held: Mutex<bool>,
     /// What [`Node::trusted`] opened last.
     pub opened: Opened,
+    /// Members that called to exchange documents.
+    pub callers: Callers,
+    /// Members whose signatures were checked.
+    pub known: Arc<Known>,
 }
 
 /// The last state's documents, opened.

@@ -13,7 +13,7 @@ use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
 use crate::seed::{Places, fwcfg, smbios};
 use crate::store::Store;
-use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, names, watch};
+use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, names, spread, watch};
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
@@ -159,6 +159,8 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         writing: Mutex::new(()),
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
+        callers: Default::default(),
+        known: Arc::default(),
         store,
         image,
         boot,
@@ -195,6 +197,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
         control::listen(node.clone()),
         names::serve(node.clone(), table),
         lighthouse::run(node.clone()),
+        spread::run(node.clone()),
         k3s::run(node.clone()),
     );
 }

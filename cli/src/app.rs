@@ -91,6 +91,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Verb::Leave(a) => block_on(c::join::leave(&app, a)).map(done),
         Verb::Client(v) => block_on(c::client::run(&app, v)).map(done),
         Verb::Evict(a) => block_on(c::evict::run(&app, a)).map(done),
+        Verb::Policy(v) => block_on(c::policy::run(&app, v)).map(done),
         Verb::Vm(v) => c::vm::run(&app, v).map(done),
         Verb::Proxmox(v) => block_on(c::proxmox::run(&app, v)).map(done),
         Verb::Nodes(a) => block_on(c::nodes::run(&app, a)).map(done),

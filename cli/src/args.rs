@@ -136,6 +136,12 @@ pub enum Verb {
     Client(c::client::Verb),
     /// Put a node or a client out of the cluster for good
     Evict(c::evict::Args),
+    /// Which group of nodes reaches which
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  holdfast policy show\n  holdfast policy allow phones web --tcp 80,443"
+    )]
+    Policy(c::policy::Verb),
     /// Virtual machines on this computer
     #[command(
         subcommand,

@@ -3,7 +3,7 @@
 use crate::cluster_dir::ClusterDir;
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
-use holdfast_core::cluster::MeshIndex;
+use holdfast_core::cluster::{ClusterId, MeshIndex};
 use serde::{Deserialize, Serialize};
 
 /// `counters.json`.
@@ -25,16 +25,17 @@ impl Counters {
         }
     }
 
-    /// Takes `uses` indexes: the first and the last.
-    pub fn take_indexes(&mut self, uses: u32) -> Result<(MeshIndex, MeshIndex)> {
+    /// Takes `uses` indexes of cluster `id`: the first and the last.
+    pub fn take_indexes(&mut self, uses: u32, id: ClusterId) -> Result<(MeshIndex, MeshIndex)> {
+        let most = id.last_index().get();
         let first = self.next_index;
         let last = u16::try_from(uses)
             .ok()
             .filter(|uses| *uses > 0)
             .and_then(|uses| first.checked_add(uses - 1))
-            .filter(|last| *last <= MeshIndex::LAST.get());
+            .filter(|last| *last <= most);
         let Some(last) = last else {
-            let left = u32::from(MeshIndex::LAST.get()) + 1 - u32::from(first);
+            let left = u32::from(most) + 1 - u32::from(first);
             return Err(Exit::Usage.error(format!(
                 "{uses} uses need as many places in the mesh; this cluster has {left} left"
             )));
@@ -69,21 +70,26 @@ impl ClusterDir {
 mod tests {
     use super::*;
     use crate::cluster_dir::ClusterConfig;
-    use holdfast_core::cluster::ClusterId;
 
     #[test]
     fn indexes_are_handed_out_once_and_run_out() {
+        let id = ClusterId([1; 16]);
         let mut counters = Counters::fresh();
-        let (a, b) = counters.take_indexes(3).unwrap();
+        let (a, b) = counters.take_indexes(3, id).unwrap();
         assert_eq!((a.get(), b.get()), (16, 18));
-        let (c, _) = counters.take_indexes(1).unwrap();
+        let (c, _) = counters.take_indexes(1, id).unwrap();
         assert_eq!(c.get(), 19);
-        let error = counters.take_indexes(5000).unwrap_err().to_string();
+        let error = counters.take_indexes(5000, id).unwrap_err().to_string();
         assert!(error.contains("4075 left"), "{error}");
-        assert!(counters.take_indexes(0).is_err());
-        counters.next_index = MeshIndex::LAST.get();
-        assert_eq!(counters.take_indexes(1).unwrap().1, MeshIndex::LAST);
-        assert!(counters.take_indexes(1).is_err());
+        assert!(counters.take_indexes(0, id).is_err());
+        counters.next_index = id.last_index().get();
+        assert_eq!(counters.take_indexes(1, id).unwrap().1, id.last_index());
+        assert!(counters.take_indexes(1, id).is_err());
+        let wide = ClusterId::wide([1; 16]);
+        assert_eq!(
+            counters.take_indexes(12_282, wide).unwrap().1,
+            MeshIndex::LAST
+        );
     }
 
     #[test]

@@ -83,14 +83,19 @@ impl LighthouseClient {
             .await
     }
 
-    /// Joins; may be repeated by the same key.
+    /// Joins; may be repeated by the same key. The answer holds no members where they are many.
     ///
     /// # Errors
     /// [`ClientError`]; kinds as for [`Self::offer`], and `record-refused`, `taken`, `evicted`.
     pub async fn join(&self, member: Member) -> Result<JoinReply, ClientError> {
         let body = JoinRequest { member };
-        self.call(Method::POST, "/v1/join", Some(&body), CALL_TIMEOUT)
-            .await
+        self.call(
+            Method::POST,
+            "/v1/join?members=few",
+            Some(&body),
+            CALL_TIMEOUT,
+        )
+        .await
     }
 
     /// The members, as soon as their revision is not `after` any more, at the latest after
@@ -100,6 +105,20 @@ impl LighthouseClient {
     /// [`ClientError`].
     pub async fn members(&self, after: u64, wait: Duration) -> Result<MemberList, ClientError> {
         let path = format!("/v1/members?after={after}&wait={}", wait.as_secs());
+        self.call(Method::GET, &path, NOTHING, wait + CALL_TIMEOUT)
+            .await
+    }
+
+    /// As [`Self::members`], but what changed since `after`, where the lighthouse still knows that:
+    /// [`MemberList::since`] says whether it does.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn news(&self, after: u64, wait: Duration) -> Result<MemberList, ClientError> {
+        let path = format!(
+            "/v1/members?after={after}&wait={}&delta=true",
+            wait.as_secs()
+        );
         self.call(Method::GET, &path, NOTHING, wait + CALL_TIMEOUT)
             .await
     }

@@ -12,10 +12,10 @@
 //! | `PUT /v1/grants/ID` | operator | [`GrantUpload`] |
 //! | `GET /v1/grants` | operator | [`Vec<GrantStatus>`] |
 //! | `POST /v1/offer` | token holder | [`OfferRequest`] -> [`Offer`]: the grant and a free index |
-//! | `POST /v1/join` | node key | [`JoinRequest`] -> [`JoinReply`] |
+//! | `POST /v1/join` | node key | [`JoinRequest`] -> [`JoinReply`]; with `?members=few` without the members where they are many |
 //! | `POST /v1/relay` | node | [`RelayRequest`] -> [`RelayReply`]: a channel to another member |
 //! | `GET /v1/mesh` + `Upgrade: holdfast-relay/1` | node | its datagrams, where UDP is blocked; see below |
-//! | `GET /v1/members?after=REVISION&wait=SECONDS` | node or operator | [`MemberList`]; long poll |
+//! | `GET /v1/members?after=REVISION&wait=SECONDS&delta=true` | node or operator | [`MemberList`]; long poll. Without `delta=true`, and of a revision too long ago, the whole list |
 //! | `PUT /v1/status` | node | `Signed<NodeStatus>` |
 //! | `GET /v1/nodes` | operator | [`Vec<NodeEntry>`] |
 //! | `PUT /v1/blobs/SHA256` | operator | body: the blob; refused if its digest differs |
@@ -169,13 +169,24 @@ pub struct MemberEntry {
     pub endpoint: Option<SocketAddr>,
 }
 
-/// All members at a revision.
+/// The members at a revision, or what changed since one. A node is told of those whom it may reach
+/// or who may reach it; an operator of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberList {
     /// Grows with every change; asked for as `after`.
     pub revision: u64,
-    /// The members.
+    /// This is no whole list, but what changed since this revision. Only for those who ask with
+    /// `delta=true`, and never from a lighthouse that does not know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// The members; in a delta those that are new or changed.
     pub members: Vec<MemberEntry>,
+    /// In a delta: signing keys of members that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<PublicKey>,
+    /// In a delta: the documents, if they changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<Box<DocumentSet>>,
     /// Generations held: operators, lighthouses, policy, releases. A node fetches the documents
     /// when one is newer than its own.
     pub generations: [u64; 4],

@@ -129,13 +129,134 @@ pub struct Lighthouses {
     pub lighthouses: Vec<Lighthouse>,
 }
 
-/// One rule: members of `from` may reach members of `to`.
+/// One rule: members of `from` may reach members of `to`. A rule that says more than this version
+/// knows allows nothing here: what was meant to narrow it must not be overlooked, and a policy that
+/// does not parse would keep evictions out too. Versions before protocols and ports take a rule
+/// with them for one without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Source group.
     pub from: GroupName,
     /// Destination group.
     pub to: GroupName,
+    /// None: every protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Destination ports, of TCP and UDP; none: every port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Ports>,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Rule {
+    /// Members of `from` may reach members of `to` with everything.
+    #[must_use]
+    pub fn new(from: GroupName, to: GroupName) -> Self {
+        Self {
+            from,
+            to,
+            protocol: None,
+            ports: vec![],
+            other: serde_json::Map::new(),
+        }
+    }
+}
+
+/// Of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+    /// What a later version wrote.
+    #[serde(untagged)]
+    Unknown(serde_json::Value),
+}
+
+/// Of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ports {
+    /// `80`, `8000-8080`.
+    Known(PortRange),
+    /// What a later version wrote.
+    Unknown(serde_json::Value),
+}
+
+/// Ports from one to another, both included; as text `80` or `8000-8080`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// Every port; 0 too, which no rule names.
+    pub(crate) const fn all() -> Self {
+        Self {
+            first: 0,
+            last: u16::MAX,
+        }
+    }
+
+    /// The one port.
+    #[must_use]
+    pub const fn one(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
+    /// Whether `port` is one of them.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.parse::<u16>().ok().filter(|p| *p > 0);
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!(
+                "{text:?} is no port from 1 to 65535, nor a range like 8000-8080"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        range.to_string()
+    }
 }
 
 /// A grant whose further uses are refused, but for those who used it before.

@@ -160,6 +160,93 @@ pub enum MemberError {
     Revoked(GrantId),
 }
 
+/// A member whose signatures fit, whoever made them: what never changes with the documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedMember {
+    /// What it says of itself.
+    pub record: MemberRecord,
+    /// What is to allow it.
+    pub grant: Grant,
+    /// Who signed the record.
+    token: PublicKey,
+    /// Who signed the grant.
+    signer: PublicKey,
+}
+
+/// Checks the signatures of `member`: the costly half of [`verify`].
+///
+/// # Errors
+/// [`MemberError::Open`].
+pub fn open(member: &Member) -> Result<OpenedMember, MemberError> {
+    let (grant, signer) = member.grant.open_self()?;
+    let (record, token) = member.record.open_self()?;
+    Ok(OpenedMember {
+        record,
+        grant,
+        token,
+        signer,
+    })
+}
+
+impl OpenedMember {
+    /// Checks it against what the roots signed: the half of [`verify`] to repeat with newer
+    /// documents.
+    ///
+    /// # Errors
+    /// [`MemberError`].
+    pub fn stands(
+        &self,
+        cluster: ClusterId,
+        operators: &Operators,
+        policy: &Policy,
+    ) -> Result<(), MemberError> {
+        let (record, grant) = (&self.record, &self.grant);
+        let id = || grant.id.clone();
+        if grant.cluster != cluster || record.cluster != cluster {
+            return Err(MemberError::OtherCluster);
+        }
+        if !operators.honours(&self.signer, &grant.id) {
+            return Err(MemberError::NotAnOperator {
+                id: id(),
+                key: self.signer,
+            });
+        }
+        if self.token != grant.token || record.grant != grant.id {
+            return Err(MemberError::OtherToken(id()));
+        }
+        if !(grant.first..=grant.last).contains(&record.index)
+            || record.index < MeshIndex::FIRST_NODE
+            || record.index > cluster.last_index()
+        {
+            return Err(MemberError::NotAllowed {
+                what: format!("mesh index {}", record.index.get()),
+                id: id(),
+            });
+        }
+        // A prefix that makes no name allows none.
+        let allowed = match grant.name_at(record.index) {
+            Ok(name) => name.is_none_or(|n| n == record.name),
+            Err(_) => false,
+        };
+        if !allowed {
+            return Err(MemberError::NotAllowed {
+                what: format!("the name {}", record.name),
+                id: id(),
+            });
+        }
+        if policy.evicted.contains(&record.signing_key) {
+            return Err(MemberError::Evicted(record.name.clone()));
+        }
+        let revoked = |r: &crate::documents::RevokedGrant| {
+            r.id == grant.id && !r.except.contains(&record.signing_key)
+        };
+        if policy.revoked.iter().any(revoked) {
+            return Err(MemberError::Revoked(id()));
+        }
+        Ok(())
+    }
+}
+
 /// Checks `member` against what the roots signed. It asks no clock: `not_after` and `uses` are
 /// for the lighthouse, at the moment of joining.
 ///
@@ -171,51 +258,12 @@ pub fn verify(
     operators: &Operators,
     policy: &Policy,
 ) -> Result<VerifiedMember, MemberError> {
-    let (grant, signer) = member.grant.open_self()?;
-    if grant.cluster != cluster {
-        return Err(MemberError::OtherCluster);
-    }
-    if !operators.honours(&signer, &grant.id) {
-        return Err(MemberError::NotAnOperator {
-            id: grant.id,
-            key: signer,
-        });
-    }
-    let (record, token) = member.record.open_self()?;
-    if record.cluster != cluster {
-        return Err(MemberError::OtherCluster);
-    }
-    if token != grant.token || record.grant != grant.id {
-        return Err(MemberError::OtherToken(grant.id));
-    }
-    if !(grant.first..=grant.last).contains(&record.index) || record.index < MeshIndex::FIRST_NODE {
-        return Err(MemberError::NotAllowed {
-            what: format!("mesh index {}", record.index.get()),
-            id: grant.id,
-        });
-    }
-    // A prefix that makes no name allows none.
-    let allowed = match grant.name_at(record.index) {
-        Ok(name) => name.is_none_or(|n| n == record.name),
-        Err(_) => false,
-    };
-    if !allowed {
-        return Err(MemberError::NotAllowed {
-            what: format!("the name {}", record.name),
-            id: grant.id,
-        });
-    }
-    if policy.evicted.contains(&record.signing_key) {
-        return Err(MemberError::Evicted(record.name));
-    }
-    if policy
-        .revoked
-        .iter()
-        .any(|r| r.id == grant.id && !r.except.contains(&record.signing_key))
-    {
-        return Err(MemberError::Revoked(grant.id));
-    }
-    Ok(VerifiedMember { record, grant })
+    let opened = open(member)?;
+    opened.stands(cluster, operators, policy)?;
+    Ok(VerifiedMember {
+        record: opened.record,
+        grant: opened.grant,
+    })
 }
 
 #[cfg(test)]

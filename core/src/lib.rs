@@ -16,6 +16,8 @@ pub mod slots;
 pub mod text;
 
 #[cfg(feature = "std")]
+pub mod access;
+#[cfg(feature = "std")]
 pub mod api;
 #[cfg(feature = "std")]
 pub mod cluster;

@@ -1,11 +1,13 @@
 //! Which peers a member has: a pure plan from what was verified.
 
+use crate::access::connects;
 use crate::cluster::{AddressPlan, ClusterId, MeshIndex};
 use crate::documents::{Lighthouse, Operators, Policy};
-use crate::grant::{Member, MemberError, VerifiedMember, verify};
+use crate::grant::{Grant, Member, MemberError, MemberRecord, VerifiedMember, verify};
 use crate::keys::{MeshKey, PublicKey};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// Seconds between keepalives to lighthouses.
@@ -41,7 +43,7 @@ fn host_prefixes(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
 #[must_use]
 pub fn plan(
     own: &PublicKey,
-    plan: &AddressPlan,
+    addresses: &AddressPlan,
     cluster: ClusterId,
     operators: &Operators,
     policy: &Policy,
@@ -49,72 +51,80 @@ pub fn plan(
     members: &[(Member, Option<SocketAddr>)],
 ) -> (Vec<PeerPlan>, Vec<MemberError>) {
     let mut refused = vec![];
-    let mut by_index: BTreeMap<MeshIndex, (VerifiedMember, Option<SocketAddr>)> = BTreeMap::new();
+    let mut good: Vec<(VerifiedMember, Option<SocketAddr>)> = vec![];
     for (member, endpoint) in members {
         match verify(member, cluster, operators, policy) {
-            Ok(v) => {
-                let better = by_index.get(&v.record.index).is_none_or(|(old, _)| {
-                    (v.record.signing_key, std::cmp::Reverse(v.record.counter))
-                        < (
-                            old.record.signing_key,
-                            std::cmp::Reverse(old.record.counter),
-                        )
-                });
-                if better {
-                    by_index.insert(v.record.index, (v, *endpoint));
-                }
-            }
+            Ok(v) => good.push((v, *endpoint)),
             Err(e) => refused.push(e),
         }
     }
-    let mine = by_index
-        .values()
-        .find(|(v, _)| v.record.signing_key == *own)
-        .map(|(v, _)| v.grant.groups.clone());
-    let reaches = |to: &VerifiedMember| {
-        let Some(mine) = &mine else {
-            return policy.rules.is_empty();
-        };
-        policy.rules.is_empty()
-            || policy.rules.iter().any(|r| {
-                (mine.contains(&r.from) && to.grant.groups.contains(&r.to))
-                    || (mine.contains(&r.to) && to.grant.groups.contains(&r.from))
-            })
+    let mine = good.iter().find(|(v, _)| v.record.signing_key == *own);
+    let own_mesh_key = mine.map(|(v, _)| v.record.mesh_key);
+    let mine = mine.map(|(v, _)| v.grant.groups.clone());
+    let reaches = |grant: &Grant| match &mine {
+        Some(mine) => connects(&policy.rules, mine, &grant.groups),
+        None => policy.rules.is_empty(),
     };
+    let others = good.iter().map(|(v, at)| (&v.record, &v.grant, *at));
+    let own = (*own, own_mesh_key);
+    let peers = plan_verified(own, addresses, lighthouses, others, reaches);
+    (peers, refused)
+}
+
+/// As [`plan`], of members that were verified; `own` are this one's signing key and, where it may have
+/// clients, its WireGuard key; `reaches` says whether a member with that grant is a peer.
+#[must_use]
+pub fn plan_verified<'a>(
+    (own, own_mesh_key): (PublicKey, Option<MeshKey>),
+    addresses: &AddressPlan,
+    lighthouses: &[(Lighthouse, Option<SocketAddr>)],
+    members: impl Iterator<Item = (&'a MemberRecord, &'a Grant, Option<SocketAddr>)>,
+    reaches: impl Fn(&Grant) -> bool,
+) -> Vec<PeerPlan> {
+    type Found<'a> = (&'a MemberRecord, &'a Grant, Option<SocketAddr>);
+    let mut by_index: BTreeMap<MeshIndex, Found<'a>> = BTreeMap::new();
+    for found in members {
+        let rank = |r: &MemberRecord| (r.signing_key, Reverse(r.counter));
+        let better = by_index
+            .get(&found.0.index)
+            .is_none_or(|(old, ..)| rank(found.0) < rank(old));
+        if better {
+            by_index.insert(found.0.index, found);
+        }
+    }
     let mut peers: Vec<PeerPlan> = lighthouses
         .iter()
         .map(|(l, endpoint)| PeerPlan {
             name: l.name.clone(),
             key: l.mesh_key,
-            allowed_ips: host_prefixes(plan, l.index),
+            allowed_ips: host_prefixes(addresses, l.index),
             endpoint: *endpoint,
             keepalive: Some(KEEPALIVE),
             plain: false,
         })
         .collect();
-    let own_mesh_key = by_index
-        .values()
-        .find(|(v, _)| v.record.signing_key == *own)
-        .map(|(v, _)| v.record.mesh_key);
+    let mut taken: BTreeSet<MeshKey> = peers.iter().map(|p| p.key).collect();
     let mut clients = vec![];
-    for (v, endpoint) in by_index.into_values() {
-        let taken = peers.iter().any(|p| p.key == v.record.mesh_key);
-        if v.record.signing_key == *own || taken || !reaches(&v) {
+    for (record, grant, endpoint) in by_index.into_values() {
+        if record.signing_key == own || taken.contains(&record.mesh_key) || !reaches(grant) {
             continue;
         }
-        let plain = v.record.via.is_some();
-        match v.record.via {
-            Some(via) if Some(via) != own_mesh_key => clients.push((via, v.record.index)),
+        let plain = record.via.is_some();
+        match record.via {
+            Some(via) if Some(via) != own_mesh_key => {
+                clients.push((via, record.index));
+            }
             _ => peers.push(PeerPlan {
-                name: v.record.name.to_string(),
-                key: v.record.mesh_key,
-                allowed_ips: host_prefixes(plan, v.record.index),
+                name: record.name.to_string(),
+                key: record.mesh_key,
+                allowed_ips: host_prefixes(addresses, record.index),
                 // Where a client is, its own packets tell.
                 endpoint: endpoint.filter(|_| !plain),
                 keepalive: None,
                 plain,
             }),
         }
+        taken.insert(record.mesh_key);
     }
     // Through the node whose peer it is; a client of a client, or of nobody here, is not reached.
     for (via, index) in clients {
@@ -122,10 +132,10 @@ pub fn plan(
             .iter_mut()
             .find(|p| p.key == via && !p.plain && p.keepalive.is_none())
         {
-            node.allowed_ips.extend(host_prefixes(plan, index));
+            node.allowed_ips.extend(host_prefixes(addresses, index));
         }
     }
-    (peers, refused)
+    peers
 }
 
 #[cfg(test)]
@@ -234,10 +244,7 @@ mod tests {
 
     #[test]
     fn a_plain_client_reaches_what_its_group_may() {
-        let rule = |from: &str, to: &str| Rule {
-            from: from.parse().unwrap(),
-            to: to.parse().unwrap(),
-        };
+        let rule = |from: &str, to: &str| Rule::new(from.parse().unwrap(), to.parse().unwrap());
         let between = vec![rule("phones", "servers"), rule("servers", "storage")];
         let first = planned(1, between.clone());
         assert_eq!(first, [peer("n2", false, 2), peer("n3", true, 2)]);

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 /// Connections of one source at a time. A node takes about four; a whole site may stand behind
 /// one address.
 const PER_SOURCE: usize = 256;
-/// Connections in all.
-const IN_ALL: usize = 4096;
+/// Connections in all: four for each member of a full cluster; the system's bound on open files may
+/// be lower.
+const IN_ALL: usize = 65_536;
 /// Joins and offers that one source may make at once ...
 const BURST: u32 = 60;
 /// ... and the time after which one more is allowed.
@@ -31,13 +32,19 @@ fn group(source: IpAddr) -> IpAddr {
 /// Counts open connections.
 #[derive(Debug, Default, Clone)]
 pub struct Connections {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_source: HashMap<IpAddr, usize>,
+    all: usize,
 }
 
 /// One open connection; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Place {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<Open>>,
     source: IpAddr,
 }
 
@@ -47,12 +54,12 @@ impl Connections {
     pub fn take(&self, source: IpAddr) -> Option<Place> {
         let source = group(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let own = open.get(&source).copied().unwrap_or(0);
-        if own >= PER_SOURCE || all >= IN_ALL {
+        let own = open.by_source.get(&source).copied().unwrap_or(0);
+        if own >= PER_SOURCE || open.all >= IN_ALL {
             return None;
         }
-        open.insert(source, own + 1);
+        open.by_source.insert(source, own + 1);
+        open.all += 1;
         Some(Place {
             open: self.open.clone(),
             source,
@@ -63,10 +70,11 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.source) {
+        open.all = open.all.saturating_sub(1);
+        if let Some(count) = open.by_source.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.source);
+                open.by_source.remove(&self.source);
             }
         }
     }
@@ -123,7 +131,8 @@ mod tests {
         places.pop();
         assert!(connections.take(same).is_some());
         drop(places);
-        assert!(connections.open.lock().unwrap().is_empty());
+        let open = connections.open.lock().unwrap();
+        assert!(open.by_source.is_empty() && open.all == 0);
     }
 
     #[test]

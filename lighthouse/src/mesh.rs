@@ -4,15 +4,15 @@ use crate::dir::Keys;
 use crate::error::LighthouseError;
 use crate::registry::Registry;
 use crate::splice::BoxedStream;
+use futures_util::future::join_all;
 use holdfast_core::api::RelayReply;
 use holdfast_core::cluster::{AddressPlan, CONTROL_PORT, MeshIndex};
-use holdfast_core::documents::{Lighthouse, Policy};
+use holdfast_core::documents::Lighthouse;
 use holdfast_core::grant::VerifiedMember;
 use holdfast_core::keys::{MeshKey, PublicKey};
-use holdfast_core::peers::plan;
 use holdfast_mesh::{MTU, Mesh, MeshHandle, MeshSocket, Netstack, PeerConfig};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The peers are computed anew this often without a change: other lighthouses' names may resolve
 /// to something else.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// Changes are gathered for at most so long.
+const GATHER: Duration = Duration::from_millis(250);
 
 /// The running member.
 #[derive(Clone)]
@@ -78,6 +81,11 @@ impl MeshLink {
             stack,
             addresses,
         })
+    }
+
+    /// Bounds each relay channel.
+    pub fn limit_relay(&self, bytes_per_second: u64) {
+        self.handle.limit_relay(bytes_per_second);
     }
 
     /// The UDP port.
@@ -137,6 +145,7 @@ impl MeshLink {
         let mut told = vec![];
         let mut due = Instant::now();
         loop {
+            let begun = Instant::now();
             if changes.has_changed().unwrap_or(false) || Instant::now() >= due {
                 changes.mark_unchanged();
                 due = Instant::now() + AGAIN;
@@ -148,13 +157,10 @@ impl MeshLink {
                     }
                     told = wanted;
                 }
-                let with_clients: BTreeSet<MeshKey> = registry
-                    .verified()
-                    .iter()
-                    .filter_map(|(member, _)| member.record.via)
-                    .collect();
-                let with_clients: Vec<_> = with_clients.into_iter().collect();
-                self.handle.set_nodes_with_clients(&with_clients);
+                self.handle.set_nodes_with_clients(&registry.with_clients());
+                // With many members that takes a while: not one after the other without a pause.
+                let pause = begun.elapsed().saturating_mul(4).min(GATHER);
+                tokio::time::sleep(pause).await;
             }
             tokio::select! {
                 ended = self.handle.stopped() => return LighthouseError::Mesh(ended.to_string()),
@@ -172,21 +178,15 @@ impl MeshLink {
             .filter(|s| s.last_handshake.is_some())
             .filter_map(|s| Some((s.public_key, s.way?.endpoint()?)))
             .collect();
-        for (member, held) in registry.verified() {
-            let Some(endpoint) = seen.get(&member.record.mesh_key) else {
-                continue;
-            };
-            if held != Some(*endpoint)
-                && let Err(refusal) = registry.saw(member.record.signing_key, *endpoint).await
-            {
-                tracing::warn!(error = refusal.error.message, "an endpoint was not stored");
-            }
+        let moved = registry.moved(&seen);
+        let stored = moved.iter().map(|(key, at)| registry.saw(*key, *at));
+        for refusal in join_all(stored).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(error = refusal.error.message, "an endpoint was not stored");
         }
     }
 }
 
-/// All verified members and the other lighthouses. The policy's rules are between nodes: a
-/// lighthouse reaches everyone whom it keeps in.
+/// All verified members and the other lighthouses.
 async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) -> Vec<PeerConfig> {
     let held = registry.held();
     let mut others = vec![];
@@ -198,28 +198,7 @@ async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) ->
     {
         others.push((other.clone(), resolve(other).await));
     }
-    let policy = Policy {
-        rules: vec![],
-        ..held.policy.clone()
-    };
-    let members: Vec<_> = registry
-        .members()
-        .members
-        .into_iter()
-        .map(|m| (m.member, m.endpoint))
-        .collect();
-    let (plans, refused) = plan(
-        own,
-        addresses,
-        registry.cluster().id,
-        &held.operators,
-        &policy,
-        &others,
-        &members,
-    );
-    if !refused.is_empty() {
-        tracing::debug!(refused = refused.len(), first = %refused[0], "members that do not count");
-    }
+    let plans = registry.peers(own, addresses, &others);
     let config = plans.into_iter().map(|p| PeerConfig {
         public_key: p.key,
         allowed_ips: p.allowed_ips,

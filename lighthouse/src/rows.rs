@@ -48,6 +48,9 @@ pub fn key_of(store_key: &str) -> Option<PublicKey> {
     unhex(text)?.try_into().ok().map(PublicKey)
 }
 
+/// How often a change is tried that others get in the way of. One of them gets through each time.
+const TRIES: usize = 256;
+
 /// Who has a name or an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -116,7 +119,7 @@ pub async fn write(
 }
 
 /// Changes an entry; `change` sees what is there and may be asked several times. Nothing is
-/// written when it gives back what it got.
+/// written when it gives back what it got; what is there is durable then.
 pub async fn update<T, E>(
     store: &dyn Store,
     key: &str,
@@ -126,10 +129,15 @@ where
     T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync,
     E: From<StoreError>,
 {
-    for _ in 0..16 {
+    for _ in 0..TRIES {
         let (old, version) = read::<T>(store, key).await?.unzip();
         let new = change(old.clone())?;
-        if old.as_ref() == Some(&new) || write(store, key, version, &new).await? == Cas::Done {
+        if old.as_ref() == Some(&new) {
+            // Somebody else's write may still be on its way to the disk.
+            store.settled().await?;
+            return Ok(new);
+        }
+        if write(store, key, version, &new).await? == Cas::Done {
             return Ok(new);
         }
     }
@@ -142,7 +150,7 @@ pub async fn remove<T: DeserializeOwned + Send>(
     key: &str,
     mine: impl Fn(&T) -> bool + Send,
 ) -> Result<(), StoreError> {
-    for _ in 0..16 {
+    for _ in 0..TRIES {
         match read::<T>(store, key).await? {
             Some((value, version)) if mine(&value) => {
                 if store.cas(key, Some(version), None).await? == Cas::Done {

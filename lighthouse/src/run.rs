@@ -63,9 +63,19 @@ impl Lighthouse {
         config: Config,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), LighthouseError> {
-        let mut running = Self::start(config).await?;
+        Self::start(config).await?.until(shutdown).await
+    }
+
+    /// Runs on until `shutdown` resolves.
+    ///
+    /// # Errors
+    /// [`LighthouseError`].
+    pub async fn until(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), LighthouseError> {
         tokio::select! {
-            error = running.failed() => Err(error),
+            error = self.failed() => Err(error),
             () = shutdown => {
                 tracing::info!("lighthouse stops");
                 Ok(())
@@ -73,11 +83,18 @@ impl Lighthouse {
         }
     }
 
+    /// Bounds what is relayed between two members to so many bytes a second, both directions
+    /// together. Without this it is not bounded.
+    pub fn limit_relay(&self, bytes_per_second: u64) {
+        self.app.mesh.limit_relay(bytes_per_second);
+    }
+
     /// Starts; everything listens when this returns.
     ///
     /// # Errors
     /// [`LighthouseError`].
     pub async fn start(config: Config) -> Result<Self, LighthouseError> {
+        raise_open_files();
         let dir = LighthouseDir::open(&config.dir)?;
         let (cluster, keys) = (dir.cluster()?, dir.keys()?);
         let identity = Identity::from_key(&keys.tls)?;
@@ -119,7 +136,11 @@ impl Lighthouse {
         });
         let (connections, udp) = (Connections::default(), mesh.port());
         let mut tasks = JoinSet::new();
-        tasks.spawn(mesh.keep(registry, own.key));
+        tasks.spawn(mesh.keep(registry.clone(), own.key));
+        tasks.spawn(async move {
+            registry.publish().await;
+            LighthouseError::Mesh("nobody publishes changes any more".into())
+        });
         let mut https = vec![];
         for listener in listeners {
             https.extend(listener.local_addr());
@@ -157,6 +178,16 @@ impl Lighthouse {
             Some(Err(panic)) => LighthouseError::Mesh(format!("a part of the lighthouse: {panic}")),
             None => LighthouseError::Mesh("nothing runs any more".into()),
         }
+    }
+}
+
+/// Each member holds some connections; what the system allows by default is often 1024.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the number of open files stays as it is");
     }
 }
 

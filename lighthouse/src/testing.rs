@@ -11,7 +11,8 @@ use holdfast_core::releases::{ReleaseList, add_signature};
 use holdfast_core::signed::Signed;
 use holdfast_lighthouse::ClusterFile;
 
-pub const CLUSTER: ClusterId = ClusterId([9; 16]);
+/// A wide one, with room for many nodes.
+pub const CLUSTER: ClusterId = ClusterId(*b"hold-fast-hf/18\0");
 /// Long before any grant here ends.
 pub const NOW: u64 = 1_700_000_000;
 

@@ -4,6 +4,7 @@
 use crate::batch::Batch;
 use crate::clients::Clients;
 use crate::config::{ConfigError, PeerConfig, PeerUpdate};
+use crate::filter::{Filter, Flows, Rules};
 use crate::here::Here;
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::limiter::SourceLimiter;
@@ -19,6 +20,7 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
+use holdfast_core::access::Access;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,6 +90,9 @@ pub(crate) struct Engine {
     lighthouses: RwLock<Arc<Lighthouses>>,
     /// Some peer's relay gave no answer when last looked at.
     relay_in_doubt: AtomicBool,
+    /// What peers may send here; none: everything.
+    filter: RwLock<Option<Arc<Filter>>>,
+    flows: Arc<Flows>,
     pub here: Arc<Here>,
     /// Stands in front of all peers and hands out cookies.
     front: RateLimiter,
@@ -116,6 +121,8 @@ impl Engine {
             channels: Mutex::default(),
             lighthouses: RwLock::default(),
             relay_in_doubt: AtomicBool::new(false),
+            filter: RwLock::default(),
+            flows: Arc::default(),
             here: Arc::default(),
             front: RateLimiter::new(&public, LOAD_LIMIT),
             unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
@@ -194,6 +201,17 @@ impl Engine {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.find_lighthouses(now);
         Ok(update)
+    }
+
+    fn filter(&self) -> Option<Arc<Filter>> {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.clone()
+    }
+
+    /// From now on each member may send what its access says; one that is not named, nothing.
+    pub(crate) fn set_access(&self, rules: Rules) {
+        let filter = Arc::new(Filter::new(rules, self.flows.clone()));
+        *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Some(filter);
     }
 
     fn lighthouses(&self) -> Arc<Lighthouses> {
@@ -404,6 +422,7 @@ impl Engine {
     /// peer is locked once.
     pub(crate) fn outbound(&self, batch: &mut Batch, out: &mut Outbox, now: Instant) {
         let table = self.table();
+        let filter = self.filter();
         let mut last: Option<(IpAddr, Option<u32>)> = None;
         batch.sort(|packet| {
             let to = packet::destination(packet)?;
@@ -428,6 +447,9 @@ impl Engine {
                     continue;
                 };
                 while let Some(packet) = segments.next() {
+                    if let Some(filter) = &filter {
+                        filter.sent(packet, now);
+                    }
                     if packet.len() <= MAX_PACKET && !state.send(packet, out, now) {
                         hold(&self.pending).push(peer.index, packet, now);
                         state.ask_if_due(true, out, now);
@@ -477,6 +499,8 @@ impl Engine {
         let mut passing: Option<(Channel, SocketAddr)> = None;
         let mut onward = vec![];
         let lighthouses = self.lighthouses();
+        let filter = self.filter();
+        let mut access: Option<(IpAddr, Option<&Access>)> = None;
         for datagram in packet::datagrams(buffer, stride) {
             let (way, datagram) = match way::relayed(datagram) {
                 None => (Way::Direct(from), datagram),
@@ -552,7 +576,18 @@ impl Engine {
                         || table.routes.lookup(source) == Some(peer.index)
                     {
                         own_source = Some((peer.index, source));
-                        match table.onward(peer.index, packet) {
+                        let to = table.onward(peer.index, packet);
+                        let admitted = filter.as_ref().is_none_or(|filter| match to {
+                            Some(_) => filter.forwards(source, packet, now),
+                            None => {
+                                if access.is_none_or(|(of, _)| of != source) {
+                                    access = Some((source, filter.of(source)));
+                                }
+                                filter.admits(access.and_then(|(_, of)| of), packet, now)
+                            }
+                        });
+                        match to {
+                            _ if !admitted => {}
                             Some(to) => onward.push((to, packet.to_vec())),
                             None => sink.push(packet),
                         }

@@ -33,7 +33,7 @@
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
 //! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
-//! `retry`, `routes`, `limiter`, `pending`, `relay`, `clients`, `batch`, `outbox` and `merge` decide, `peer`,
+//! `retry`, `routes`, `filter`, `limiter`, `pending`, `relay`, `clients`, `batch`, `outbox` and `merge` decide, `peer`,
 //! `crypto` and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
 //! batches through all of that, `stop` and `threads` end it, `mesh` starts it.
 
@@ -45,6 +45,7 @@ mod crypto;
 mod device;
 mod engine;
 mod error;
+mod filter;
 mod gso_size;
 mod here;
 pub mod keys;
@@ -74,6 +75,7 @@ mod way;
 pub use config::{ConfigError, PeerChange, PeerConfig, PeerUpdate};
 pub use device::Device;
 pub use error::MeshError;
+pub use filter::{Filter, Rules};
 pub use keys::{MeshKey, MeshPrivateKey};
 pub use mesh::{Mesh, MeshHandle, PeerStatus};
 pub use netstack::{MeshListener, MeshStream, Netstack, NetstackDevice};

@@ -9,6 +9,7 @@ use crate::config::{PeerConfig, PeerUpdate};
 use crate::device::{Device, Spare};
 use crate::engine::Engine;
 use crate::error::MeshError;
+use crate::filter::Rules;
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::outbox::Outbox;
 use crate::pump::{self, Inward, Outward};
@@ -145,6 +146,13 @@ impl MeshHandle {
         let mut out = Outbox::default();
         self.inner.engine.knock(&mut out, Instant::now());
         self.inner.send_now(&mut out);
+    }
+
+    /// What each member may send to this one and through it; one that is not named may send nothing,
+    /// and before this is called everybody may send everything. Before
+    /// [`set_peers`](Self::set_peers), so that a new peer finds its rules in place.
+    pub fn set_access(&self, rules: Rules) {
+        self.inner.engine.set_access(rules);
     }
 
     /// This member's own addresses with its port, which peers are told when they seek it; and

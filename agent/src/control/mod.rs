@@ -11,6 +11,7 @@ use crate::backoff::Backoff;
 use crate::forever::forever;
 use crate::meshed;
 use crate::node::{self, Node};
+use crate::spread;
 use frames::{FrameError, Frames};
 use holdfast_core::cluster::CONTROL_PORT;
 use holdfast_core::control::{ALPN, Reply, Request};
@@ -165,10 +166,13 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
         .as_ref()
         .ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
     let tls = Identity::from_key(&identity.signing)?;
-    let config = holdfast_tls::server_config(&tls, &[ALPN], ClientAuth::Required)?;
+    let config = holdfast_tls::server_config(&tls, &[ALPN, spread::ALPN], ClientAuth::Required)?;
     let stream = holdfast_tls::accept(stream, config).await?;
     let key = holdfast_tls::peer_key(stream.get_ref().1)
         .ok_or_else(|| anyhow::anyhow!("the peer showed no key"))?;
+    if stream.get_ref().1.alpn_protocol() == Some(spread::ALPN) {
+        return spread::serve(node, stream, key).await;
+    }
     let mut frames = Frames::new(stream);
     let request = match tokio::time::timeout(PATIENCE, frames.read::<Request>()).await {
         Ok(Ok(request)) => request,

@@ -247,9 +247,15 @@ async fn join_at(
     let trusted = ready.documents.trusted;
     let list = reply.members;
     let cluster = seed.cluster_id;
+    let seen = node.known.clone();
     let known = disk::blocking(move || {
         let held: &[_] = if same { &doc.members } else { &[] };
-        Ok(listed::worth_keeping(&list, held, cluster, &trusted))
+        let mut kept = listed::worth_keeping(&list, held, cluster, &trusted, &seen);
+        if list.members.is_empty() {
+            // They are many, and asked for next.
+            kept.members = held.to_vec();
+        }
+        Ok(kept)
     })
     .await
     .map_err(local)?;

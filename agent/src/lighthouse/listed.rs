@@ -1,15 +1,18 @@
 //! Which of the members that a lighthouse lists are kept: the list is anything that it likes.
 
+use super::known::Known;
 use crate::documents::Trusted;
 use holdfast_core::api::MemberList;
-use holdfast_core::cluster::ClusterId;
-use holdfast_core::grant::{Member, MemberError, VerifiedMember, verify};
+use holdfast_core::cluster::{ClusterId, MeshIndex};
+use holdfast_core::grant::{Member, MemberError};
 use holdfast_core::keys::PublicKey;
 use holdfast_core::state::CachedMember;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// No cluster has more: each member has an index of its own (`MeshIndex::LAST`).
-const MAX: usize = 4094;
+/// No cluster has more: each member has an index of its own.
+const MAX: usize = MeshIndex::LAST.get() as usize;
+/// What of them fits into the node's state beside the rest, in bytes of JSON: about 11,000.
+const MAX_BYTES: usize = 14 << 20;
 
 /// What is kept of a list.
 #[derive(Debug)]
@@ -21,22 +24,36 @@ pub struct Listed {
     pub unvouched: Option<String>,
 }
 
+type Kept = BTreeMap<PublicKey, (u64, CachedMember)>;
+
 /// Keeps what a grant vouches for. Of two records by one key the newer counts, also where only
-/// `held`, what was kept before, has it: a lighthouse can withhold, but not turn time back.
+/// `held`, what was kept before, has it: a lighthouse can withhold, but not turn time back. A list
+/// that tells what changed is applied to `held`.
 pub fn worth_keeping(
     list: &MemberList,
     held: &[CachedMember],
     cluster: ClusterId,
     trusted: &Trusted,
+    known: &Known,
 ) -> Listed {
-    let check = |member: &Member| verify(member, cluster, &trusted.operators, &trusted.policy);
-    let mut kept: BTreeMap<PublicKey, (u64, CachedMember)> = BTreeMap::new();
+    let check = |member: &Member| {
+        let opened = known.open(member)?;
+        opened.stands(cluster, &trusted.operators, &trusted.policy)?;
+        Ok((opened.record.signing_key, opened.record.counter))
+    };
+    let before: Kept = held
+        .iter()
+        .filter_map(|old| {
+            let (key, counter) = check(&old.member).ok()?;
+            Some((key, (counter, old.clone())))
+        })
+        .collect();
+    let mut kept = Kept::new();
     let mut first: Option<MemberError> = None;
     let mut strange = list.members.len().saturating_sub(MAX);
     for entry in list.members.iter().take(MAX) {
         match check(&entry.member) {
-            Ok(good) => {
-                let (key, counter) = (good.record.signing_key, good.record.counter);
+            Ok((key, counter)) => {
                 if kept.get(&key).is_none_or(|(held, _)| *held < counter) {
                     let member = CachedMember {
                         member: entry.member.clone(),
@@ -53,37 +70,53 @@ pub fn worth_keeping(
             }
         }
     }
-    keep_newer(&mut kept, held, check);
+    // Held records go in the place of older ones; where a member is now is the list's to say.
+    for (key, (counter, listed)) in &mut kept {
+        if let Some((held, old)) = before.get(key)
+            && held > counter
+        {
+            *counter = *held;
+            listed.member = old.member.clone();
+        }
+    }
+    if list.since.is_some() {
+        let gone: BTreeSet<_> = list.gone.iter().collect();
+        for (key, old) in before {
+            if !gone.contains(&key) {
+                kept.entry(key).or_insert(old);
+            }
+        }
+    }
+    let (members, over) = fitting(kept);
+    known.keep_only(members.iter().map(|m| &m.member));
     Listed {
-        members: kept.into_values().map(|(_, m)| m).collect(),
+        members,
         unvouched: match first {
             Some(error) => Some(format!("{strange}, the first: {error}")),
             None if strange > 0 => Some(format!("{strange} more than a cluster can have")),
+            None if over > 0 => Some(format!("{over} more than this node can keep")),
             None => None,
         },
     }
 }
 
-/// Puts held records back in the place of older ones; where a member is now is the list's to say.
-fn keep_newer(
-    kept: &mut BTreeMap<PublicKey, (u64, CachedMember)>,
-    held: &[CachedMember],
-    check: impl Fn(&Member) -> Result<VerifiedMember, MemberError>,
-) {
-    // Mostly the list says what is held: no signature needs another look.
-    let text = |m: &CachedMember| serde_json::to_string(&m.member.record).ok();
-    let listed: BTreeSet<_> = kept.values().map(|(_, m)| text(m)).collect();
-    for old in held.iter().filter(|old| !listed.contains(&text(old))) {
-        let Ok(good) = check(&old.member) else {
-            continue;
-        };
-        if let Some((counter, listed)) = kept.get_mut(&good.record.signing_key)
-            && good.record.counter > *counter
-        {
-            *counter = good.record.counter;
-            listed.member = old.member.clone();
-        }
-    }
+/// As many as the node's state takes, and how many it does not.
+fn fitting(kept: Kept) -> (Vec<CachedMember>, usize) {
+    let all = kept.len();
+    let mut left = MAX_BYTES;
+    let mut fits = |m: &CachedMember| {
+        let size = serde_json::to_vec(m).map_or(usize::MAX, |bytes| bytes.len());
+        let room = left.checked_sub(size);
+        left = room.unwrap_or(0);
+        room.is_some()
+    };
+    let members: Vec<_> = kept
+        .into_values()
+        .map(|(_, m)| m)
+        .take_while(|m| fits(m))
+        .collect();
+    let over = all - members.len();
+    (members, over)
 }
 
 #[cfg(test)]
@@ -138,24 +171,69 @@ mod tests {
         let (good, newer) = (entry(1, 3, 1), entry(1, 3, 2));
         let mut list = MemberList {
             revision: 1,
+            since: None,
+            gone: vec![],
+            documents: None,
             members: vec![good.clone(), newer.clone(), good.clone(), entry(1, 5, 1)],
             generations: [1; 4],
             time: 1,
         };
-        let kept = worth_keeping(&list, &[], CLUSTER, &trusted);
+        let kept = worth_keeping(&list, &[], CLUSTER, &trusted, &Known::default());
         assert_eq!(kept.members.len(), 2);
         assert!(kept.members.iter().any(|m| m.member == newer.member));
         assert!(kept.unvouched.is_none());
         // A grant that no operator signed, over and over.
         list.members = vec![entry(8, 6, 1); MAX + 5];
         list.members[3] = good;
-        let kept = worth_keeping(&list, &[], CLUSTER, &trusted);
+        let kept = worth_keeping(&list, &[], CLUSTER, &trusted, &Known::default());
         assert_eq!(kept.members.len(), 1);
         assert!(
             kept.unvouched
                 .unwrap()
                 .starts_with(&format!("{}, ", MAX + 4))
         );
+    }
+
+    #[test]
+    fn what_changed_is_applied_to_what_is_held_and_counts_no_more_than_a_list() {
+        let roots = Roots(vec![key(7).public()]);
+        let trusted = Trusted::open(&set(1, 7), &roots, CLUSTER).unwrap();
+        let held = |e: MemberEntry| CachedMember {
+            member: e.member,
+            endpoint: None,
+            other: Default::default(),
+        };
+        let before = [
+            held(entry(1, 3, 2)),
+            held(entry(1, 4, 1)),
+            held(entry(1, 5, 1)),
+            // No operator lets it in any more.
+            held(entry(8, 6, 1)),
+        ];
+        let list = MemberList {
+            revision: 8,
+            since: Some(7),
+            // An older record, a new member, one that nobody let in.
+            members: vec![entry(1, 3, 1), entry(1, 9, 1), entry(8, 10, 1)],
+            gone: vec![key(4).public()],
+            documents: None,
+            generations: [1; 4],
+            time: 1,
+        };
+        let known = Known::default();
+        let kept = worth_keeping(&list, &before, CLUSTER, &trusted, &known);
+        let keys: Vec<_> = kept
+            .members
+            .iter()
+            .map(|m| {
+                let record = &known.open(&m.member).unwrap().record;
+                (record.signing_key, record.counter)
+            })
+            .collect();
+        let mut wanted = [3u8, 5, 9].map(|n| (key(n).public(), if n == 3 { 2 } else { 1 }));
+        wanted.sort();
+        assert_eq!(keys, wanted);
+        assert!(kept.unvouched.unwrap().starts_with("1, "));
     }
 
     #[test]
@@ -171,6 +249,9 @@ mod tests {
         let seen = "192.0.2.1:1".parse().ok();
         let list = MemberList {
             revision: 1,
+            since: None,
+            gone: vec![],
+            documents: None,
             members: vec![MemberEntry {
                 endpoint: seen,
                 ..old
@@ -184,7 +265,7 @@ mod tests {
             held(entry(8, 3, 9)),
             held(entry(1, 5, 1)),
         ];
-        let kept = worth_keeping(&list, &before, CLUSTER, &trusted);
+        let kept = worth_keeping(&list, &before, CLUSTER, &trusted, &Known::default());
         assert_eq!(kept.members.len(), 1);
         assert_eq!(kept.members[0].member, new.member);
         assert_eq!(kept.members[0].endpoint, seen);

@@ -101,7 +101,7 @@ async fn stay(
     loop {
         tokio::time::sleep(pace.pause(Instant::now())).await;
         let wait = if revision == 0 { Duration::ZERO } else { WAIT };
-        let list = match client.members(revision, wait).await {
+        let list = match client.news(revision, wait).await {
             Ok(list) => list,
             Err(e) => {
                 if !introduced && lost::introduce(node, &client, &e).await {
@@ -113,7 +113,12 @@ async fn stay(
             }
         };
         pauses.reset();
-        revision = list.revision;
+        let asked = std::mem::replace(&mut revision, list.revision);
+        if list.since.is_some_and(|since| since != asked) {
+            // Not what was asked for: something is missing between.
+            revision = 0;
+            continue;
+        }
         node.notes.clear("lighthouse");
         node.notes.clear("membership");
         node.lighthouse.send_if_modified(|current| {
@@ -121,13 +126,17 @@ async fn stay(
             *current = Some(client.clone());
             !same
         });
-        if let Err(e) = take(node, &client, list).await {
-            node.notes.set(
-                "documents",
-                format!("the lighthouse's news cannot be taken: {e:#}"),
-            );
-        } else {
-            node.notes.clear("documents");
+        let taken = take(node, &client, list).await;
+        if taken.members.is_err() {
+            // What changed after this is of no use without it.
+            revision = 0;
+        }
+        match taken.members.and(taken.documents) {
+            Ok(()) => node.notes.clear("documents"),
+            Err(e) => {
+                let text = format!("the lighthouse's news cannot be taken: {e:#}");
+                node.notes.set("documents", text);
+            }
         }
         if replaced(node, &client.key()) {
             return None;
@@ -154,22 +163,42 @@ fn failed(node: &Node, error: &ClientError) {
     }
 }
 
-async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyhow::Result<()> {
-    node.clock.vouch(list.time).await?;
+/// What became of an answer.
+struct Taken {
+    documents: anyhow::Result<()>,
+    members: anyhow::Result<()>,
+}
+
+async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> Taken {
     // First the documents: they say whose grants count. What cannot be fetched is fetched later.
-    let documents = documents::bring_forward(node, client, list.generations).await;
+    let documents = async {
+        node.clock.vouch(list.time).await?;
+        match &list.documents {
+            Some(set) => documents::store(node, set).await?,
+            None => {}
+        }
+        documents::bring_forward(node, client, list.generations).await
+    };
+    Taken {
+        documents: documents.await,
+        members: take_members(node, list).await,
+    }
+}
+
+async fn take_members(node: &Node, list: MemberList) -> anyhow::Result<()> {
     let doc = node.store.get();
     let Some(cluster) = doc.admission.as_ref().map(|a| a.cluster_id) else {
-        return documents;
+        return Ok(());
     };
     let trusted = node.trusted()?;
-    let held = doc.clone();
+    let (held, known) = (doc.clone(), node.known.clone());
     let kept = disk::blocking(move || {
         Ok(listed::worth_keeping(
             &list,
             &held.members,
             cluster,
             &trusted,
+            &known,
         ))
     })
     .await?;
@@ -191,7 +220,7 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> anyho
     if !same && !fresh.is_empty() {
         node.store.update(|d| d.members = fresh).await?;
     }
-    documents
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What a joined node does with its lighthouses: learns of members and documents, tells of itself,
 //! keeps a way in for operators while the mesh is down.
 
-mod documents;
+pub mod documents;
+pub mod known;
 pub mod listed;
 mod lost;
 mod members;

@@ -16,6 +16,7 @@ use crate::notes::Notes;
 use crate::seed::Places;
 use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
+use crate::spread;
 use crate::store::Store;
 use crate::{console, join, lighthouse, meshed};
 use anyhow::{Context as _, bail};
@@ -166,6 +167,8 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         writing: Mutex::new(()),
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
+        callers: Default::default(),
+        known: Arc::default(),
         image: ImageInfo {
             version: boot.boot.version.clone(),
             generation: 0,
@@ -236,10 +239,11 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
                 uplinks::watch()
             ),
             lighthouse::run_unsteered(node.clone()),
+            spread::run(node.clone()),
         )
     };
     tokio::select! {
-        ((), ()) = work => {}
+        ((), (), ()) = work => {}
         () = asked => {}
         _ = ended.wait_for(|e| *e) => {}
         _ = terminate.recv() => {}

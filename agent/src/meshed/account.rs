@@ -1,6 +1,6 @@
 //! What the node tells operators of its mesh.
 
-use super::peer_plans;
+use super::planned::planned;
 use crate::disk;
 use crate::node::Node;
 use anyhow::Context as _;
@@ -17,8 +17,9 @@ async fn plans(node: &Node) -> anyhow::Result<Vec<PeerPlan>> {
     let trusted = node.trusted_in(&doc)?;
     let lighthouses = trusted.lighthouses.lighthouses.iter().cloned();
     let lighthouses: Vec<_> = lighthouses.map(|l| (l, None)).collect();
-    let plans = disk::blocking(move || peer_plans(&doc, &trusted, &lighthouses));
-    Ok(plans.await?.0)
+    let known = node.known.clone();
+    let plans = disk::blocking(move || planned(&doc, &trusted, &known, &lighthouses));
+    Ok(plans.await?.peers)
 }
 
 fn running(node: &Node) -> anyhow::Result<MeshHandle> {

@@ -1,23 +1,22 @@
 //! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
 
 pub mod account;
+mod planned;
 mod relays;
 mod turns;
 
 use crate::backoff::Backoff;
 use crate::disk;
-use crate::documents::Trusted;
 use crate::network::Uplinks;
 use crate::network::netlink::Netlink;
 use crate::node::{self, Node};
 use crate::{console, identity};
 use anyhow::Context as _;
 use holdfast_core::cluster::{AddressPlan, MESH_INTERFACE, MESH_MTU, MESH_PORT, MeshIndex};
-use holdfast_core::documents::Lighthouse;
-use holdfast_core::peers::{self, PeerPlan};
 use holdfast_core::state::StateDoc;
 use holdfast_mesh::{Mesh, MeshHandle, MeshKey, MeshSocket, PeerConfig, Tun};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use planned::{Planned, planned};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,7 +164,7 @@ fn bind(kept: Option<u16>) -> anyhow::Result<MeshSocket> {
     }
 }
 
-fn config(plan: PeerPlan) -> PeerConfig {
+fn config(plan: holdfast_core::peers::PeerPlan) -> PeerConfig {
     PeerConfig {
         public_key: plan.key,
         allowed_ips: plan.allowed_ips,
@@ -176,43 +175,6 @@ fn config(plan: PeerPlan) -> PeerConfig {
         keepalive: plan.keepalive,
         plain: plan.plain,
     }
-}
-
-/// The members that this node may reach, but itself, and why others are refused.
-fn peer_plans(
-    doc: &StateDoc,
-    trusted: &Trusted,
-    lighthouses: &[(Lighthouse, Option<SocketAddr>)],
-) -> anyhow::Result<(Vec<PeerPlan>, Vec<String>)> {
-    let admission = doc.admission.as_ref().context("this node has not joined")?;
-    let identity = doc.identity.as_ref().context("this node has no keys")?;
-    let members: Vec<_> = doc
-        .members
-        .iter()
-        .map(|m| (m.member.clone(), m.endpoint))
-        .collect();
-    let own = identity.signing.public();
-    let (mut peers, refused) = peers::plan(
-        &own,
-        &node::plan(admission),
-        admission.cluster_id,
-        &trusted.operators,
-        &trusted.policy,
-        lighthouses,
-        &members,
-    );
-    let mine = identity::mesh_public(identity);
-    peers.retain(|p| p.key != mine);
-    Ok((peers, refused.iter().map(ToString::to_string).collect()))
-}
-
-fn planned(
-    doc: &StateDoc,
-    trusted: &Trusted,
-    lighthouses: &[(Lighthouse, Option<SocketAddr>)],
-) -> anyhow::Result<(Vec<PeerConfig>, Vec<String>)> {
-    let (peers, refused) = peer_plans(doc, trusted, lighthouses)?;
-    Ok((peers.into_iter().map(config).collect(), refused))
 }
 
 /// What peers were planned from.
@@ -242,7 +204,7 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
     let mut changes = node.store.subscribe();
     let mut turns = Turns::default();
     let mut basis = Basis::default();
-    let mut applied: Vec<PeerConfig> = vec![];
+    let mut applied = Planned::default();
     let mut up = false;
     loop {
         let doc = changes.borrow_and_update().clone();
@@ -274,16 +236,19 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
         if basis.moved(&doc, endpoints.clone()) {
             let lighthouses: Vec<_> = lighthouses.iter().cloned().zip(endpoints).collect();
             // Many signatures are checked: not on the event loop.
-            let plan = disk::blocking(move || planned(&doc, &trusted, &lighthouses));
+            let known = node.known.clone();
+            let plan = disk::blocking(move || planned(&doc, &trusted, &known, &lighthouses));
             match plan.await {
-                Ok((peers, refused)) if peers != applied => {
-                    for why in refused {
+                Ok(plan) if plan != applied => {
+                    for why in &plan.refused {
                         tracing::warn!("a member is refused: {why}");
                     }
+                    mesh.set_access(plan.rules.clone());
+                    let peers: Vec<_> = plan.peers.iter().cloned().map(config).collect();
                     if let Err(e) = mesh.set_peers(&peers) {
                         tracing::error!("peers cannot be set: {e}");
                     }
-                    applied = peers;
+                    applied = plan;
                 }
                 Ok(_) => {}
                 Err(e) => return e,

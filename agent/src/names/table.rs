@@ -1,14 +1,14 @@
 //! Which names the cluster has, from what this node verified: one table behind `/etc/hosts` and
 //! the resolver.
 
+use crate::lighthouse::known::Known;
 use crate::node;
 use holdfast_core::cluster::{AddressPlan, MeshIndex};
-use holdfast_core::grant::verify;
 use holdfast_core::names::{ClusterName, NodeName};
 use holdfast_core::state::StateDoc;
 use ipnet::IpNet;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,20 +45,20 @@ impl Table {
     /// The table that `doc` yields; none before the join. A name belongs to this node, then to a
     /// lighthouse (a root signed that), then to the member with the lowest signing key, so that
     /// all members agree on it.
-    pub fn of(doc: &StateDoc) -> Option<Self> {
+    pub fn of(doc: &StateDoc, known: &Known) -> Option<Self> {
         let (Some(admission), Ok(trusted)) = (&doc.admission, node::trusted(doc)) else {
             return None;
         };
         let plan = node::plan(admission);
         let mut table = Self::new(&admission.cluster, &plan);
-        let mut taken = vec![];
+        let mut taken = BTreeSet::new();
         let mut add = |name: &NodeName, index: MeshIndex| {
             let addresses = Addresses {
                 v4: plan.address4(index),
                 v6: plan.address6(index),
             };
             if !taken.contains(&index) && !table.names.contains_key(name.as_str()) {
-                taken.push(index);
+                taken.insert(index);
                 table.names.insert(name.to_string(), addresses);
             }
         };
@@ -70,16 +70,19 @@ impl Table {
             }
         }
         let (operators, policy) = (&trusted.operators, &trusted.policy);
-        let check = |m| verify(m, admission.cluster_id, operators, policy).ok();
+        let check = |m| {
+            let opened = known.open(m).ok()?;
+            let stands = opened.stands(admission.cluster_id, operators, policy);
+            stands.is_ok().then_some(opened)
+        };
         let mut members: Vec<_> = doc
             .members
             .iter()
             .filter_map(|m| check(&m.member))
-            .map(|v| v.record)
             .collect();
-        members.sort_by_key(|r| (r.signing_key, Reverse(r.counter)));
-        for record in &members {
-            add(&record.name, record.index);
+        members.sort_by_key(|m| (m.record.signing_key, Reverse(m.record.counter)));
+        for member in &members {
+            add(&member.record.name, member.record.index);
         }
         Some(table)
     }
@@ -132,14 +135,14 @@ pub mod tests {
             endpoint: None,
             other: Default::default(),
         });
-        let table = Table::of(&doc).unwrap();
+        let table = Table::of(&doc, &Known::default()).unwrap();
         assert_eq!(table.zone, "demo.internal");
         // Two lighthouses at one index: the first has it.
         assert_eq!(table.names.keys().collect::<Vec<_>>(), ["l20", "n1"]);
         let hosts = table.hosts();
         assert!(hosts.contains(" n1.demo.internal n1\n"), "{hosts}");
         assert_eq!(hosts.lines().count(), 4);
-        assert!(Table::of(&StateDoc::default()).is_none());
+        assert!(Table::of(&StateDoc::default(), &Known::default()).is_none());
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod logs;
 pub mod mesh;
 pub mod nodes;
+pub mod policy;
 pub mod proxmox;
 pub mod reboot;
 pub mod recipe;

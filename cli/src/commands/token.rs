@@ -72,7 +72,7 @@ pub struct GrantArgs {
     #[arg(long, value_name = "N", requires = "name_prefix")]
     first_number: Option<u32>,
     /// How many nodes may use it
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4079))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16361))]
     uses: u32,
     /// How long it may be used for the first time: 90s, 30m, 24h, 7d
     #[arg(long, default_value = "24h", value_name = "TIME", value_parser = words::parse_duration)]
@@ -149,7 +149,7 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
     let (first, last) = {
         let _lock = cluster.lock()?;
         let mut counters = cluster.counters()?;
-        let range = counters.take_indexes(args.uses)?;
+        let range = counters.take_indexes(args.uses, cluster.config.id)?;
         cluster.save_counters(&counters)?;
         range
     };

@@ -125,15 +125,18 @@ impl FromRequestParts<Arc<App>> for Member {
 }
 
 /// A member in good standing, or an operator.
-pub struct Insider;
+pub struct Insider {
+    pub key: PublicKey,
+}
 
 impl FromRequestParts<Arc<App>> for Insider {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        match Operator::from_request_parts(parts, app).await {
-            Ok(_) => Ok(Self),
-            Err(_) => Member::from_request_parts(parts, app).await.map(|_| Self),
-        }
+        let key = match Operator::from_request_parts(parts, app).await {
+            Ok(operator) => operator.key,
+            Err(_) => Member::from_request_parts(parts, app).await?.key,
+        };
+        Ok(Self { key })
     }
 }

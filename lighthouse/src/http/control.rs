@@ -146,7 +146,7 @@ pub async fn mesh(
 
 /// Resolves once `key` is no member any more.
 async fn out(registry: &Registry, key: &PublicKey) {
-    let mut changes = registry.watch();
+    let mut changes = registry.watch_standings();
     while matches!(registry.who(key), Who::Member(_)) {
         if changes.changed().await.is_err() {
             return;

@@ -4,15 +4,20 @@ use super::App;
 use super::body::{JsonBody, SHORT};
 use super::caller::{Insider, Keyed, Member, Moderate};
 use crate::refusal::Refusal;
-use crate::registry::unix_now;
+use crate::registry::{Listing, unix_now};
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream;
 use holdfast_core::api::{
-    ApiErrorKind, JoinReply, JoinRequest, MemberList, Offer, OfferRequest, RelayReply, RelayRequest,
+    ApiErrorKind, JoinReply, JoinRequest, Offer, OfferRequest, RelayReply, RelayRequest,
 };
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::signed::Signed;
 use holdfast_core::status::NodeStatus;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,6 +52,7 @@ pub async fn offer(
 pub async fn join(
     State(app): Shared,
     caller: Moderate,
+    Query(asked): Query<Joining>,
     JsonBody(request): JsonBody<JoinRequest, SHORT>,
 ) -> Answer<JoinReply> {
     app.registry
@@ -55,12 +61,37 @@ pub async fn join(
         .inspect_err(|refusal| {
             tracing::warn!(source = %caller.source, reason = refusal.error.message, "join refused");
         })?;
+    let members = match asked.members {
+        Wanted::All => app.registry.members_of(&caller.key, usize::MAX),
+        Wanted::Few => app.registry.members_of(&caller.key, FEW),
+    };
     Ok(Json(JoinReply {
-        members: app.registry.members(),
+        members,
         documents: app.registry.held().set.clone(),
         time: unix_now(),
     }))
 }
+
+/// Of `POST /v1/join`.
+#[derive(Deserialize)]
+pub struct Joining {
+    #[serde(default)]
+    members: Wanted,
+}
+
+/// Which members the answer to a join is to hold.
+#[derive(Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    /// All that the new member is told of.
+    #[default]
+    All,
+    /// None, if they are many: it asks for them afterwards anyway, and the list may have megabytes.
+    Few,
+}
+
+/// More members than this are many.
+const FEW: usize = 256;
 
 /// Of `GET /v1/members`.
 #[derive(Deserialize)]
@@ -69,12 +100,33 @@ pub struct Poll {
     after: u64,
     #[serde(default)]
     wait: u64,
+    #[serde(default)]
+    delta: bool,
 }
 
+/// A list shorter than this is sent as one piece, in bytes.
+const ONE_PIECE: usize = 64 << 10;
+
 /// `GET /v1/members`
-pub async fn members(State(app): Shared, _: Insider, Query(poll): Query<Poll>) -> Json<MemberList> {
-    let wait = Duration::from_secs(poll.wait.min(MAX_WAIT));
-    Json(app.registry.members_after(poll.after, wait).await)
+pub async fn members(State(app): Shared, caller: Insider, Query(poll): Query<Poll>) -> Response {
+    let asked = Listing {
+        after: poll.after,
+        wait: Duration::from_secs(poll.wait.min(MAX_WAIT)),
+        delta: poll.delta,
+    };
+    let parts = app.registry.listed(&caller.key, asked).await;
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    let body = if length < ONE_PIECE {
+        Body::from(parts.concat())
+    } else {
+        // The greater part is shared with others who are sent the same.
+        Body::from_stream(stream::iter(parts.map(Ok::<_, std::convert::Infallible>)))
+    };
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (CONTENT_LENGTH, length.to_string()),
+    ];
+    (headers, body).into_response()
 }
 
 /// `POST /v1/relay`
@@ -87,8 +139,9 @@ pub async fn relay(
     if own.signing_key != caller.key {
         return Err(Refusal::denied("another key has this member's name"));
     }
-    let channel = app.mesh.channel(own.mesh_key, request.peer);
-    channel.map(Json).ok_or_else(|| {
+    let allowed = app.registry.connected(own.mesh_key, request.peer);
+    let channel = allowed.then(|| app.mesh.channel(own.mesh_key, request.peer));
+    channel.flatten().map(Json).ok_or_else(|| {
         let text = format!("{} is no member that this one may reach", request.peer);
         Refusal::new(ApiErrorKind::NotFound, text)
     })

@@ -5,10 +5,12 @@ use crate::admission::{self, GrantRow};
 use crate::refusal::Refusal;
 use crate::rows;
 use holdfast_core::api::{ApiErrorKind, GrantStatus, Offer, OfferRequest};
+use holdfast_core::cluster::MeshIndex;
 use holdfast_core::grant::Grant;
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::GrantId;
 use holdfast_core::signed::Signed;
+use std::sync::PoisonError;
 
 impl Registry {
     /// Keeps a grant that an operator signed.
@@ -84,31 +86,37 @@ impl Registry {
                 "the request names another key than the connection's",
             ));
         }
-        let _one = self.writing.lock().await;
         let held = self.held();
-        let mut chosen = None;
         let key = rows::grant(&request.grant);
-        let row = rows::update(self.store.as_ref(), &key, |row: Option<GrantRow>| {
-            let row = row.ok_or_else(|| unknown(&request.grant))?;
-            let grant = self.open_grant(&row.grant)?;
-            admission::may_use(&row, &grant, &caller, &held.policy, unix_now())?;
-            if let Some(index) = self.index_of(&caller, &grant) {
-                chosen = Some(index);
-                return Ok(row);
-            }
-            let (index, row) =
-                admission::offer(row, &grant, &caller, |i| self.index_taken(i, &caller))?;
-            chosen = Some(index);
-            Ok::<_, Refusal>(row)
-        })
-        .await?;
-        let nothing = || Refusal::new(ApiErrorKind::Internal, "no index was chosen");
+        let row = rows::read::<GrantRow>(self.store.as_ref(), &key).await?;
+        let (row, _) = row.ok_or_else(|| unknown(&request.grant))?;
+        let grant = self.open_grant(&row.grant)?;
+        admission::may_use(&row, &grant, &caller, &held.policy, unix_now())?;
+        let index = match self.index_of(&caller, &grant) {
+            Some(index) => index,
+            None => self.reserve(row.clone(), &grant, &caller)?,
+        };
         Ok(Offer {
             grant: row.grant,
-            index: chosen.ok_or_else(nothing)?,
+            index,
             documents: held.set.clone(),
             time: unix_now(),
         })
+    }
+
+    /// An index for a key that has not joined.
+    fn reserve(
+        &self,
+        mut row: GrantRow,
+        grant: &Grant,
+        caller: &PublicKey,
+    ) -> Result<MeshIndex, Refusal> {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        let offered = offers.entry(grant.id.clone()).or_default();
+        row.offered = std::mem::take(offered);
+        let (index, row) = admission::offer(row, grant, caller, |i| self.index_taken(i, caller))?;
+        *offered = row.offered;
+        Ok(index)
     }
 
     pub(super) fn open_grant(&self, signed: &Signed<Grant>) -> Result<Grant, Refusal> {

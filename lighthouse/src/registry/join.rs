@@ -2,9 +2,13 @@
 //!
 //! A join makes several entries, each by one compare-and-swap: claims of name and index, the use
 //! of the grant, then the member itself. Power may fail between any two: the same key repeats the
-//! join and finds its own claims; a claim whose key never became a member gives way.
+//! join and finds its own claims; a claim whose key never became a member gives way. Joins run
+//! beside each other: the store gathers their writes, and each waits for its own.
 
-use super::{Entry, Registry, unix_now};
+use super::journal::Change;
+use super::state::{Entry, State};
+use super::turn::{Fact, facts};
+use super::{Registry, unix_now};
 use crate::admission::{self, GrantRow};
 use crate::refusal::Refusal;
 use crate::rows::{self, Claim, EndpointRow, MemberRow, StatusRow};
@@ -23,9 +27,7 @@ impl Registry {
     /// # Errors
     /// [`Refusal`]; nothing that matters was changed then.
     pub async fn join(&self, member: &Member, caller: PublicKey) -> Result<(), Refusal> {
-        // Before anything is held: it takes the same lock.
         let recalled = self.recall(member, caller).await?;
-        let _one = self.writing.lock().await;
         let (held, now) = (self.held(), unix_now());
         let verified = verify(member, self.cluster().id, &held.operators, &held.policy)?;
         let (record, grant) = (verified.record, verified.grant);
@@ -35,6 +37,7 @@ impl Registry {
             let text = "the record names another signing key than the connection's";
             return Err(Refusal::denied(text));
         }
+        let _turn = self.turns.take(facts(&record)).await;
         if self.has(&caller, member) {
             return Ok(());
         }
@@ -60,7 +63,7 @@ impl Registry {
             Ok::<_, Refusal>(admission::used(row, &caller))
         })
         .await?;
-        let old = self.see(|s| s.members.get(&caller).and_then(|e| e.record.clone()));
+        let old = self.see(|s| s.members.get(&caller).and_then(|e| e.record().cloned()));
         let row = rows::update(store, &rows::member(&caller), |old: Option<MemberRow>| {
             let joined = old.map_or(now, |o| o.joined);
             Ok::<_, Refusal>(MemberRow {
@@ -69,7 +72,12 @@ impl Registry {
             })
         })
         .await?;
-        self.change(|s| s.members.insert(caller, Entry::new(row, &held)));
+        // Judged by the documents of this moment: newer ones may have come meanwhile.
+        self.change(|s| {
+            let change = before(s, &caller);
+            s.put(caller, row);
+            change
+        });
         tracing::info!(node = %record.name, index = record.index.get(), role = %grant.role, "joined");
         if let Some(old) = old {
             self.release(&old, Some(&record)).await?;
@@ -83,13 +91,11 @@ impl Registry {
     /// # Errors
     /// [`Refusal`]: no such node, or one in good standing.
     pub async fn forget(&self, name: &NodeName) -> Result<(), Refusal> {
-        let _one = self.writing.lock().await;
         let named: Vec<(PublicKey, MemberRecord, bool)> = self.see(|s| {
             let records = s
-                .members
-                .iter()
-                .filter_map(|(k, e)| Some((*k, e.record.clone()?, e.verified.is_ok())));
-            records.filter(|(_, r, _)| r.name == *name).collect()
+                .with(&Fact::Name(name.clone()))
+                .filter_map(|(k, e)| Some((*k, e.record()?.clone(), e.good().is_ok())));
+            records.collect()
         });
         if named.is_empty() {
             let text = format!("no node is called {name}");
@@ -101,15 +107,19 @@ impl Registry {
             return Err(Refusal::denied(text));
         }
         for (key, record, _) in out {
+            let _turn = self.turns.take(facts(&record)).await;
             let store = self.store.as_ref();
             rows::remove::<MemberRow>(store, &rows::member(&key), |_| true).await?;
             rows::remove::<StatusRow>(store, &rows::status(&key), |_| true).await?;
             rows::remove::<EndpointRow>(store, &rows::endpoint(&key), |_| true).await?;
             self.change(|s| {
-                s.members.remove(&key);
+                let change = before(s, &key);
+                s.remove(&key);
                 s.statuses.remove(&key);
                 s.endpoints.remove(&key);
+                change
             });
+            self.standings.send_modify(|n| *n = n.wrapping_add(1));
             self.release(&record, None).await?;
             tracing::info!(node = %name, "forgotten");
         }
@@ -156,7 +166,7 @@ impl Registry {
     /// Whether the member with `key` has what the claim names.
     fn holds(&self, key: &PublicKey, what: &str) -> bool {
         self.see(|s| {
-            let record = s.members.get(key).and_then(|e| e.record.as_ref());
+            let record = s.members.get(key).and_then(Entry::record);
             record.is_some_and(|r| rows::name(&r.name) == what || rows::index(r.index) == what)
         })
     }
@@ -169,36 +179,31 @@ impl Registry {
     fn fits(&self, record: &MemberRecord) -> Result<(), Refusal> {
         let taken = |text| Err(Refusal::new(ApiErrorKind::Taken, text));
         self.see(|s| {
-            if s.held
-                .lighthouses
-                .lighthouses
-                .iter()
-                .any(|l| l.mesh_key == record.mesh_key)
-            {
+            let lighthouses = &s.held.lighthouses.lighthouses;
+            if lighthouses.iter().any(|l| l.mesh_key == record.mesh_key) {
                 return taken("this WireGuard key is a lighthouse's".into());
             }
-            for (key, entry) in &s.members {
-                let Some(other) = &entry.record else { continue };
-                if *key == record.signing_key {
-                    if record.counter < other.counter {
-                        let text = format!(
-                            "the record's counter {} is older than {}, which is held",
-                            record.counter, other.counter
-                        );
-                        return Err(Refusal::new(ApiErrorKind::RecordRefused, text));
-                    }
-                    continue;
-                }
-                if other.name == record.name {
-                    return taken(format!("another node is called {}", record.name));
-                }
-                if other.index == record.index {
-                    let n = record.index.get();
-                    return taken(format!("mesh index {n} belongs to node {}", other.name));
-                }
-                if other.mesh_key == record.mesh_key {
-                    return taken(format!("this WireGuard key is node {}'s", other.name));
-                }
+            let own = s.members.get(&record.signing_key).and_then(Entry::record);
+            if let Some(own) = own.filter(|own| record.counter < own.counter) {
+                let text = format!(
+                    "the record's counter {} is older than {}, which is held",
+                    record.counter, own.counter
+                );
+                return Err(Refusal::new(ApiErrorKind::RecordRefused, text));
+            }
+            let other = |fact: Fact| {
+                let mut all = s.with(&fact).filter(|(k, _)| **k != record.signing_key);
+                all.find_map(|(_, e)| e.record())
+            };
+            if other(Fact::Name(record.name.clone())).is_some() {
+                return taken(format!("another node is called {}", record.name));
+            }
+            if let Some(other) = other(Fact::Index(record.index)) {
+                let n = record.index.get();
+                return taken(format!("mesh index {n} belongs to node {}", other.name));
+            }
+            if let Some(other) = other(Fact::Mesh(record.mesh_key)) {
+                return taken(format!("this WireGuard key is node {}'s", other.name));
             }
             Ok(())
         })
@@ -206,16 +211,21 @@ impl Registry {
 
     /// Whether a member but `key` has `index`.
     pub(super) fn index_taken(&self, index: MeshIndex, key: &PublicKey) -> bool {
-        self.see(|s| {
-            s.members
-                .iter()
-                .any(|(k, e)| k != key && e.record.as_ref().is_some_and(|r| r.index == index))
-        })
+        self.see(|s| s.with(&Fact::Index(index)).any(|(k, _)| k != key))
     }
 
     /// The index that `key` has already, if the grant allows it.
     pub(super) fn index_of(&self, key: &PublicKey, grant: &Grant) -> Option<MeshIndex> {
-        let index = self.see(|s| s.members.get(key)?.record.as_ref().map(|r| r.index))?;
+        let index = self.see(|s| s.members.get(key)?.record().map(|r| r.index))?;
         (grant.first..=grant.last).contains(&index).then_some(index)
+    }
+}
+
+/// A member that is about to change.
+pub(super) fn before(state: &State, key: &PublicKey) -> Change {
+    let groups = state.members.get(key).and_then(Entry::told);
+    Change {
+        members: [(*key, groups.map(<[_]>::to_vec))].into(),
+        ..Change::default()
     }
 }

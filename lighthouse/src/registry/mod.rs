@@ -1,29 +1,39 @@
-//! What the lighthouse knows: a copy in memory of what the store holds, and the revision that
+//! What the lighthouse knows: a copy in memory of what the store holds, and the revisions that
 //! long polls wait for.
 
 mod grants;
 mod join;
+mod journal;
+mod lists;
 mod refill;
 mod reports;
+mod state;
+mod turn;
+mod views;
+pub use lists::Listing;
 pub use reports::Live;
 
+use crate::admission::Reservation;
 use crate::dir::ClusterFile;
 use crate::error::LighthouseError;
 use crate::held::{Held, HeldError};
 use crate::refusal::Refusal;
-use crate::rows::{self, EndpointRow, MemberRow, StatusRow};
+use crate::rows::{self, EndpointRow, MemberRow};
 use crate::store::{Store, StoreError};
-use holdfast_core::api::{MemberEntry, MemberList};
+use holdfast_core::access::connects;
 use holdfast_core::documents::{DocumentSet, Right};
-use holdfast_core::grant::{MemberError, MemberRecord, VerifiedMember, verify};
-use holdfast_core::keys::PublicKey;
-use holdfast_core::names::{NodeName, OperatorName};
+use holdfast_core::grant::{MemberError, VerifiedMember};
+use holdfast_core::keys::{MeshKey, PublicKey};
+use holdfast_core::names::{GrantId, NodeName, OperatorName};
+use journal::{Change, Journal};
+use state::State;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Mutex, watch};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex, Notify, watch};
+use turn::{Fact, Turns};
+use views::Views;
 
 /// Changes that fit between two starts' revisions.
 const REVISIONS_A_START: u64 = 1 << 32;
@@ -49,45 +59,28 @@ pub enum Who {
     Stranger,
 }
 
-/// A member in memory.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub row: MemberRow,
-    /// Its record, where it parses at all.
-    pub record: Option<MemberRecord>,
-    /// Against the documents held now. A store that was tampered with may hold anything: this is
-    /// what the lighthouse itself believes; nodes check for themselves.
-    pub verified: Result<VerifiedMember, MemberError>,
-}
-
-impl Entry {
-    fn new(row: MemberRow, held: &Held) -> Self {
-        let cluster = held.operators.cluster;
-        Self {
-            record: row.member.record.open_self().ok().map(|(record, _)| record),
-            verified: verify(&row.member, cluster, &held.operators, &held.policy),
-            row,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct State {
-    held: Arc<Held>,
-    members: BTreeMap<PublicKey, Entry>,
-    statuses: BTreeMap<PublicKey, StatusRow>,
-    endpoints: BTreeMap<PublicKey, SocketAddr>,
-}
-
-/// The registry. Changes are made one at a time; the store's compare-and-swap guards against
-/// other processes.
+/// The registry. Who wants the same name, index or key takes turns; the store's compare-and-swap
+/// guards against other processes.
 #[derive(Debug)]
 pub struct Registry {
     store: Arc<dyn Store>,
     cluster: ClusterFile,
     state: RwLock<State>,
+    journal: std::sync::Mutex<Journal>,
+    views: Views,
+    /// The published revision: what members wait for.
     revision: watch::Sender<u64>,
-    writing: Mutex<()>,
+    /// Something is gathered.
+    gathered: Notify,
+    /// Counts every change, at once: for the lighthouse's own mesh.
+    changes: watch::Sender<u64>,
+    /// Counts the changes that may put somebody out.
+    standings: watch::Sender<u64>,
+    turns: Turns,
+    /// Indexes shown to keys that have not joined. They bind nobody, so they are not stored.
+    offers: std::sync::Mutex<BTreeMap<GrantId, Vec<Reservation>>>,
+    /// Documents are taken over one set at a time.
+    documents: Mutex<()>,
     /// Unix seconds until which members bring back what a lost lighthouse knew of them.
     refill_until: AtomicU64,
 }
@@ -109,24 +102,22 @@ impl Registry {
         .await?;
         let members = load::<MemberRow>(store.as_ref(), "members/").await?;
         let endpoints = load::<EndpointRow>(store.as_ref(), "endpoints/").await?;
-        let state = State {
-            members: members
-                .into_iter()
-                .map(|(k, row)| (k, Entry::new(row, &held)))
-                .collect(),
-            statuses: load(store.as_ref(), "statuses/").await?,
-            endpoints: endpoints
-                .into_iter()
-                .map(|(k, row)| (k, row.endpoint))
-                .collect(),
-            held,
-        };
+        let endpoints = endpoints.into_iter().map(|(k, row)| (k, row.endpoint));
+        let statuses = load(store.as_ref(), "statuses/").await?;
+        let revision = starts.wrapping_mul(REVISIONS_A_START);
         Ok(Self {
+            state: RwLock::new(State::new(held, members, statuses, endpoints.collect())),
             store,
             cluster,
-            state: RwLock::new(state),
-            revision: watch::channel(starts.wrapping_mul(REVISIONS_A_START)).0,
-            writing: Mutex::new(()),
+            journal: Journal::new(revision).into(),
+            views: Views::default(),
+            revision: watch::channel(revision).0,
+            gathered: Notify::new(),
+            changes: watch::channel(0).0,
+            standings: watch::channel(0).0,
+            turns: Turns::default(),
+            offers: Default::default(),
+            documents: Mutex::new(()),
             refill_until: AtomicU64::new(0),
         })
     }
@@ -135,10 +126,20 @@ impl Registry {
         look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        let result = work(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
-        self.revision.send_modify(|r| *r += 1);
-        result
+    fn journal(&self) -> std::sync::MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what members hear of: `work` says what it changed.
+    fn change(&self, work: impl FnOnce(&mut State) -> Change) {
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let change = work(&mut state);
+            // Under the state's lock: no list is older than the journal says.
+            self.journal().add(&change);
+        }
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+        self.gathered.notify_one();
     }
 
     /// The cluster.
@@ -153,10 +154,16 @@ impl Registry {
         self.see(|s| s.held.clone())
     }
 
-    /// Hears of every change.
+    /// Hears of every change, at once.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+        self.changes.subscribe()
+    }
+
+    /// Hears when somebody may have stopped being a member.
+    #[must_use]
+    pub fn watch_standings(&self) -> watch::Receiver<u64> {
+        self.standings.subscribe()
     }
 
     /// Whose `key` is.
@@ -166,7 +173,7 @@ impl Registry {
             if let Some(operator) = s.held.operators.by_key(key) {
                 return Who::Operator(operator.name.clone());
             }
-            match s.members.get(key).map(|e| &e.verified) {
+            match s.members.get(key).map(state::Entry::good) {
                 Some(Ok(v)) if v.record.signing_key == *key => Who::Member(v.record.name.clone()),
                 Some(Err(e)) => Who::Refused(member_refusal(e)),
                 _ => Who::Stranger,
@@ -185,7 +192,7 @@ impl Registry {
     /// # Errors
     /// [`Refusal`]: not signed by a root, older than what is held, the store.
     pub async fn put_documents(&self, set: DocumentSet) -> Result<(), Refusal> {
-        let _one = self.writing.lock().await;
+        let _one = self.documents.lock().await;
         let new = Held::open(set, &self.cluster)?;
         let held = self.held();
         held.may_become(&new)?;
@@ -206,53 +213,25 @@ impl Registry {
         .await?;
         tracing::info!(generations = ?new.generations(), "documents taken over");
         self.change(|s| {
-            s.held = Arc::new(new);
-            let members = std::mem::take(&mut s.members);
-            s.members = members
-                .into_iter()
-                .map(|(k, e)| (k, Entry::new(e.row, &s.held)))
+            let rules =
+                (s.held.policy.rules != new.policy.rules).then(|| s.held.policy.rules.clone());
+            let before: BTreeMap<_, _> = s
+                .members
+                .iter()
+                .map(|(key, e)| (*key, e.told().map(<[_]>::to_vec)))
                 .collect();
+            let changed = s.judge(Arc::new(new)).into_iter();
+            Change {
+                members: changed
+                    .filter_map(|key| Some((key, before.get(&key)?.clone())))
+                    .collect(),
+                rules,
+                documents: true,
+                seen: false,
+            }
         });
+        self.standings.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())
-    }
-
-    /// The members as they are now. All of them: whoever reads the list verifies each.
-    #[must_use]
-    pub fn members(&self) -> MemberList {
-        let revision = *self.revision.borrow();
-        self.see(|s| MemberList {
-            revision,
-            members: s
-                .members
-                .iter()
-                .map(|(key, entry)| MemberEntry {
-                    member: entry.row.member.clone(),
-                    endpoint: s.endpoints.get(key).copied(),
-                })
-                .collect(),
-            generations: s.held.generations(),
-            time: unix_now(),
-        })
-    }
-
-    /// The members once the revision is another than `after`, or after `wait`.
-    pub async fn members_after(&self, after: u64, wait: Duration) -> MemberList {
-        let mut revision = self.watch();
-        let _ = tokio::time::timeout(wait, revision.wait_for(|r| *r != after)).await;
-        self.members()
-    }
-
-    /// Verified members with their signing keys and last endpoints.
-    #[must_use]
-    pub fn verified(&self) -> Vec<(VerifiedMember, Option<SocketAddr>)> {
-        self.see(|s| {
-            let good = s
-                .members
-                .iter()
-                .filter_map(|(k, e)| Some((k, e.verified.as_ref().ok()?)));
-            good.map(|(k, v)| (v.clone(), s.endpoints.get(k).copied()))
-                .collect()
-        })
     }
 
     /// The verified member called `name`.
@@ -261,18 +240,31 @@ impl Registry {
     /// `NotFound`; or why it does not count any more.
     pub fn by_name(&self, name: &NodeName) -> Result<VerifiedMember, Refusal> {
         self.see(|s| {
-            let named = |e: &&Entry| e.record.as_ref().is_some_and(|r| r.name == *name);
-            let all: Vec<&Entry> = s.members.values().filter(named).collect();
-            if let Some(v) = all.iter().find_map(|e| e.verified.as_ref().ok()) {
-                return Ok(v.clone());
+            let all: Vec<_> = s.with(&Fact::Name(name.clone())).map(|(_, e)| e).collect();
+            if let Some(v) = all.iter().find_map(|e| e.verified()) {
+                return Ok(v);
             }
-            Err(match all.first().map(|e| &e.verified) {
+            Err(match all.first().map(|e| e.good()) {
                 Some(Err(e)) => member_refusal(e),
                 _ => Refusal::new(
                     holdfast_core::api::ApiErrorKind::NotFound,
                     format!("no node is called {name}; `holdfast nodes` lists them"),
                 ),
             })
+        })
+    }
+}
+
+impl Registry {
+    /// Whether the members with these WireGuard keys may talk.
+    #[must_use]
+    pub fn connected(&self, one: MeshKey, other: MeshKey) -> bool {
+        self.see(|s| {
+            let groups = |key| s.with(&Fact::Mesh(key)).find_map(|(_, e)| e.groups());
+            match (groups(one), groups(other)) {
+                (Some(one), Some(other)) => connects(&s.held.policy.rules, one, other),
+                _ => false,
+            }
         })
     }
 }

@@ -76,7 +76,7 @@ impl Registry {
             s.members
                 .iter()
                 .filter_map(|(key, entry)| {
-                    let record = entry.record.as_ref()?;
+                    let record = entry.record()?;
                     let status = s.statuses.get(key);
                     let live = live(key, &record.mesh_key);
                     Some(NodeEntry {
@@ -101,7 +101,10 @@ impl Registry {
         if self.see(|s| s.endpoints.get(&key) == Some(&endpoint) || !s.members.contains_key(&key)) {
             return Ok(());
         }
-        self.change(|s| s.endpoints.insert(key, endpoint));
+        self.change(|s| {
+            s.endpoints.insert(key, endpoint);
+            super::join::before(s, &key)
+        });
         rows::update(
             self.store.as_ref(),
             &rows::endpoint(&key),

@@ -46,10 +46,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>>;
+
+    /// Waits until everything that was read so far is durable. A store whose readers see only
+    /// what is has nothing to wait for.
+    fn settled(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Why the store did not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
     #[error("{} is in use: another lighthouse runs in this directory; stop it first", .0.display())]

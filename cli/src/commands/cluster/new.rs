@@ -96,7 +96,11 @@ pub fn host_port(host: &str, port: u16) -> Result<String> {
 impl Args {
     fn https_port(&self) -> u16 {
         // A firewall that lets nothing else through lets 443 through.
-        let usual = if self.lighthouse.is_empty() { 8443 } else { 443 };
+        let usual = if self.lighthouse.is_empty() {
+            8443
+        } else {
+            443
+        };
         self.https_port.unwrap_or(usual)
     }
 }
@@ -222,6 +226,7 @@ fn write_lighthouse(
     let listen = LighthouseConfig {
         https: vec![SocketAddr::new(place.listen, args.https_port())],
         udp: SocketAddr::new(place.listen, args.udp_port),
+        relay_mbits: None,
     };
     files::write_public(&dir.join(CONFIG), toml::to_string(&listen)?.as_bytes())
 }
@@ -264,7 +269,7 @@ pub fn run(app: &App, args: Args) -> Result<()> {
     let config = ClusterConfig {
         version: 1,
         name: args.name.clone(),
-        id: ClusterId(random()?),
+        id: ClusterId::wide(random()?),
         dual_stack: args.dual_stack,
         roots: vec![keys.root.public(), keys.paper.public()],
         api: place.api.clone(),
@@ -363,7 +368,8 @@ mod tests {
         assert_eq!(local.https, ["10.0.2.2:8443"]);
         assert_eq!(local.api, ["127.0.0.1:8443"]);
         assert_eq!(local.listen, IpAddr::from(Ipv4Addr::LOCALHOST));
-        let far = place_of("new demo --lighthouse a.example --lighthouse 2001:db8::1 --udp-port 5").unwrap();
+        let far = place_of("new demo --lighthouse a.example --lighthouse 2001:db8::1 --udp-port 5")
+            .unwrap();
         assert_eq!(far.https, ["a.example:443", "[2001:db8::1]:443"]);
         assert_eq!(far.udp, ["a.example:5", "[2001:db8::1]:5"]);
         assert!(far.api.is_empty());

@@ -17,6 +17,19 @@ pub struct LighthouseConfig {
     pub https: Vec<SocketAddr>,
     /// Its mesh socket, UDP.
     pub udp: SocketAddr,
+    /// What is relayed between two nodes at most, in megabits a second, both directions together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_mbits: Option<u64>,
+}
+
+/// So that one pair of nodes does not take a small machine's whole line, and has enough for
+/// most things.
+const RELAY_MBITS: u64 = 200;
+
+/// The relay's bound in bytes a second.
+pub fn relay_rate(config: Option<&LighthouseConfig>) -> u64 {
+    let mbits = config.and_then(|c| c.relay_mbits).unwrap_or(RELAY_MBITS);
+    mbits.saturating_mul(125_000)
 }
 
 impl LighthouseConfig {
@@ -43,6 +56,11 @@ mod tests {
     fn is_optional_and_says_what_is_wrong() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(LighthouseConfig::read(dir.path()).unwrap(), None);
+        assert_eq!(relay_rate(None), 25_000_000);
+        let text = "https = []\nudp = \"0.0.0.0:1\"\nrelay_mbits = 8\n";
+        std::fs::write(dir.path().join(CONFIG), text).unwrap();
+        let config = LighthouseConfig::read(dir.path()).unwrap();
+        assert_eq!(relay_rate(config.as_ref()), 1_000_000);
         std::fs::write(dir.path().join(CONFIG), "https = [\"0.0.0.0\"]\n").unwrap();
         let error = crate::exit::describe(&LighthouseConfig::read(dir.path()).unwrap_err());
         assert!(

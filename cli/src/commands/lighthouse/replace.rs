@@ -189,6 +189,7 @@ fn prepare(
     let listen = LighthouseConfig {
         https: vec![listen(&new.https)?],
         udp: listen(&new.udp)?,
+        relay_mbits: None,
     };
     files::write_public(&fresh.join(CONFIG), toml::to_string(&listen)?.as_bytes())?;
     let renamed = |from: &PathBuf, to: &PathBuf| {

@@ -1,6 +1,6 @@
 //! `holdfast lighthouse run`.
 
-use super::LighthouseConfig;
+use super::config::{LighthouseConfig, relay_rate};
 use crate::app::App;
 use anyhow::{Context as _, Result};
 use holdfast_lighthouse::{Config, Lighthouse};
@@ -38,7 +38,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         None => app.cluster()?.lighthouse(),
     };
     let mut config = Config::new(&dir);
-    if let Some(listen) = LighthouseConfig::read(&dir)? {
+    let listen = LighthouseConfig::read(&dir)?;
+    let relay = relay_rate(listen.as_ref());
+    if let Some(listen) = listen {
         config.https = listen.https;
         config.udp = Some(listen.udp);
     }
@@ -60,7 +62,10 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    Lighthouse::run(config, shutdown)
-        .await
-        .context("the lighthouse does not run")
+    let run = async {
+        let running = Lighthouse::start(config).await?;
+        running.limit_relay(relay);
+        running.until(shutdown).await
+    };
+    run.await.context("the lighthouse does not run")
 }

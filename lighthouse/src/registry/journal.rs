@@ -1,0 +1,161 @@
+//! What changed at which revision. Changes are gathered; each publication is a revision, and the
+//! last ones are kept, so that whoever knows one of them is told the difference only.
+
+use holdfast_core::documents::Rule;
+use holdfast_core::keys::PublicKey;
+use holdfast_core::names::GroupName;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Revisions that are kept: at four a second more than a minute.
+const REVISIONS: usize = 256;
+/// Members that may have changed in them, all together.
+const MEMBERS: usize = 32 << 10;
+
+/// Groups by which members are told of one; none: nobody was.
+pub type Groups = Option<Vec<GroupName>>;
+
+/// What changed, and how it was before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Change {
+    /// Members, with the groups that each had before.
+    pub members: BTreeMap<PublicKey, Groups>,
+    /// The rules before, if they are others now.
+    pub rules: Option<Vec<Rule>>,
+    /// The documents are others.
+    pub documents: bool,
+    /// Somebody was told a whole list in the middle of it: any of the members may have been in that.
+    pub seen: bool,
+}
+
+impl Change {
+    /// Nothing changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what changed after this; what was before stays what it was.
+    fn then(&mut self, later: &Change) {
+        for (key, groups) in &later.members {
+            self.members.entry(*key).or_insert_with(|| groups.clone());
+        }
+        if self.rules.is_none() {
+            self.rules.clone_from(&later.rules);
+        }
+        self.documents |= later.documents;
+        self.seen |= later.seen;
+    }
+}
+
+/// Published changes, and those that wait for it.
+#[derive(Debug)]
+pub struct Journal {
+    revision: u64,
+    pending: Change,
+    /// The last one led to `revision`.
+    past: VecDeque<Change>,
+    members: usize,
+}
+
+impl Journal {
+    /// Nothing before `revision` is known.
+    pub fn new(revision: u64) -> Self {
+        Self {
+            revision,
+            pending: Change::default(),
+            past: VecDeque::new(),
+            members: 0,
+        }
+    }
+
+    /// The last published one.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Gathers a change.
+    pub fn add(&mut self, change: &Change) {
+        self.pending.then(change);
+    }
+
+    /// A whole list is told, under the published revision but with what is gathered.
+    pub fn seen(&mut self) {
+        self.pending.seen = !self.pending.is_empty();
+    }
+
+    /// Makes what was gathered a revision; false when there was nothing.
+    pub fn publish(&mut self) -> bool {
+        let change = std::mem::take(&mut self.pending);
+        if change.is_empty() {
+            return false;
+        }
+        self.revision += 1;
+        self.members += change.members.len();
+        self.past.push_back(change);
+        while self.past.len() > REVISIONS || (self.members > MEMBERS && !self.past.is_empty()) {
+            if let Some(old) = self.past.pop_front() {
+                self.members -= old.members.len();
+            }
+        }
+        true
+    }
+
+    /// What changed after `revision`; none when that is not known any more, or never was.
+    pub fn since(&self, revision: u64) -> Option<Change> {
+        let steps = usize::try_from(self.revision.checked_sub(revision)?).ok()?;
+        let first = self.past.len().checked_sub(steps)?;
+        let mut all = Change::default();
+        for change in self.past.range(first..) {
+            all.then(change);
+        }
+        Some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::key;
+
+    fn change(n: u8, groups: &[&str]) -> Change {
+        let groups = groups.iter().map(|g| g.parse().unwrap()).collect();
+        Change {
+            members: [(key(n).public(), Some(groups))].into(),
+            ..Change::default()
+        }
+    }
+
+    #[test]
+    fn the_difference_to_a_known_revision_tells_what_was_before() {
+        let mut journal = Journal::new(7);
+        assert!(!journal.publish());
+        journal.add(&change(1, &["a"]));
+        journal.add(&change(1, &["b"]));
+        assert!(journal.publish());
+        journal.add(&change(1, &["c"]));
+        journal.add(&change(2, &["c"]));
+        assert!(journal.publish());
+        assert_eq!(journal.revision(), 9);
+        let groups = |change: &Change, n: u8| {
+            let groups = change.members[&key(n).public()].clone().unwrap();
+            groups[0].to_string()
+        };
+        let all = journal.since(7).unwrap();
+        assert_eq!((groups(&all, 1), groups(&all, 2)), ("a".into(), "c".into()));
+        assert_eq!(groups(&journal.since(8).unwrap(), 1), "c");
+        assert!(journal.since(9).unwrap().is_empty());
+        // Before the start, and from another lighthouse's time.
+        assert!(journal.since(6).is_none() && journal.since(10).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut journal = Journal::new(0);
+        for n in 0..2 * REVISIONS {
+            journal.add(&change(n as u8, &["a"]));
+            journal.publish();
+        }
+        let now = journal.revision();
+        assert!(journal.since(now - REVISIONS as u64).is_some());
+        assert!(journal.since(now - REVISIONS as u64 - 1).is_none());
+    }
+}

@@ -434,3 +434,6 @@ proptest! {
         assert_works(&one, &two);
     }
 }
+
+#[path = "hostile_tests.rs"]
+mod hostile;

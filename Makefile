@@ -49,6 +49,15 @@ test-nat: setup ## which path two members find behind each pair of NATs, as a ta
 test-long: all ## the slower stories
 	@scripts/test --long
 
+SECONDS ?= 600
+PEERS ?= 1000
+soak: setup ## a node with PEERS active peers (1000) for SECONDS (600): nothing grows (root)
+	@HOLDFAST_SOAK=$(SECONDS) HOLDFAST_SOAK_PEERS=$(PEERS) cargo test --release --locked --quiet -p holdfast-mesh --test soak
+
+TIME ?= 60
+fuzz: setup ## every fuzz target for TIME seconds (60)
+	@fuzz/run $(TIME)
+
 check: setup ## formatting, lints, licences
 	@scripts/check
 
@@ -83,4 +92,4 @@ sizes: build ## docs/sizes.md: what takes how much, board by board
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build all cli node demo test test-long check bench-image bench-boards bench-boot bench-mesh bench-lighthouse sizes conformance
+.PHONY: help setup build all cli node demo fuzz soak test test-long check bench-image bench-boards bench-boot bench-mesh bench-lighthouse sizes conformance

@@ -46,6 +46,8 @@ mod device;
 mod engine;
 mod error;
 mod filter;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gso_size;
 mod here;
 pub mod keys;

@@ -1,0 +1,167 @@
+//! Ways in for the fuzz targets (`fuzz/`), with feature `fuzz` only: what strangers and the kernel
+//! hand over, and nothing else.
+
+use crate::batch::Batch;
+use crate::config::PeerConfig;
+use crate::engine::{Engine, PacketSink};
+use crate::keys::MeshPrivateKey;
+use crate::merge::Merger;
+use crate::outbox::Outbox;
+use crate::packet::MAX_DATAGRAM;
+use crate::split;
+use crate::way::{Channel, Way};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+struct Nowhere;
+
+impl PacketSink for Nowhere {
+    fn push(&mut self, packet: &[u8]) {
+        assert!(!packet.is_empty());
+    }
+}
+
+fn place(n: u8) -> SocketAddr {
+    ([192, 0, 2, n], 51_820).into()
+}
+
+fn peer(engine: &Engine, n: u8, plain: bool, relay: bool) -> PeerConfig {
+    PeerConfig {
+        public_key: engine.key(),
+        allowed_ips: vec![IpAddr::from([100, 64, 0, n]).into()],
+        endpoint: Some(place(n)),
+        keepalive: None,
+        always_on: relay,
+        plain,
+        relay,
+    }
+}
+
+fn pass(out: &Outbox, to: &Engine, from: u8) -> Outbox {
+    let (mut answers, mut plain) = (Outbox::default(), vec![0; MAX_DATAGRAM]);
+    for (send, bytes) in out.sends() {
+        let now = Instant::now();
+        to.inbound(
+            place(from),
+            bytes,
+            send.segment,
+            &mut plain,
+            &mut Nowhere,
+            &mut answers,
+            now,
+        );
+    }
+    answers
+}
+
+/// A member with a session, which is also a lighthouse to others.
+pub struct Member {
+    engine: Engine,
+    other: Engine,
+    plain: Vec<u8>,
+}
+
+impl Default for Member {
+    fn default() -> Self {
+        let engine = |n| Engine::new(&MeshPrivateKey::from_bytes([n; 32]));
+        let [engine, other, third] = [engine(1), engine(2), engine(3)];
+        let (mut out, now) = (Outbox::default(), Instant::now());
+        let ours = [peer(&other, 2, false, false), peer(&third, 3, true, true)];
+        let _ = engine.set_peers(&ours, &mut Outbox::default(), now);
+        engine.set_nodes_with_clients(&[other.key()]);
+        engine.open_channel(other.key(), third.key(), now);
+        let _ = other.set_peers(&[peer(&engine, 1, false, false)], &mut out, now);
+        let answer = pass(&out, &engine, 2);
+        pass(&pass(&answer, &other, 1), &engine, 2);
+        Self {
+            engine,
+            other,
+            plain: vec![0; MAX_DATAGRAM],
+        }
+    }
+}
+
+impl Member {
+    /// Datagrams as they come from the network: the first two bytes choose source and stride, the
+    /// third whether noise, altered data of a peer, or its altered handshake.
+    pub fn receive(&mut self, input: &[u8]) {
+        let [source, stride, what, rest @ ..] = input else {
+            return;
+        };
+        let (mut out, now) = (Outbox::default(), Instant::now());
+        match what % 4 {
+            0 => {}
+            1 => {
+                let mut batch = Batch::new();
+                let mut packet = [0; 60];
+                (packet[0], packet[3]) = (0x45, 60);
+                packet[12..20].copy_from_slice(&[100, 64, 0, 2, 100, 64, 0, 1]);
+                batch.push(&packet);
+                self.other.outbound(&mut batch, &mut out, now);
+            }
+            2 => self.other.knock(&mut out, now),
+            _ => {
+                let way = Way::Relayed {
+                    via: place(1),
+                    channel: Channel(u64::from(*source)),
+                };
+                out.push(way, rest);
+            }
+        }
+        let mut real: Vec<u8> = out.sends().flat_map(|(_, b)| b.to_vec()).collect();
+        if real.is_empty() {
+            real = rest.to_vec();
+        } else if what % 4 != 3 {
+            real.iter_mut()
+                .zip(rest)
+                .for_each(|(byte, flip)| *byte ^= flip);
+        }
+        let (mut answers, stride) = (Outbox::default(), usize::from(*stride) * 8);
+        self.engine.inbound(
+            place(source % 5),
+            &real,
+            stride,
+            &mut self.plain,
+            &mut Nowhere,
+            &mut answers,
+            now,
+        );
+        let sent: usize = answers.sends().map(|(_, bytes)| bytes.len()).sum();
+        // Nobody is answered with more than came, but a peer whose session came to life.
+        assert!(sent <= real.len() + 4096, "{sent} for {}", real.len());
+    }
+}
+
+/// Packets of the mesh's peers, each behind its length, merged for the kernel; and cut again.
+pub fn merge(input: &[u8]) {
+    let (mut merger, mut rest, mut count) = (Merger::default(), input, 0);
+    while let [len, tail @ ..] = rest {
+        let (packet, after) = tail.split_at(usize::from(*len).min(tail.len()));
+        merger.push(packet);
+        count += usize::from(!packet.is_empty());
+        rest = after;
+    }
+    let mut cut = 0;
+    for frame in merger.finish() {
+        let mut frame = frame.to_vec();
+        if let Some(mut segments) = split::segments(&mut frame) {
+            while segments.next().is_some() {
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut <= count, "{cut} packets from {count}");
+}
+
+/// A frame as the kernel hands it over.
+pub fn split(input: &[u8]) {
+    let mut frame = input.to_vec();
+    if let Some(mut segments) = split::segments(&mut frame) {
+        let mut count = 0;
+        while let Some(packet) = segments.next() {
+            assert!(packet.len() <= input.len());
+            count += 1;
+        }
+        assert!(count <= input.len().max(1));
+    }
+}

@@ -173,9 +173,8 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> Taken
     // First the documents: they say whose grants count. What cannot be fetched is fetched later.
     let documents = async {
         node.clock.vouch(list.time).await?;
-        match &list.documents {
-            Some(set) => documents::store(node, set).await?,
-            None => {}
+        if let Some(set) = &list.documents {
+            documents::store(node, set).await?;
         }
         documents::bring_forward(node, client, list.generations).await
     };

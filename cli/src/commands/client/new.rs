@@ -9,8 +9,8 @@ use crate::files;
 use crate::lighthouse::{Connection, connect, explain};
 use crate::secrets::new_key;
 use anyhow::{Context as _, Result};
+use holdfast_core::access::connects;
 use holdfast_core::api::OfferRequest;
-use holdfast_core::documents::Policy;
 use holdfast_core::grant::{Grant, Member, MemberRecord, VerifiedMember, verify};
 use holdfast_core::names::{GroupName, NodeName};
 use holdfast_core::signed::Signed;
@@ -100,15 +100,6 @@ async fn node(connection: &Connection, wanted: Option<&NodeName>) -> Result<Veri
     Ok(node)
 }
 
-/// Whether rules let members of these groups reach each other at all.
-fn reach(policy: &Policy, one: &[GroupName], other: &[GroupName]) -> bool {
-    let between = |a: &[GroupName], b: &[GroupName]| {
-        let mut rules = policy.rules.iter();
-        rules.any(|r| a.contains(&r.from) && b.contains(&r.to))
-    };
-    policy.rules.is_empty() || between(one, other) || between(other, one)
-}
-
 /// Joins in the client's place; its signing key is needed for nothing else and forgotten.
 async fn join(
     connection: &Connection,
@@ -163,8 +154,8 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let connection = connect(app).await?;
     let node = node(&connection, args.node.as_ref()).await?;
     let name = &node.record.name;
-    if !reach(
-        &connection.documents.policy,
+    if !connects(
+        &connection.documents.policy.rules,
         &args.groups,
         &node.grant.groups,
     ) {
@@ -234,31 +225,4 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         let parts = [text, code];
         parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use holdfast_core::cluster::ClusterId;
-    use holdfast_core::documents::Rule;
-
-    #[test]
-    fn a_client_needs_a_rule_between_its_groups_and_the_nodes() {
-        let group = |name: &str| vec![GroupName::new(name).unwrap()];
-        let mut policy = Policy {
-            cluster: ClusterId([1; 16]),
-            generation: 1,
-            rules: vec![],
-            evicted: vec![],
-            revoked: vec![],
-        };
-        assert!(reach(&policy, &[], &[]));
-        policy.rules = vec![Rule {
-            from: group("phones").remove(0),
-            to: group("servers").remove(0),
-        }];
-        assert!(reach(&policy, &group("phones"), &group("servers")));
-        assert!(!reach(&policy, &group("phones"), &group("storage")));
-        assert!(!reach(&policy, &[], &group("servers")));
-    }
 }

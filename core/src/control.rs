@@ -169,6 +169,15 @@ pub struct MeshPath {
     /// The last round trip, in microseconds.
     #[serde(default)]
     pub rtt: Option<u64>,
+    /// The largest IP packet that was found to come through whole, in bytes.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// Full datagrams are larger than that: they are cut on the way.
+    #[serde(default)]
+    pub fragmented: bool,
+    /// Questions without an answer, in percent of the last ones.
+    #[serde(default)]
+    pub loss: Option<u8>,
 }
 
 /// A member as another one knows it.

@@ -1,6 +1,7 @@
 //! The engine between device and socket: datagrams and packets in, datagrams and packets out.
 //! No waiting in here; [`crate::mesh`] moves the bytes.
 
+use crate::MTU;
 use crate::batch::Batch;
 use crate::clients::Clients;
 use crate::config::{ConfigError, PeerConfig, PeerUpdate};
@@ -8,6 +9,7 @@ use crate::filter::{Filter, Flows, Rules};
 use crate::here::Here;
 use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::limiter::SourceLimiter;
+use crate::mss;
 use crate::outbox::Outbox;
 use crate::packet::{self, Kind, MAX_PACKET};
 use crate::peer::{Peer, PeerState, Received};
@@ -382,7 +384,8 @@ impl Engine {
     ) -> Option<SocketAddr> {
         let ends = hold(&self.relay).ends(channel)?;
         let place = |key: MeshKey| {
-            let state = table.by_key.get(&key)?.lock();
+            let mut state = table.by_key.get(&key)?.lock();
+            state.paths.relays(now);
             let at = state.paths.current()?.direct()?;
             Some((at, state.paths.stands_at(from, now)))
         };
@@ -442,6 +445,7 @@ impl Engine {
                 continue;
             };
             let mut state = peer.lock();
+            let mtu = state.inner_mtu();
             for frame in frames {
                 let Some(mut segments) = batch.segments(frame) else {
                     continue;
@@ -450,6 +454,8 @@ impl Engine {
                     if let Some(filter) = &filter {
                         filter.sent(packet, now);
                     }
+                    let lower = mss::clamped(packet, mtu);
+                    let packet = lower.as_deref().unwrap_or(packet);
                     if packet.len() <= MAX_PACKET && !state.send(packet, out, now) {
                         hold(&self.pending).push(peer.index, packet, now);
                         state.ask_if_due(true, out, now);
@@ -576,6 +582,8 @@ impl Engine {
                         || table.routes.lookup(source) == Some(peer.index)
                     {
                         own_source = Some((peer.index, source));
+                        let lower = mss::clamped(packet, MTU);
+                        let packet = lower.as_deref().unwrap_or(packet);
                         let to = table.onward(peer.index, packet);
                         let admitted = filter.as_ref().is_none_or(|filter| match to {
                             Some(_) => filter.forwards(source, packet, now),

@@ -1,12 +1,13 @@
 //! What this member knows of its own places, and whom it asks for a relay: shared by all peers.
 
+use crate::fragment::Narrow;
 use crate::keys::MeshKey;
 use crate::probe::MAX_CANDIDATES;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 /// Peers that wait for a channel at a time; more ask again.
@@ -24,6 +25,8 @@ struct Places {
 #[derive(Debug)]
 pub(crate) struct Here {
     places: Mutex<Places>,
+    /// Places that full datagrams do not reach whole.
+    pub narrow: Arc<Narrow>,
     /// Counts changes of the places that peers are told.
     version: AtomicU64,
     wanted: mpsc::Sender<MeshKey>,
@@ -35,6 +38,7 @@ impl Default for Here {
         let (wanted, receiver) = mpsc::channel(WANTED);
         Self {
             places: Mutex::default(),
+            narrow: Arc::default(),
             version: AtomicU64::new(0),
             wanted,
             receiver: Mutex::new(Some(receiver)),

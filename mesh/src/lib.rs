@@ -32,9 +32,9 @@
 //! `docs/design.md`, "Mesh". boringtun logs each lost peer as an error under the target
 //! `boringtun`: filter that to `off`, [`MeshHandle::status`] tells the same.
 //!
-//! Inside: `packet`, `way`, `probe`, `vnet`, `checksum` and `split` look at bytes, `config`, `paths`,
+//! Inside: `packet`, `way`, `probe`, `vnet`, `checksum`, `mss` and `split` look at bytes, `config`, `paths`,
 //! `retry`, `routes`, `filter`, `limiter`, `pending`, `relay`, `clients`, `batch`, `outbox` and `merge` decide, `peer`,
-//! `crypto` and `engine` hold state, `socket`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
+//! `crypto` and `engine` hold state, `socket`, `fragment`, `stream`, `tun`, `gso_size` and `netstack` do the IO, `pump` moves
 //! batches through all of that, `stop` and `threads` end it, `mesh` starts it.
 
 mod batch;
@@ -46,6 +46,7 @@ mod device;
 mod engine;
 mod error;
 mod filter;
+mod fragment;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod gso_size;
@@ -54,6 +55,7 @@ pub mod keys;
 mod limiter;
 mod merge;
 mod mesh;
+mod mss;
 mod netstack;
 mod outbox;
 mod packet;

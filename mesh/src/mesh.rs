@@ -43,6 +43,13 @@ pub struct PeerStatus {
     pub confirmed: bool,
     /// Its last answer's round trip.
     pub rtt: Option<Duration>,
+    /// The largest IP packet that was found to come through whole on that way, in bytes; what larger
+    /// ones there may be is not asked beyond a full datagram of ours.
+    pub mtu: Option<u16>,
+    /// Full datagrams do not come through whole: they are cut on the way.
+    pub narrow: bool,
+    /// Questions on that way that stayed without an answer, in percent of the last ones.
+    pub loss: Option<u8>,
     /// Age of the session in use; `None`: there is none.
     pub last_handshake: Option<Duration>,
     /// Authentic bytes received from it, as UDP payload.
@@ -88,10 +95,11 @@ impl Mesh {
     /// refuses one older than the last it saw.
     pub fn start(
         device: impl Into<Device>,
-        socket: MeshSocket,
+        mut socket: MeshSocket,
         private_key: &MeshPrivateKey,
     ) -> MeshHandle {
         let engine = Arc::new(Engine::new(private_key));
+        socket.heed(engine.here.narrow.clone());
         let (stop, port) = (socket.stop().clone(), socket.port());
         let apart = std::thread::available_parallelism().is_ok_and(|n| n.get() > 2);
         let end = End::of(if apart { 3 } else { 2 }, stop.clone());
@@ -275,6 +283,7 @@ impl MeshHandle {
     /// All peers, by key.
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {
+        let now = Instant::now();
         let mut all: Vec<PeerStatus> = self
             .inner
             .engine
@@ -282,7 +291,11 @@ impl MeshHandle {
             .iter()
             .map(|peer| {
                 let state = peer.lock();
+                let quality = state.paths.quality(now);
                 PeerStatus {
+                    mtu: quality.mtu,
+                    narrow: quality.narrow,
+                    loss: quality.loss,
                     public_key: peer.key,
                     way: state.paths.current(),
                     confirmed: state.paths.confirmed(),

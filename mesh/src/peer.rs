@@ -1,5 +1,6 @@
 //! One peer: boringtun's state machine and what we know beside it.
 
+use crate::MTU;
 use crate::config::PeerConfig;
 use crate::crypto::{Crypto, Due, Opened};
 use crate::here::Here;
@@ -10,7 +11,7 @@ use crate::paths::{Ask, Paths};
 use crate::pending::Pending;
 use crate::probe::{Message, ProbeKey};
 use crate::retry::{self, View};
-use crate::way::Way;
+use crate::way::{RELAY_HEADER, Way};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,6 +132,13 @@ impl PeerState {
                     self.here.want_relay(self.key);
                     continue;
                 }
+                Ask::Measure(way, number, size) => {
+                    if let Some(probe) = self.probes.seal_padded(number, size.into()) {
+                        out.push(way, &probe);
+                    }
+                    self.tell_narrow(way);
+                    continue;
+                }
                 Ask::Ping(way, number) => (way, Message::Ping(number)),
                 Ask::Invite { way, answer } => {
                     let candidates = self.here.candidates();
@@ -139,6 +147,28 @@ impl PeerState {
             };
             self.probe(way, &message, out);
         }
+    }
+
+    /// Whoever sends to the next hop of `way`, which is in use, learns whether it is narrow.
+    fn tell_narrow(&self, way: Way) {
+        let (to, narrow) = (way.next_hop(), self.paths.narrow());
+        if narrow.is_some() != self.here.narrow.has(to) {
+            self.here.narrow.set(to, narrow.is_some());
+            match narrow {
+                Some(_) => tracing::warn!(
+                    "{to} (peer {}) gets no full datagram whole: they may be cut on the way",
+                    self.key
+                ),
+                None => tracing::info!("{to} (peer {}) gets full datagrams again", self.key),
+            }
+        }
+    }
+
+    /// The longest packet that travels whole inside of the mesh on the way in use.
+    pub(crate) fn inner_mtu(&self) -> usize {
+        let over = DATA_OVERHEAD + RELAY_HEADER;
+        let narrow = self.paths.narrow();
+        narrow.map_or(MTU, |payload| usize::from(payload) - over)
     }
 
     fn probe(&mut self, way: Way, message: &Message, out: &mut Outbox) {
@@ -170,6 +200,9 @@ impl PeerState {
                 let before = self.paths.current();
                 if self.paths.answered(way, number, now) && self.relay && answerable(seen) {
                     self.here.observed(self.key, seen);
+                }
+                if self.paths.current() == Some(way) && !way.is_relayed() && !way.is_stream() {
+                    self.tell_narrow(way);
                 }
                 self.found(before, packets_wait, out, now);
             }
@@ -327,6 +360,7 @@ impl PeerState {
             self.paths.news(now, &mut asks);
         }
         self.paths.tick(now, &mut asks);
+        self.paths.measure(self.relay, now, &mut asks);
         self.carry_out(asks, out);
         self.found(before, packets_wait, out, now);
         let mut message = [0; MIN_ROOM];

@@ -24,6 +24,10 @@ const MAGIC: [u8; 4] = *b"hfp\x01";
 const TAG: usize = 8;
 const NONCE: usize = 24;
 const SEALED_AT: usize = 4 + TAG + NONCE;
+/// Poly1305's tag.
+const SEAL: usize = 16;
+/// Longer than any other probe: a question that measures.
+const PADDED: usize = 600;
 /// Places in one invitation.
 pub(crate) const MAX_CANDIDATES: usize = 16;
 /// An address with its port.
@@ -80,9 +84,19 @@ impl ProbeKey {
 
     /// A probe; none when the system gives no random bytes.
     pub(crate) fn seal(&self, message: &Message) -> Option<Vec<u8>> {
+        self.seal_bytes(encode(message))
+    }
+
+    /// A question as a datagram of `size` bytes, which must not be cut on its way.
+    pub(crate) fn seal_padded(&self, number: u64, size: usize) -> Option<Vec<u8>> {
+        let mut bytes = encode(&Message::Ping(number));
+        bytes.resize(size.saturating_sub(SEALED_AT + SEAL).max(SHORT), 0);
+        self.seal_bytes(bytes)
+    }
+
+    fn seal_bytes(&self, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).ok()?;
-        let mut sealed = encode(message);
         let nonce = XNonce::from(nonce);
         self.cipher
             .encrypt_in_place(&nonce, &self.ours, &mut sealed)
@@ -103,6 +117,11 @@ impl ProbeKey {
             .ok()?;
         decode(&sealed)
     }
+}
+
+/// Whether a datagram measures the path: it must not be cut.
+pub(crate) fn measures(datagram: &[u8]) -> bool {
+    datagram.len() >= PADDED && datagram.starts_with(&MAGIC)
 }
 
 /// The tag of a probe; none when the datagram is none.
@@ -138,7 +157,8 @@ fn decode(bytes: &[u8]) -> Option<Message> {
     let (kind, rest) = bytes.split_first()?;
     let number = || rest.first_chunk().map(|n| u64::from_le_bytes(*n));
     match kind {
-        1 if bytes.len() == SHORT => Some(Message::Ping(number()?)),
+        // Longer where it measures what a path carries.
+        1 if bytes.len() >= SHORT => Some(Message::Ping(number()?)),
         2 if bytes.len() == SHORT => Some(Message::Pong(number()?, address(rest.get(8..)?)?)),
         3 => {
             let (answer, places) = rest.split_first()?;
@@ -228,6 +248,23 @@ mod tests {
             let framed = [&MAGIC[..], &bytes].concat();
             pair().0.open(&framed);
         }
+    }
+
+    #[test]
+    fn a_padded_question_is_as_long_as_asked_and_no_other_probe_is_taken_for_one() {
+        let (a, b) = pair();
+        for size in [1232, 1424] {
+            let probe = a.seal_padded(9, size).unwrap();
+            assert_eq!(probe.len(), size);
+            assert!(measures(&probe));
+            assert_eq!(b.open(&probe), Some(Message::Ping(9)));
+        }
+        let candidates = vec!["[2001:db8::1]:7".parse().unwrap(); MAX_CANDIDATES];
+        let longest = Message::Invite {
+            candidates,
+            answer: true,
+        };
+        assert!(!measures(&a.seal(&longest).unwrap()));
     }
 
     #[test]

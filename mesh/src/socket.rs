@@ -1,7 +1,9 @@
 //! The one UDP socket: both address families, segmentation offload where the system has it.
 
 use crate::error::MeshError;
-use crate::outbox::Outbox;
+use crate::fragment::Narrow;
+use crate::outbox::{Outbox, Send};
+use crate::probe;
 use crate::stop::Stop;
 use crate::stream::{Streams, is_stream};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -26,6 +28,7 @@ pub struct MeshSocket {
     local: SocketAddr,
     stop: Arc<Stop>,
     streams: Streams,
+    narrow: Arc<Narrow>,
 }
 
 impl MeshSocket {
@@ -72,6 +75,7 @@ impl MeshSocket {
                 local,
                 stop,
                 streams: Streams::default(),
+                narrow: Arc::default(),
             })
         };
         open().map_err(|source| MeshError::Bind { addr, source })
@@ -81,6 +85,11 @@ impl MeshSocket {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.local.port()
+    }
+
+    /// Looks there for what may be cut.
+    pub(crate) fn heed(&mut self, narrow: Arc<Narrow>) {
+        self.narrow = narrow;
     }
 
     /// Streams that take the place of UDP.
@@ -111,11 +120,32 @@ impl MeshSocket {
         self.state.recv(socket, &mut slices, metas)
     }
 
+    /// Sends what does not go like most does; false when it does.
+    fn send_otherwise(&self, send: &Send, bytes: &[u8]) -> bool {
+        let one = |datagram: &[u8]| {
+            if let Err(e) = self.send_some(send.to, datagram, datagram.len()) {
+                tracing::debug!("a datagram was not sent: {e}");
+            }
+        };
+        if is_stream(send.to) {
+            self.streams.push(send.to, bytes, send.segment);
+        } else if probe::measures(bytes) {
+            bytes
+                .chunks(send.segment)
+                .for_each(|datagram| self.narrow.whole(|| one(datagram)));
+        } else if self.narrow.has(send.to) {
+            let cut = || bytes.chunks(send.segment).for_each(one);
+            self.narrow.cut(&self.io, cut);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// Sends all of `outbox` and empties it, waiting for room in the socket's buffer.
     pub(crate) fn send(&self, outbox: &mut Outbox) -> io::Result<()> {
         for (send, bytes) in outbox.sends() {
-            if is_stream(send.to) {
-                self.streams.push(send.to, bytes, send.segment);
+            if self.send_otherwise(send, bytes) {
                 continue;
             }
             let mut rest = bytes;
@@ -137,8 +167,7 @@ impl MeshSocket {
     /// repeated.
     pub(crate) fn send_now(&self, outbox: &mut Outbox) {
         for (send, bytes) in outbox.sends() {
-            if is_stream(send.to) {
-                self.streams.push(send.to, bytes, send.segment);
+            if self.send_otherwise(send, bytes) {
                 continue;
             }
             let mut rest = bytes;

@@ -37,6 +37,9 @@ fn path(status: &PeerStatus) -> Option<MeshPath> {
         endpoint: Some(way.next_hop()).filter(|_| !way.is_stream()),
         confirmed: status.confirmed,
         rtt: status.rtt.map(micros),
+        mtu: status.mtu,
+        fragmented: status.narrow,
+        loss: status.loss,
     })
 }
 

@@ -21,7 +21,7 @@ Examples:
   holdfast mesh ping n1 n2
   sudo holdfast mesh down")]
 pub enum Verb {
-    /// Show a node's peers, or this machine's: path, endpoint, round trip, last handshake, bytes
+    /// Show a node's peers, or this machine's: path, endpoint, round trip, MTU, loss, last handshake, bytes
     Status(StatusArgs),
     /// Run this machine's membership here (`holdfast join` has a service do it)
     #[command(after_help = "Example:\n  sudo holdfast mesh up")]
@@ -29,7 +29,7 @@ pub enum Verb {
     /// End it: interface and routes go; `mesh up` or a new start of the service brings them back
     #[command(after_help = "Example:\n  sudo holdfast mesh down")]
     Down(Dir),
-    /// Have one node ask another: path, endpoint, round trip, loss
+    /// Have one node ask another: path, endpoint, round trip, loss, MTU
     Ping(PingArgs),
 }
 
@@ -79,6 +79,15 @@ fn way(path: Option<&MeshPath>) -> [String; 2] {
     ]
 }
 
+/// What the path carries whole.
+fn mtu(path: Option<&MeshPath>) -> String {
+    let found = path.and_then(|p| p.mtu).map(|bytes| bytes.to_string());
+    match path.is_some_and(|p| p.fragmented) {
+        true => format!("{} (cut)", found.unwrap_or_else(|| "small".into())),
+        false => found.unwrap_or_default(),
+    }
+}
+
 fn milliseconds(micros: u64) -> String {
     format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
 }
@@ -93,6 +102,8 @@ fn text(peers: &[MeshPeer]) -> String {
             "path",
             "endpoint",
             "round trip",
+            "mtu",
+            "loss",
             "handshake",
             "received",
             "sent",
@@ -105,6 +116,11 @@ fn text(peers: &[MeshPeer]) -> String {
                 kind,
                 endpoint,
                 rtt.map(milliseconds).unwrap_or_default(),
+                mtu(p.path.as_ref()),
+                p.path
+                    .and_then(|path| path.loss)
+                    .map(|percent| format!("{percent} %"))
+                    .unwrap_or_default(),
                 p.handshake_age
                     .map_or_else(|| "no session".into(), |s| format!("{} ago", roughly(s))),
                 size(p.received),
@@ -148,6 +164,10 @@ impl Pinged {
         {
             let [fastest, mean, slowest] = [fastest, mean, slowest].map(milliseconds);
             text += &format!(", round trip {fastest} / {mean} / {slowest}");
+        }
+        let mtu = mtu(self.path.as_ref());
+        if !mtu.is_empty() {
+            text += &format!(", MTU {mtu}");
         }
         text
     }

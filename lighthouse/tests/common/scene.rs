@@ -14,6 +14,9 @@ pub const ASK: u16 = 7000;
 /// Answers with what it was sent.
 pub const ECHO: u16 = 7001;
 
+/// Takes a length (8 bytes, big endian) and so many bytes, and answers with one.
+pub const SINK: u16 = 7002;
+
 /// Both members' machines, made.
 pub struct Scene {
     pub world: World,
@@ -157,6 +160,23 @@ async fn serve(two: &Member, one: &PeerConfig) {
         two.stack.listen(ASK).unwrap(),
         two.stack.listen(ECHO).unwrap(),
     );
+    let mut sinks = two.stack.listen(SINK).unwrap();
+    let sink = async {
+        loop {
+            let mut stream = sinks.accept().await.unwrap();
+            let mut buffer = vec![0; 64 << 10];
+            let Ok(mut left) = stream.read_u64().await else {
+                continue;
+            };
+            while left > 0 {
+                match stream.read(&mut buffer).await {
+                    Ok(n @ 1..) => left = left.saturating_sub(n as u64),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(&[1]).await;
+        }
+    };
     let answer = async {
         loop {
             let mut stream = asks.accept().await.unwrap();
@@ -177,5 +197,5 @@ async fn serve(two: &Member, one: &PeerConfig) {
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
         }
     };
-    tokio::join!(answer, echo);
+    tokio::join!(answer, echo, sink);
 }

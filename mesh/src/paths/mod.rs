@@ -10,6 +10,7 @@
 //!
 //! A plain WireGuard peer answers no questions: there the last authentic source is the way.
 
+mod mtu;
 mod path;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,8 @@ const MARGIN: Duration = Duration::from_millis(2);
 pub(crate) enum Ask {
     /// Send a question with this number.
     Ping(Way, u64),
+    /// Send a question with this number, padded to so many bytes.
+    Measure(Way, u64, u16),
     /// Tell the peer our places; `answer`: and ask for its.
     Invite {
         /// Where to.
@@ -85,6 +88,19 @@ pub(crate) struct Paths {
     udp_lost: Option<Instant>,
     /// UDP was last tried from a stream.
     udp_asked: Option<Instant>,
+    /// Something was last relayed to the peer, or from it.
+    relays: Option<Instant>,
+}
+
+/// How good the way in use is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Quality {
+    /// Bytes of the largest IP packet that came through whole, of those tried.
+    pub mtu: Option<u16>,
+    /// Full datagrams do not.
+    pub narrow: bool,
+    /// In percent.
+    pub loss: Option<u8>,
 }
 
 impl Paths {
@@ -110,6 +126,7 @@ impl Paths {
             answers: 0,
             udp_lost: None,
             udp_asked: None,
+            relays: None,
         }
     }
 
@@ -121,6 +138,59 @@ impl Paths {
     /// The last round trip on the way in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.path(self.current?)?.rtt
+    }
+
+    /// What the way in use carries: the largest IP packet that was answered, whether larger ones are
+    /// cut, and the loss in percent.
+    pub(crate) fn quality(&self, now: Instant) -> Quality {
+        let Some(path) = self.current.and_then(|way| self.path(way)) else {
+            return Quality::default();
+        };
+        let headers = if path.way.next_hop().is_ipv4() {
+            28
+        } else {
+            48
+        };
+        Quality {
+            mtu: path.mtu.carries().map(|payload| payload + headers),
+            narrow: path.mtu.narrow(),
+            loss: path.loss(now),
+        }
+    }
+
+    /// The UDP payload that the way in use carries whole, when that is less than a full datagram.
+    pub(crate) fn narrow(&self) -> Option<u16> {
+        let path = self.current.and_then(|way| self.path(way))?;
+        let least = mtu::SIZES[mtu::SIZES.len() - 1];
+        path.mtu
+            .narrow()
+            .then(|| path.mtu.carries().unwrap_or(least))
+    }
+
+    /// Something is relayed to the peer, or from it.
+    pub(crate) fn relays(&mut self, now: Instant) {
+        self.relays = Some(now);
+    }
+
+    /// Measures what the way in use carries; `always`: also without traffic. True: it may be known
+    /// better now.
+    pub(crate) fn measure(&mut self, always: bool, now: Instant, asks: &mut Vec<Ask>) {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| now - at < IN_USE);
+        let Some(way) = self.current.filter(|w| !w.is_relayed() && !w.is_stream()) else {
+            return;
+        };
+        if self.plain || !(always || recent(self.used) || recent(self.relays)) {
+            return;
+        }
+        let number = self.next_number();
+        let Some(path) = self.path_mut(way).filter(|p| p.alive(now)) else {
+            return;
+        };
+        if path.silent_since.is_some_and(|at| now - at > ANSWER_AGAIN) {
+            path.mtu.unsure();
+        } else if let Some(size) = path.mtu.due(path.rtt.unwrap_or_default(), number, now) {
+            asks.push(Ask::Measure(way, number, size));
+        }
     }
 
     /// How many answers came.
@@ -329,6 +399,10 @@ impl Paths {
 
     /// An answer came on `way`; true when it was to a question of ours, asked there.
     pub(crate) fn answered(&mut self, way: Way, number: u64, now: Instant) -> bool {
+        let path = self.path_mut(way);
+        if path.is_some_and(|p| p.mtu.answered(number, now)) {
+            return true;
+        }
         let known = self.path_mut(way).is_some_and(|p| p.answered(number, now));
         self.answers += u64::from(known);
         if known && !way.is_relayed() {

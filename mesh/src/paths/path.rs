@@ -1,5 +1,6 @@
 //! One path to a peer, and what is known of it.
 
+use super::mtu::Mtu;
 use crate::way::Way;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,11 @@ pub(super) const STALE: Duration = Duration::from_secs(25);
 /// A path whose questions stay without answer for so long is dead. With a second until it is asked
 /// this is less than three: TCP, which sends again after 0.2, 0.6, 1.4 and 3 s, is heard by then.
 pub(super) const DEAD: Duration = Duration::from_millis(1500);
+
+/// Questions over which loss is counted; older ones count by half.
+const REMEMBERED: u32 = 64;
+/// An answer may take so long before it counts as lost.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Who named a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +43,12 @@ pub(super) struct Path {
     pub asked: Option<Instant>,
     /// Of the last answer.
     pub rtt: Option<Duration>,
+    /// What it carries.
+    pub mtu: Mtu,
     pings: [Option<(u64, Instant)>; OPEN_PINGS],
+    /// Questions of late, and the answers to them.
+    questions: u32,
+    answers: u32,
 }
 
 impl Path {
@@ -50,7 +61,10 @@ impl Path {
             silent_since: None,
             asked: None,
             rtt: None,
+            mtu: Mtu::default(),
             pings: [None; OPEN_PINGS],
+            questions: 0,
+            answers: 0,
         }
     }
 
@@ -77,6 +91,19 @@ impl Path {
         self.silent_since.get_or_insert(now);
         self.pings.rotate_right(1);
         self.pings[0] = Some((number, now));
+        if self.questions >= REMEMBERED {
+            (self.questions, self.answers) = (self.questions / 2, self.answers / 2);
+        }
+        self.questions += 1;
+    }
+
+    /// Questions of late without an answer, in percent; none: nothing was asked.
+    pub(super) fn loss(&self, now: Instant) -> Option<u8> {
+        let open = self.pings.iter().flatten();
+        let open = open.filter(|(_, at)| now.saturating_duration_since(*at) < LATE);
+        let asked = self.questions.saturating_sub(open.count() as u32);
+        let lost = asked.saturating_sub(self.answers) * 100;
+        lost.checked_div(asked).map(|percent| percent as u8)
     }
 
     /// Something came on it: the peer is there, but only an answer shows that it hears us.
@@ -90,6 +117,7 @@ impl Path {
         let Some(slot) = self.pings.iter_mut().find(|p| of(p)) else {
             return false;
         };
+        self.answers += 1;
         if let Some((_, at)) = slot.take() {
             self.rtt = Some(now.saturating_duration_since(at));
         }

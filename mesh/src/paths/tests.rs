@@ -59,7 +59,7 @@ impl World {
                     let relay = self.relay;
                     self.paths.set_relay(relay, self.now, more);
                 }
-                Ask::Invite { .. } => {}
+                Ask::Measure(..) | Ask::Invite { .. } => {}
             }
         }
     }

@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+#[path = "paths_hostile_tests.rs"]
+mod hostile;
+
 #[derive(Default)]
 struct Sink(Vec<Vec<u8>>);
 
@@ -37,6 +40,8 @@ struct Host {
     nat: Nat,
     wrote_to: BTreeSet<SocketAddr>,
     got: Sink,
+    /// Added to the outer address once it moved.
+    moved: u8,
 }
 
 impl Host {
@@ -50,7 +55,7 @@ impl Host {
             Nat::Symmetric => 2000 + u16::from(self.number) * 100 + to.port() % 97,
             _ => u16::from(self.number),
         };
-        ([192, 0, 2, self.number], port).into()
+        ([192, 0, 2, self.number + self.moved], port).into()
     }
 
     fn lets_in(&self, from: SocketAddr, to: SocketAddr) -> bool {
@@ -88,9 +93,12 @@ struct Net {
     one_way: Duration,
     due: BTreeMap<(Instant, usize), Flight>,
     count: usize,
+    /// What the lighthouse does to what it relays; random numbers, for the same run each time.
+    hostile: Option<hostile::Random>,
 }
 
 /// A datagram on its way.
+#[derive(Clone)]
 struct Flight {
     bytes: Vec<u8>,
     from: usize,
@@ -110,6 +118,7 @@ impl Net {
                 nat: *nat,
                 wrote_to: BTreeSet::new(),
                 got: Sink::default(),
+                moved: 0,
             })
             .collect();
         let mut net = Self {
@@ -120,6 +129,7 @@ impl Net {
             one_way: Duration::from_millis(10),
             due: BTreeMap::new(),
             count: 0,
+            hostile: None,
         };
         for at in 0..net.hosts.len() {
             let peers: Vec<_> = net
@@ -152,8 +162,19 @@ impl Net {
                     outer,
                     to: send.to,
                 };
-                self.due
-                    .insert((self.now + self.one_way, self.count), flight);
+                match &mut self.hostile {
+                    Some(random) if from == 0 && flight.bytes.starts_with(b"hfr") => {
+                        for (flight, late) in random.meddle(flight) {
+                            self.count += 1;
+                            let at = self.now + self.one_way + late;
+                            self.due.insert((at, self.count), flight);
+                        }
+                    }
+                    _ => {
+                        let at = self.now + self.one_way;
+                        self.due.insert((at, self.count), flight);
+                    }
+                }
             }
         }
     }
@@ -168,10 +189,11 @@ impl Net {
         let (from, outer, to) = (*from, *outer, *to);
         let IpAddr::V4(ip) = to.ip() else { return };
         let number = ip.octets()[3];
-        let Some(n) = self.hosts.iter().position(|h| h.number == number) else {
+        let at_home = |h: &Host| h.number + h.moved == number;
+        let Some(n) = self.hosts.iter().position(at_home) else {
             return;
         };
-        let pair = (self.hosts[from].number, number);
+        let pair = (self.hosts[from].number, self.hosts[n].number);
         let cut = self.cut.contains(&pair) || self.cut.contains(&(pair.1, pair.0));
         if cut || !self.hosts[n].lets_in(outer, to) {
             return;

@@ -247,7 +247,16 @@ async fn load(dir: &Path, pid: &str, nodes: u32) -> Result<(), Failed> {
 
     // Everybody knows all members now (the first list of each is not measured), and waits.
     let mut operator = Client::new(nodes + 2, &key(OPERATOR), to, pin).await?;
-    let list: MemberList = operator.call("GET", "/v1/members", &()).await?;
+    let mut list: MemberList = operator.call("GET", "/v1/members", &()).await?;
+    loop {
+        // Until all of it is published.
+        let path = format!("/v1/members?after={}&wait=2&delta=true", list.revision);
+        let next: MemberList = operator.call("GET", &path, &()).await?;
+        if next.revision == list.revision {
+            break;
+        }
+        list = next;
+    }
     let mut clients: Vec<Client> = stream::iter(0..nodes)
         .map(|n| async move {
             let mut client = Client::new(n, &signing(n), to, pin).await?;
@@ -265,14 +274,8 @@ async fn load(dir: &Path, pid: &str, nodes: u32) -> Result<(), Failed> {
     let begun = Instant::now();
     let late = nodes;
     let joined = join(late, to, pin);
-    let record = signing(late).public();
-    let news = |list: &MemberList| {
-        let keys = list
-            .members
-            .iter()
-            .filter_map(|m| m.member.record.open_self().ok());
-        keys.into_iter().any(|(r, _)| r.signing_key == record)
-    };
+    // Nobody else changes.
+    let news = |list: &MemberList| !list.members.is_empty();
     let (joined, seen) = tokio::join!(joined, seen_by_all(&mut clients, begun, news));
     joined?;
     let (new_member, _) = seen?;

@@ -16,7 +16,7 @@
 //! looked at.
 
 use crate::packet;
-use holdfast_core::access::Access;
+use holdfast_core::access::{Access, Allowed};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -253,15 +253,29 @@ pub struct Rules {
     pub clients: HashSet<IpAddr>,
 }
 
+/// Whether this member may begin what is answered without a rule, but by flow.
+fn may_be_answered(ours: &Allowed) -> bool {
+    ours.everything || !ours.udp.is_empty()
+}
+
 /// The rules, applied.
 pub struct Filter {
     rules: Rules,
     flows: Arc<Flows>,
+    /// Somebody's answers are let in only as such: what goes out is looked at.
+    tracks: bool,
 }
 
 impl Filter {
     pub(crate) fn new(rules: Rules, flows: Arc<Flows>) -> Self {
-        Self { rules, flows }
+        let narrow = |a: &Access| !a.theirs.everything && may_be_answered(&a.ours);
+        let through = rules.through.iter().flat_map(HashMap::values);
+        let tracks = rules.own.values().chain(through).any(narrow);
+        Self {
+            rules,
+            flows,
+            tracks,
+        }
     }
 
     /// A filter of its own, to measure it.
@@ -278,13 +292,13 @@ impl Filter {
 
     /// A packet goes out: what may answer it is remembered.
     pub fn sent(&self, packet: &[u8], now: Instant) {
-        if let Some(to) = packet::destination(packet) {
+        if let Some(to) = packet::destination(packet).filter(|_| self.tracks) {
             self.note(self.of(to), packet, now);
         }
     }
 
     fn note(&self, access: Option<&Access>, packet: &[u8], now: Instant) {
-        if access.is_none_or(|a| a.theirs.everything) {
+        if access.is_none_or(|a| a.theirs.everything || !may_be_answered(&a.ours)) {
             return;
         }
         let Some(seen) = see(packet) else { return };

@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::documents::tests::{CLUSTER, key};
     use crate::lighthouse::tests::doc;
+    use holdfast_core::cluster::MeshIndex;
     use holdfast_core::documents::{Policy, Rule};
     use holdfast_core::grant::{Member, MemberRecord};
     use holdfast_core::keys::{MeshKey, PrivateKey};
@@ -177,13 +178,10 @@ mod tests {
         let at = |plan: &Planned, index: u16| {
             let admission = doc().admission.unwrap();
             let addresses = node::plan(&admission);
-            let index = index.try_into().unwrap();
-            let four = plan
-                .rules
-                .own
-                .get(&addresses.address4(index).into())
-                .cloned();
-            let six = plan.rules.own.get(&addresses.address6(index).into());
+            let index = MeshIndex::try_from(index).unwrap();
+            let (four, six) = (addresses.address4(index), addresses.address6(index));
+            let four = plan.rules.own.get(&IpAddr::V4(four)).cloned();
+            let six = plan.rules.own.get(&IpAddr::V6(six));
             assert_eq!(four.as_ref(), six);
             four
         };

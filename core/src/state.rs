@@ -14,13 +14,14 @@
 use crate::cluster::{ClusterId, MeshIndex};
 use crate::documents::DocumentSet;
 use crate::grant::Member;
-use crate::keys::{Digest, PrivateKey, PublicKey};
+use crate::keys::{Digest, MeshKey, PrivateKey, PublicKey};
 use crate::names::{ClusterName, NodeName, Role};
 use crate::seed::{
     Country, Passphrase, SeedK3s, SeedLighthouse, SeedNetwork, SeedWifi, Ssid, WifiNetwork,
 };
 use crate::status::HistoryEntry;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// First eight bytes of a copy.
@@ -50,8 +51,11 @@ pub struct StateDoc {
     pub admission: Option<Admission>,
     /// What the roots signed.
     pub documents: Option<DocumentSet>,
-    /// Known members, with the last good endpoint of each.
+    /// Known members, with the last endpoint of each that a lighthouse told.
     pub members: Vec<CachedMember>,
+    /// Where peers last answered this node itself.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub good_endpoints: BTreeMap<MeshKey, SocketAddr>,
     /// Unix seconds; the clock never starts below it.
     pub clock_floor: u64,
     /// UDP port of the mesh socket.

@@ -198,6 +198,14 @@ impl MeshHandle {
         self.inner.engine.limit_relay(bytes_per_second as f64);
     }
 
+    /// `peer` was at `at` once: it is sought there too. Nothing that is known better gives way.
+    pub fn suggest(&self, peer: MeshKey, at: SocketAddr) {
+        let engine = &self.inner.engine;
+        if let Some(peer) = engine.peer(peer).filter(|_| engine.here.may_seek(at)) {
+            peer.lock().paths.suggest(at, Instant::now());
+        }
+    }
+
     /// Carries datagrams of `peer`, and what this member relays for it, over `stream` too, until the
     /// stream ends. It is used while the peer is not reached by UDP.
     ///

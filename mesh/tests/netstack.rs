@@ -152,3 +152,19 @@ async fn a_packet_from_an_address_not_its_own_is_dropped() {
         tokio::time::timeout(Duration::from_secs(2), a.stack.connect((v4(2), 7).into())).await;
     assert!(refused.is_err(), "the connection must not open");
 }
+
+/// Both were started anew, no lighthouse is there, and what one told last of the other leads nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_find_each_other_where_they_last_answered() {
+    let (a, b) = (Member::start(1), Member::start(2));
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut stale = b.as_peer(false);
+    stale.endpoint = Some(gone.local_addr().unwrap());
+    a.mesh.set_peers(&[stale]).unwrap();
+    b.mesh.set_peers(&[a.as_peer(false)]).unwrap();
+    a.mesh.suggest(b.mesh.public_key(), b.endpoint());
+    echo(&b, 7).await;
+    round_trip(&a, (v4(2), 7).into(), 100_000).await;
+    let way = a.mesh.status()[0].way;
+    assert_eq!(way, Some(holdfast_mesh::Way::Direct(b.endpoint())));
+}

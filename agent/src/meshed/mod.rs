@@ -1,6 +1,7 @@
 //! The mesh as the agent runs it: interface, port, peers, and the handshake that the gate wants.
 
 pub mod account;
+mod good;
 mod planned;
 mod relays;
 mod turns;
@@ -89,6 +90,7 @@ async fn life(
         e = keep_peers(node, &handle) => Err(e),
         e = knock(&handle, uplinks, &avoid) => Err(e),
         e = relays::run(node, &handle) => Err(e),
+        e = good::keep(node, &handle) => Err(e),
         e = relays::stand_in(node, &handle) => Err(e),
     }
 }
@@ -236,6 +238,7 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
         if basis.moved(&doc, endpoints.clone()) {
             let lighthouses: Vec<_> = lighthouses.iter().cloned().zip(endpoints).collect();
             // Many signatures are checked: not on the event loop.
+            let kept = doc.clone();
             let known = node.known.clone();
             let plan = disk::blocking(move || planned(&doc, &trusted, &known, &lighthouses));
             match plan.await {
@@ -248,6 +251,7 @@ async fn keep_peers(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
                     if let Err(e) = mesh.set_peers(&peers) {
                         tracing::error!("peers cannot be set: {e}");
                     }
+                    good::recall(&kept, mesh);
                     applied = plan;
                 }
                 Ok(_) => {}

@@ -5,6 +5,7 @@ use holdfast_core::documents::Lighthouse;
 use holdfast_mesh::MeshKey;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -22,6 +23,8 @@ struct Turn {
     /// Without a session, or asked last, since.
     since: Instant,
     resolved: Option<SocketAddr>,
+    /// The last lookup failed; what was found before stays.
+    failed: bool,
     asking: bool,
 }
 
@@ -31,6 +34,7 @@ impl Turn {
             at: 0,
             since: now,
             resolved: None,
+            failed: false,
             asking: false,
         }
     }
@@ -41,7 +45,7 @@ impl Turn {
             self.since = now;
             return None;
         }
-        let patience = if self.resolved.is_some() {
+        let patience = if self.resolved.is_some() && !self.failed {
             NEXT_ADDRESS
         } else {
             RESOLVE
@@ -54,6 +58,10 @@ impl Turn {
         Some(self.at)
     }
 }
+
+type Answer = Pin<Box<dyn Future<Output = Option<SocketAddr>> + Send>>;
+/// Looks a name up.
+type Resolve = fn(String) -> Answer;
 
 #[derive(Debug)]
 struct Found {
@@ -68,21 +76,28 @@ pub struct Turns {
     tell: mpsc::Sender<Found>,
     found: mpsc::Receiver<Found>,
     under_way: usize,
+    resolve: Resolve,
 }
 
 impl Default for Turns {
     fn default() -> Self {
+        Self::with(|name| Box::pin(resolve(name)))
+    }
+}
+
+impl Turns {
+    /// `resolve` looks names up.
+    fn with(resolve: Resolve) -> Self {
         let (tell, found) = mpsc::channel(LOOKUPS);
         Self {
             all: BTreeMap::new(),
             tell,
             found,
             under_way: 0,
+            resolve,
         }
     }
-}
 
-impl Turns {
     /// Where a lighthouse is sought now.
     pub fn endpoint(&mut self, l: &Lighthouse, session: bool, now: Instant) -> Option<SocketAddr> {
         let fresh = !self.all.contains_key(&l.mesh_key);
@@ -95,13 +110,18 @@ impl Turns {
         let name = at.and_then(|at| l.udp.get(at));
         match name.map(|name| (name, name.parse())) {
             None => {}
-            Some((_, Ok(address))) => turn.resolved = Some(address),
+            Some((_, Ok(address))) => (turn.resolved, turn.failed) = (Some(address), false),
             // Its turn comes again.
             Some(_) if self.under_way >= LOOKUPS => {}
             Some((name, Err(_))) => {
                 turn.asking = true;
                 self.under_way += 1;
-                tokio::spawn(look_up(l.mesh_key, name.clone(), self.tell.clone()));
+                let (key, tell) = (l.mesh_key, self.tell.clone());
+                let answer = (self.resolve)(name.clone());
+                tokio::spawn(async move {
+                    let address = answer.await;
+                    let _ = tell.send(Found { key, address }).await;
+                });
             }
         }
         turn.resolved
@@ -116,21 +136,21 @@ impl Turns {
         self.under_way = self.under_way.saturating_sub(1);
         if let Some(turn) = self.all.get_mut(&found.key) {
             turn.asking = false;
-            turn.resolved = found.address;
+            turn.failed = found.address.is_none();
+            turn.resolved = found.address.or(turn.resolved);
             turn.since = Instant::now();
         }
     }
 }
 
-async fn look_up(key: MeshKey, name: String, tell: mpsc::Sender<Found>) {
-    let address = match tokio::net::lookup_host(&name).await {
+async fn resolve(name: String) -> Option<SocketAddr> {
+    match tokio::net::lookup_host(&name).await {
         Ok(mut found) => found.next(),
         Err(e) => {
             tracing::debug!(name, "not resolved: {e}");
             None
         }
-    };
-    let _ = tell.send(Found { key, address }).await;
+    }
 }
 
 #[cfg(test)]
@@ -178,5 +198,44 @@ mod tests {
         assert_eq!(turns.under_way, 0);
         let found = turns.endpoint(&l, false, begin).map(|a| a.port());
         assert_eq!(found, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_at_every_failure() {
+        use std::sync::atomic::{AtomicU8, Ordering};
+        static ASKED: AtomicU8 = AtomicU8::new(0);
+        // It moves, then there is no answer, then it has moved again.
+        let resolve: Resolve = |_| {
+            Box::pin(async {
+                let n = ASKED.fetch_add(1, Ordering::Relaxed);
+                (n != 2).then(|| SocketAddr::from(([192, 0, 2, n], 7)))
+            })
+        };
+        let l = lighthouse(&["l.example:7"]);
+        let mut turns = Turns::with(resolve);
+        let mut now = Instant::now();
+        assert_eq!(turns.endpoint(&l, false, now), None);
+        turns.changed().await;
+        let ip = |turns: &mut Turns, session, now| {
+            turns.endpoint(&l, session, now).map(|a| a.ip().to_string())
+        };
+        assert_eq!(ip(&mut turns, true, now).as_deref(), Some("192.0.2.0"));
+        now += NEXT_ADDRESS;
+        assert_eq!(ip(&mut turns, true, now).as_deref(), Some("192.0.2.0"));
+        assert_eq!(turns.under_way, 0, "while it answers nobody asks");
+        // Lost: asked again, and taken.
+        now += NEXT_ADDRESS;
+        ip(&mut turns, false, now);
+        turns.changed().await;
+        assert_eq!(ip(&mut turns, false, now).as_deref(), Some("192.0.2.1"));
+        // No answer takes nothing away, and the next question comes soon.
+        now += NEXT_ADDRESS;
+        ip(&mut turns, false, now);
+        turns.changed().await;
+        assert_eq!(ip(&mut turns, false, now).as_deref(), Some("192.0.2.1"));
+        now += RESOLVE + RESOLVE;
+        ip(&mut turns, false, now);
+        turns.changed().await;
+        assert_eq!(ip(&mut turns, false, now).as_deref(), Some("192.0.2.3"));
     }
 }

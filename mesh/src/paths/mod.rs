@@ -15,6 +15,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 
+use crate::packet::answerable;
 use crate::probe::MAX_CANDIDATES;
 use crate::way::Way;
 use path::{Origin, Path};
@@ -246,6 +247,14 @@ impl Paths {
                     self.direct.push(Path::new(way, origin));
                 }
             }
+        }
+    }
+
+    /// The peer was at `at` once.
+    pub(crate) fn suggest(&mut self, at: SocketAddr, now: Instant) {
+        if answerable(at) {
+            self.remember(Way::Direct(at), Origin::Seen);
+            self.choose(now);
         }
     }
 

@@ -1,8 +1,12 @@
 //! Two engines joined by a wire made of vectors; no socket, no waiting.
 
 use super::*;
+use crate::batch::Batch;
 use crate::packet::{DATA_OVERHEAD, MAX_DATAGRAM};
+use crate::way::Way;
+use boringtun::noise::{Tunn, TunnResult};
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 #[derive(Default)]
 struct Sink(Vec<Vec<u8>>);

@@ -1,8 +1,10 @@
 //! A plain client, the lighthouse that passes its datagrams on, its node, and another node.
 
 use super::*;
+use crate::batch::Batch;
 use crate::packet::MAX_DATAGRAM;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 #[derive(Default)]
 struct Sink(Vec<Vec<u8>>);

@@ -7,6 +7,7 @@
 //! | `documents.json` | what the roots signed, newest known generation |
 //! | `counters.json` | next mesh index, last release generation |
 //! | `grants/ID.json` | grants not yet handed to the lighthouse |
+//! | `grants/handed-over/ID.json` | copies of those that it has |
 //! | `lighthouse/` | all that the first lighthouse needs |
 
 use crate::counters::Counters;
@@ -237,7 +238,23 @@ impl ClusterDir {
 
     /// Where a grant waits until the lighthouse has it.
     pub fn pending_grant(&self, id: &str) -> PathBuf {
-        self.path.join("grants").join(format!("{id}.json"))
+        self.pending_grants().join(format!("{id}.json"))
+    }
+
+    /// All of them.
+    pub fn pending_grants(&self) -> PathBuf {
+        self.path.join("grants")
+    }
+
+    /// Keeps a copy of a grant that a lighthouse has, for the case that it is lost.
+    pub fn keep_pushed(&self, id: &str, grant: &[u8]) -> Result<()> {
+        files::make_private_dir(&self.pushed_grants())?;
+        files::write_public(&self.pushed_grants().join(format!("{id}.json")), grant)
+    }
+
+    /// Those copies.
+    pub fn pushed_grants(&self) -> PathBuf {
+        self.pending_grants().join("handed-over")
     }
 
     /// The documents as held here.

@@ -116,6 +116,10 @@ fn a_restored_lighthouse_has_new_keys_under_the_old_name() {
     // It runs, and this machine goes on with it.
     let _second = me.lighthouse(https);
     assert_eq!(me.json("token list"), serde_json::json!([]));
+    // The seed that nobody used before goes on working.
+    assert_eq!(me.json("token push").as_array().unwrap().len(), 0);
+    assert_eq!(me.json("token push --again").as_array().unwrap().len(), 1);
+    assert_eq!(me.json("token list")[0]["name"], "n1");
     let seed = me.json("seed new --role bare --name n2 --out n2.toml");
     assert_eq!(seed["pushed"], true);
     let text = read(&me.dir.path().join("n2.toml"));

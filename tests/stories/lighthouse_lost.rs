@@ -42,7 +42,7 @@ fn a_node_finds_the_lighthouse_that_replaces_a_lost_one() -> Story {
         assert!(answer.ends_with(&v4.octets()), "{answer:?}");
     }
 
-    let old = lab.seed("late", "bare", &["--offline"])?;
+    let old = lab.seed("late", "bare", &[])?;
     lab.lose_lighthouse()?;
     lab.restore_lighthouse()?;
     let second = node.wait_online()?;
@@ -50,7 +50,7 @@ fn a_node_finds_the_lighthouse_that_replaces_a_lost_one() -> Story {
     assert_eq!(first.text("mesh_address"), second.text("mesh_address"));
 
     // Its seed was made before, and pins a key that is no more.
-    lab.holdfast.run(["token", "push"])?;
+    lab.holdfast.run(["token", "push", "--again"])?;
     let mut late = Node::with(&lab, "late", &image, Some(&old), |spec| spec)?;
     late.boot()?;
     late.power_cut()?;

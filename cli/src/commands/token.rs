@@ -15,6 +15,7 @@ use holdfast_core::keys::PrivateKey;
 use holdfast_core::names::{GrantId, GroupName, NodeName, Role};
 use holdfast_core::signed::Signed;
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The verbs.
@@ -26,8 +27,7 @@ pub enum Verb {
     #[command(after_help = "Example:\n  holdfast token list --output json")]
     List,
     /// Hand over the grants that were made with --offline
-    #[command(after_help = "Example:\n  holdfast token push")]
-    Push,
+    Push(PushArgs),
     /// Take no new node with a grant; those that joined with it stay
     Revoke(RevokeArgs),
 }
@@ -43,6 +43,17 @@ pub struct NewArgs {
     /// Keep the grant here for now: `holdfast token push` hands it over
     #[arg(long)]
     offline: bool,
+}
+
+/// Options of `token push`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast token push\n  holdfast token push --again     to a lighthouse that was restored, once `holdfast nodes` shows those that had joined"
+)]
+pub struct PushArgs {
+    /// Also those that a lighthouse had before, if it was lost with them, and their time is not over
+    #[arg(long)]
+    again: bool,
 }
 
 /// Options of `token revoke`.
@@ -175,6 +186,7 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
                 .put_grant(&grant.id, &signed)
                 .await
                 .map_err(explain)?;
+            cluster.keep_pushed(grant.id.as_str(), &serde_json::to_vec_pretty(&signed)?)?;
             (connection.documents, true)
         }
         None => {
@@ -197,7 +209,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::New(args) => new(app, args).await,
         Verb::List => list(app).await,
-        Verb::Push => push(app).await,
+        Verb::Push(args) => push(app, &args).await,
         Verb::Revoke(args) => revoke(app, &args.grant).await,
     }
 }
@@ -301,12 +313,14 @@ async fn list(app: &App) -> Result<()> {
     })
 }
 
-async fn push(app: &App) -> Result<()> {
-    let connection = connect(app).await?;
-    let dir = connection.cluster.path.join("grants");
-    let entries =
-        std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut pushed = vec![];
+/// The grants in a folder; none when there is no such folder.
+fn grants_in(dir: &Path) -> Result<Vec<(PathBuf, Signed<Grant>, Grant)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let mut found = vec![];
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_none_or(|e| e != "json") {
@@ -314,16 +328,36 @@ async fn push(app: &App) -> Result<()> {
         }
         let bytes =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let signed: Signed<Grant> = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        let (grant, _) = signed
-            .open_self()
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        connection
-            .client
-            .put_grant(&grant.id, &signed)
-            .await
-            .map_err(explain)?;
+        let damaged = || format!("{} is damaged", path.display());
+        let signed: Signed<Grant> = serde_json::from_slice(&bytes).with_context(damaged)?;
+        let (grant, _) = signed.open_self().with_context(damaged)?;
+        found.push((path, signed, grant));
+    }
+    Ok(found)
+}
+
+async fn push(app: &App, args: &PushArgs) -> Result<()> {
+    let connection = connect(app).await?;
+    let put = async |grant: &Grant, signed: &Signed<Grant>| {
+        let done = connection.client.put_grant(&grant.id, signed).await;
+        done.map_err(explain)
+    };
+    let cluster = &connection.cluster;
+    let mut pushed = vec![];
+    if args.again {
+        for (path, signed, grant) in grants_in(&cluster.pushed_grants())? {
+            if grant.not_after <= words::now() {
+                // Of no use any more.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            put(&grant, &signed).await?;
+            pushed.push(grant.id);
+        }
+    }
+    for (path, signed, grant) in grants_in(&cluster.pending_grants())? {
+        put(&grant, &signed).await?;
+        cluster.keep_pushed(grant.id.as_str(), &serde_json::to_vec_pretty(&signed)?)?;
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         pushed.push(grant.id);
     }

@@ -73,8 +73,9 @@ Examples:
 For a lighthouse that is gone with its disk. The new one gets new keys; nodes look for it under the \
 addresses they know, so one of those has to lead to it: they take its key when the root's newest \
 document names it, and it learns of them from their own records. Copy CLUSTER/lighthouse to the new \
-machine and run it there. What the old one knew alone is gone: grants not used yet (make new seeds), \
-how often a grant was used by members that never come back, bundles (the next upgrade uploads its \
+machine and run it there. Once `holdfast nodes` shows those that had joined, \
+`holdfast token push --again` hands over the grants that the old one had, for seeds not used yet. \
+What the old one knew alone is gone: how often a grant was used by members that never come back, bundles (the next upgrade uploads its \
 own).")]
 pub struct RestoreArgs {
     /// Host names or addresses of the new one, tried in order [default: as before]

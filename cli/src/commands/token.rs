@@ -48,7 +48,7 @@ pub struct NewArgs {
 /// Options of `token push`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast token push\n  holdfast token push --again     to a lighthouse that was restored, once `holdfast nodes` shows those that had joined"
+    after_help = "Examples:\n  holdfast token push\n  holdfast token push --again     to a restored lighthouse, once nodes are back"
 )]
 pub struct PushArgs {
     /// Also those that a lighthouse had before, if it was lost with them, and their time is not over

@@ -13,6 +13,7 @@ use holdfast_tls::Identity;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -156,11 +157,19 @@ pub async fn ask(stream: &mut MeshStream) -> u8 {
 
 /// `bytes` go there and come back.
 pub async fn echo(stream: &mut MeshStream, bytes: &[u8]) {
+    assert!(echoes(stream, bytes, PATIENCE).await, "no answer");
+}
+
+/// Whether `bytes` go there and come back in time.
+pub async fn echoes(stream: &mut MeshStream, bytes: &[u8], limit: Duration) -> bool {
     let mut back = vec![0; bytes.len()];
     let (mut reader, mut writer) = tokio::io::split(stream);
     let both = async { tokio::join!(writer.write_all(bytes), reader.read_exact(&mut back)) };
-    let (wrote, read) = timeout(PATIENCE, both).await.unwrap();
+    let Ok((wrote, read)) = timeout(limit, both).await else {
+        return false;
+    };
     wrote.unwrap();
     read.unwrap();
     assert!(back == bytes);
+    true
 }

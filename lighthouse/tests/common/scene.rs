@@ -5,9 +5,12 @@ use super::world::{HTTPS, Nat, PORT, World, there};
 use super::{Lab, PATIENCE, current};
 use holdfast_lighthouse::{Config, Lighthouse};
 use holdfast_mesh::{MeshSocket, MeshStream, PeerConfig};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::sleep;
 
 /// Answers each byte: 1 when the other is reached directly from there, 0 when relayed.
 pub const ASK: u16 = 7000;
@@ -35,9 +38,20 @@ pub struct One {
 }
 
 impl One {
+    /// Waits for the other member to listen.
     pub async fn connect(&self, port: u16) -> MeshStream {
         let to = SocketAddr::new(self.other.allowed_ips[0].addr(), port);
-        self.member.stack.connect(to).await.unwrap()
+        let begun = Instant::now();
+        loop {
+            match self.member.stack.connect(to).await {
+                Err(e)
+                    if e.kind() == ErrorKind::ConnectionRefused && begun.elapsed() < PATIENCE =>
+                {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                stream => return stream.unwrap(),
+            }
+        }
     }
 }
 

@@ -44,7 +44,7 @@ test: all ## every test, the ones in virtual machines included
 	@scripts/test
 
 test-nat: setup ## which path two members find behind each pair of NATs, as a table (root)
-	@cargo test --release --locked --quiet -p holdfast-lighthouse --test nat -- --nocapture
+	@HOLDFAST_ROOT_TESTS=1 cargo test --release --locked --quiet -p holdfast-lighthouse --test nat -- --nocapture
 
 test-long: all ## the slower stories
 	@scripts/test --long

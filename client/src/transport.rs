@@ -16,7 +16,7 @@ pub type Stream = reqwest::Upgraded;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For calls that the lighthouse answers at once.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest answer that is held in memory, in bytes: 4094 members take about 5 MB.
+/// Longest answer that is held in memory, in bytes: a wide cluster's 16,376 members take about 20 MB.
 const MAX_ANSWER: usize = 32 << 20;
 /// Longest explanation of a refusal that is kept, in characters.
 const MAX_MESSAGE: usize = 500;

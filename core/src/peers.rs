@@ -38,8 +38,10 @@ fn host_prefixes(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
 }
 
 /// A member's peers: every lighthouse, and every verified member but itself that the policy lets
-/// it reach. Of two records that claim one index or one key, the one with the lower signing key
-/// wins on every member alike. Refused members are returned with the reason.
+/// it reach. Of two records that claim one index, the one with the lower signing key wins on every
+/// member alike. Of two that claim one WireGuard key, the one with the lower index, of those whom
+/// this member reaches: who is out of reach takes nobody's place. Refused members are returned with
+/// the reason.
 #[must_use]
 pub fn plan(
     own: &PublicKey,

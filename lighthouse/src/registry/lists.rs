@@ -69,7 +69,8 @@ impl Registry {
         }
     }
 
-    /// As [`Self::members`], of those that `caller` is told of; none when there are more than `most`.
+    /// As [`Self::members`], of those that `caller` is told of; without any when there are more than
+    /// `most` in all.
     #[must_use]
     pub fn members_of(&self, caller: &PublicKey, most: usize) -> MemberList {
         self.see(|s| {

@@ -143,14 +143,25 @@ impl Store {
         self.now.send_replace(Arc::new(doc));
         Ok(out)
     }
+
+    /// Changes the state in memory; the disk has it with the next [`update`](Self::update). For what
+    /// changes often and may be lost.
+    pub async fn note(&self, change: impl FnOnce(&mut StateDoc)) {
+        // No update may run meanwhile: it would take this back.
+        let _place = self.disk.lock().await;
+        let mut doc = StateDoc::clone(&self.get());
+        change(&mut doc);
+        self.now.send_replace(Arc::new(doc));
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::os::unix::fs::FileExt as _;
 
-    fn partition() -> tempfile::NamedTempFile {
+    /// A blank `hf-state`.
+    pub fn partition() -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(2 * COPY_OFFSET).unwrap();
         file
@@ -167,6 +178,19 @@ mod tests {
         let (again, lost) = Store::open(disk.path()).await.unwrap();
         assert!(lost.is_none());
         assert_eq!(again.get().clock_floor, 5);
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_comes_to_the_disk_with_the_next_write() {
+        let disk = partition();
+        let (store, _) = Store::open(disk.path()).await.unwrap();
+        store.note(|d| d.clock_floor = 7).await;
+        assert_eq!(store.get().clock_floor, 7);
+        let (again, _) = Store::open(disk.path()).await.unwrap();
+        assert_eq!(again.get().clock_floor, 0);
+        store.update(|d| d.status_counter = 1).await.unwrap();
+        let (again, _) = Store::open(disk.path()).await.unwrap();
+        assert_eq!(again.get().clock_floor, 7);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The long poll: members and their endpoints, documents, the time.
 
+use super::kept::Keeper;
 use super::{clients, documents, listed, lost};
 use crate::backoff::Backoff;
 use crate::disk;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(50);
 /// So many lists are taken as fast as they come,
 const BURST: u32 = 60;
-/// then one in this time: each change is a write to the disk.
+/// then one in this time: each is work, and a member that comes or goes a write to the disk.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps a lighthouse that always has news from wearing the node out.
@@ -54,11 +55,12 @@ impl Pace {
 pub async fn run(node: Arc<Node>) {
     let mut pauses = Backoff::secs(1, 60);
     let mut pace = Pace::new(Instant::now());
+    let mut keeper = Keeper::default();
     loop {
         match clients(&node.store.get()) {
             Ok(all) => {
                 for client in all {
-                    let error = stay(&node, client, &mut pauses, &mut pace).await;
+                    let error = stay(&node, client, &mut pauses, &mut pace, &mut keeper).await;
                     match &error {
                         // Its document names others: they are asked from now on.
                         None => break,
@@ -94,6 +96,7 @@ async fn stay(
     client: Arc<LighthouseClient>,
     pauses: &mut Backoff,
     pace: &mut Pace,
+    keeper: &mut Keeper,
 ) -> Option<ClientError> {
     let mut introduced = false;
     // Zero: the first answer comes at once.
@@ -126,7 +129,7 @@ async fn stay(
             *current = Some(client.clone());
             !same
         });
-        let taken = take(node, &client, list).await;
+        let taken = take(node, keeper, &client, list).await;
         if taken.members.is_err() {
             // What changed after this is of no use without it.
             revision = 0;
@@ -169,7 +172,12 @@ struct Taken {
     members: anyhow::Result<()>,
 }
 
-async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> Taken {
+async fn take(
+    node: &Node,
+    keeper: &mut Keeper,
+    client: &LighthouseClient,
+    list: MemberList,
+) -> Taken {
     // First the documents: they say whose grants count. What cannot be fetched is fetched later.
     let documents = async {
         node.clock.vouch(list.time).await?;
@@ -180,11 +188,11 @@ async fn take(node: &Node, client: &LighthouseClient, list: MemberList) -> Taken
     };
     Taken {
         documents: documents.await,
-        members: take_members(node, list).await,
+        members: take_members(node, keeper, list).await,
     }
 }
 
-async fn take_members(node: &Node, list: MemberList) -> anyhow::Result<()> {
+async fn take_members(node: &Node, keeper: &mut Keeper, list: MemberList) -> anyhow::Result<()> {
     let doc = node.store.get();
     let Some(cluster) = doc.admission.as_ref().map(|a| a.cluster_id) else {
         return Ok(());
@@ -208,16 +216,11 @@ async fn take_members(node: &Node, list: MemberList) -> anyhow::Result<()> {
         }
         None => node.notes.clear("members"),
     }
-    let fresh = kept.members;
-    let same = doc.members.len() == fresh.len()
-        && doc
-            .members
-            .iter()
-            .zip(&fresh)
-            .all(|(a, b)| a.member == b.member && a.endpoint == b.endpoint);
     // An empty list from a lighthouse that lost its store must not take the peers away.
-    if !same && !fresh.is_empty() {
-        node.store.update(|d| d.members = fresh).await?;
+    if !kept.members.is_empty() {
+        keeper
+            .keep(&node.store, kept.members, Instant::now())
+            .await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! keeps a way in for operators while the mesh is down.
 
 pub mod documents;
+mod kept;
 pub mod known;
 pub mod listed;
 mod lost;

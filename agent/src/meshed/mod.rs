@@ -26,6 +26,9 @@ use turns::Turns;
 
 /// How often sessions are looked at, with one and without.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
+/// How long a mesh that ends may take to give interface and port back.
+const END: Duration = Duration::from_secs(5);
+
 /// The mesh addresses of a member, with the mesh's prefixes: on-link, so that a mesh address may
 /// also be a gateway.
 pub fn addresses(plan: &AddressPlan, index: MeshIndex) -> Vec<IpNet> {
@@ -70,28 +73,51 @@ async fn life(
         bind(doc.mesh_port)?
     };
     let port = socket.port();
-    if doc.mesh_port != Some(port) {
+    if let Some(port) = new_port(doc.mesh_port, port) {
         node.store.update(|d| d.mesh_port = Some(port)).await?;
     }
     node.clock.before_mesh().await?;
     let handle = runtime
         .spawn(async move { Tun::open(MESH_INTERFACE).map(|tun| Mesh::start(tun, socket, &key)) })
         .await??;
-    let wanted = addresses(&node::plan(admission), admission.index);
+    let (plan, index) = (node::plan(admission), admission.index);
+    let work = steer(node, netlink, uplinks, &handle, &plan, index);
+    until_its_end(&handle, work).await
+}
+
+/// Does `work` with the mesh and ends it. Clones of the handle may live on elsewhere: they must not
+/// keep interface and port from the next life.
+async fn until_its_end<T>(mesh: &MeshHandle, work: impl Future<Output = T>) -> T {
+    let out = work.await;
+    if tokio::time::timeout(END, mesh.shutdown()).await.is_err() {
+        tracing::warn!("the mesh does not give interface and port back");
+    }
+    out
+}
+
+/// Sets interface, places and peers for as long as the mesh runs.
+async fn steer(
+    node: &Node,
+    netlink: &Netlink,
+    uplinks: &mut watch::Receiver<Uplinks>,
+    handle: &MeshHandle,
+    plan: &AddressPlan,
+    index: MeshIndex,
+) -> anyhow::Result<std::convert::Infallible> {
+    let (wanted, port) = (addresses(plan, index), handle.port());
     configure(netlink, &wanted).await?;
     node.mesh.send_replace(Some(handle.clone()));
     node.notes.clear("mesh");
     tracing::info!(port, addresses = ?wanted, "mesh started");
-    let avoid = avoided(&node::plan(admission));
+    let avoid = avoided(plan);
     handle.set_places(places(&uplinks.borrow(), port), avoid.clone());
-    let stopped = handle.clone();
     tokio::select! {
-        why = stopped.stopped() => Err(anyhow::anyhow!("{why}")),
-        e = keep_peers(node, &handle) => Err(e),
-        e = knock(&handle, uplinks, &avoid) => Err(e),
-        e = relays::run(node, &handle) => Err(e),
-        e = good::keep(node, &handle) => Err(e),
-        e = relays::stand_in(node, &handle) => Err(e),
+        why = handle.stopped() => Err(anyhow::anyhow!("{why}")),
+        e = keep_peers(node, handle) => Err(e),
+        e = knock(handle, uplinks, &avoid) => Err(e),
+        e = relays::run(node, handle) => Err(e),
+        e = good::keep(node, handle) => Err(e),
+        e = relays::stand_in(node, handle) => Err(e),
     }
 }
 
@@ -164,6 +190,12 @@ fn bind(kept: Option<u16>) -> anyhow::Result<MeshSocket> {
             Ok(MeshSocket::bind(0)?)
         }
     }
+}
+
+/// The port to store. One that is stored stays while it is taken: port forwarding and peers' memories
+/// hang on it, and it may be free at the next start.
+fn new_port(stored: Option<u16>, bound: u16) -> Option<u16> {
+    stored.is_none().then_some(bound)
 }
 
 fn config(plan: holdfast_core::peers::PeerPlan) -> PeerConfig {
@@ -317,6 +349,31 @@ mod tests {
             &Arc::new(StateDoc::default()),
             vec!["192.0.2.1:1".parse().ok()]
         ));
+    }
+
+    #[tokio::test]
+    async fn a_life_that_failed_leaves_its_port_to_the_next() {
+        let socket = MeshSocket::bind(0).unwrap();
+        let port = socket.port();
+        let (_stack, device) =
+            holdfast_mesh::Netstack::new(&["100.64.0.9/32".parse().unwrap()], 1380).unwrap();
+        let key = holdfast_mesh::MeshPrivateKey::from_bytes([9; 32]);
+        let handle = Mesh::start(device, socket, &key);
+        // A ping under way, say.
+        let _elsewhere = handle.clone();
+        let failed = async { anyhow::bail!("no interface") };
+        let end: anyhow::Result<()> = until_its_end(&handle, failed).await;
+        assert!(end.is_err());
+        assert_eq!(bind(Some(port)).unwrap().port(), port);
+    }
+
+    #[test]
+    fn a_port_that_another_program_holds_for_once_is_not_given_up() {
+        let taken = MeshSocket::bind(0).unwrap();
+        let other = bind(Some(taken.port())).unwrap();
+        assert_ne!(other.port(), taken.port());
+        assert_eq!(new_port(Some(taken.port()), other.port()), None);
+        assert_eq!(new_port(None, other.port()), Some(other.port()));
     }
 
     #[test]

@@ -189,7 +189,7 @@ async fn tell(
 pub async fn on_request(node: &Node, seed: &Seed) -> anyhow::Result<()> {
     attempt(node, seed)
         .await
-        .map_err(|t| anyhow::anyhow!("{}: {}", t.state, t.message))
+        .map_err(|t| anyhow::anyhow!(t.said_once()))
 }
 
 /// Tries every lighthouse of the seed; the most telling trouble of all counts.

@@ -18,6 +18,8 @@ pub struct Trouble {
 
 /// Advice where waiting may be enough.
 const WAIT: &str = "The node goes on trying";
+/// In its place where nothing goes on by itself.
+const AGAIN: &str = "Then run it again";
 
 impl Trouble {
     fn new(state: &'static str, message: String, advice: &'static str, weight: u8) -> Self {
@@ -133,6 +135,18 @@ impl Trouble {
         }
     }
 
+    /// All of it, for somebody whose one attempt this was.
+    pub fn said_once(&self) -> String {
+        let advice = match self.advice.strip_suffix(WAIT) {
+            Some("") => "Run it again later".to_owned(),
+            Some(first) => format!("{first}{AGAIN}"),
+            None => self
+                .advice
+                .replace("; the node goes on trying", ", and run it again"),
+        };
+        format!("{}: {}\n  {advice}.", self.state, self.message)
+    }
+
     /// Whether waiting may be enough; otherwise someone has to do something first.
     pub fn may_mend_itself(&self) -> bool {
         self.weight <= 1
@@ -143,6 +157,40 @@ impl Trouble {
 mod tests {
     use super::*;
     use holdfast_core::api::ApiError;
+
+    #[test]
+    fn one_attempt_ends_with_what_to_do_next() {
+        let kinds = [
+            ApiErrorKind::GrantUnknown,
+            ApiErrorKind::GrantExpired,
+            ApiErrorKind::Malformed,
+            ApiErrorKind::Busy,
+        ];
+        let refused = kinds.map(|kind| {
+            let message = "g1".into();
+            Trouble::client(&ClientError::Api(ApiError {
+                kind,
+                message,
+                held: None,
+            }))
+        });
+        let key = holdfast_core::keys::PrivateKey::from_bytes([1; 32]).public();
+        let pin = Trouble::client(&ClientError::WrongKey {
+            address: "192.0.2.1:443".into(),
+            expected: key,
+            mismatch: Box::new(holdfast_tls::PinMismatch::NotEd25519),
+        });
+        let unreachable = Trouble::client(&ClientError::Unreachable(vec![]));
+        for trouble in refused.iter().chain([&pin, &unreachable]) {
+            let said = trouble.said_once();
+            let (what, next) = said.split_once("\n  ").unwrap();
+            assert!(what.starts_with(trouble.state) && what.contains(&trouble.message));
+            assert!(next.len() > 10 && next.ends_with('.'), "{said}");
+            // Nobody goes on where one attempt was asked for.
+            assert!(!next.contains("goes on"), "{said}");
+        }
+        assert!(pin.said_once().contains("holdfast seed new"));
+    }
 
     #[test]
     fn each_refusal_says_which() {

@@ -89,8 +89,19 @@ pub async fn joined(dir: &Path) -> anyhow::Result<Option<Joined>> {
     {
         return Ok(None);
     }
-    let (store, _) = Store::open(&path).await?;
-    Ok(of(&store))
+    Ok(of(&open(&path).await?))
+}
+
+/// Its state. One that is damaged names nobody: keys and membership in it are lost.
+async fn open(path: &Path) -> anyhow::Result<Store> {
+    let (store, lost) = Store::open(path).await?;
+    if let Some(why) = lost {
+        bail!(
+            "{0} is damaged, and with it this machine's keys: {why}\n  `rm {0}`, then `holdfast join` with a new seed (`holdfast seed new`)",
+            path.display()
+        );
+    }
+    Ok(store)
 }
 
 fn of(store: &Store) -> Option<Joined> {
@@ -140,11 +151,7 @@ pub async fn join(dir: &Path, seed: &Seed, version: &str) -> anyhow::Result<Join
 
 async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
     let notes = Notes::default();
-    let (store, lost) = Store::open(path).await?;
-    if let Some(why) = lost {
-        bail!("{} is damaged: {why}", path.display());
-    }
-    let store = Arc::new(store);
+    let store = Arc::new(open(path).await?);
     let boot = boot(version);
     Ok(Node {
         init: Init::of_others(boot.clone()),
@@ -213,14 +220,19 @@ fn boot(version: &str) -> BootInfo {
 /// When it has not joined, or the machine lacks what it needs.
 pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
     if joined(dir).await?.is_none() {
-        bail!("this machine has not joined: `holdfast join SEED` first");
+        bail!(
+            "this machine has not joined, by what is in {}: `holdfast join SEED` first",
+            dir.display()
+        );
     }
     let _lock = lock(dir)?;
     console::to_stderr();
     let node = Arc::new(prepare(&state(dir), version).await?);
     let netlink = Netlink::open()?;
     if netlink.index_of(MESH_INTERFACE).await?.is_some() {
-        bail!("there is an interface {MESH_INTERFACE} already, of another program");
+        bail!(
+            "there is an interface {MESH_INTERFACE} already, of another program: `ip -d link show {MESH_INTERFACE}` shows its kind; end the program, or remove what it left by `ip link delete {MESH_INTERFACE}`"
+        );
     }
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [Ok(terminate), Ok(interrupt)] = &mut ends else {
@@ -303,4 +315,31 @@ pub fn forget(dir: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt as _;
+
+    #[tokio::test]
+    async fn a_damaged_state_is_no_machine_that_never_joined_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(joined(dir.path()).await.unwrap().is_none());
+        let file = File::create(state(dir.path())).unwrap();
+        file.set_len(2 * COPY_OFFSET).unwrap();
+        assert!(joined(dir.path()).await.unwrap().is_none());
+        file.write_all_at(&[0xee; 64], 0).unwrap();
+        let path = state(dir.path()).display().to_string();
+        for said in [
+            joined(dir.path()).await.err().unwrap(),
+            run(dir.path(), "1").await.err().unwrap(),
+        ] {
+            let said = said.to_string();
+            assert!(said.contains(&format!("`rm {path}`")), "{said}");
+        }
+        // As it says.
+        std::fs::remove_file(state(dir.path())).unwrap();
+        assert!(joined(dir.path()).await.unwrap().is_none());
+    }
 }

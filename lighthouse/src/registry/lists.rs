@@ -7,7 +7,6 @@ use bytes::Bytes;
 use holdfast_core::api::{MemberEntry, MemberList};
 use holdfast_core::cluster::AddressPlan;
 use holdfast_core::documents::Lighthouse;
-use holdfast_core::grant::VerifiedMember;
 use holdfast_core::keys::{MeshKey, PublicKey};
 use holdfast_core::peers::{PeerPlan, plan_verified};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,12 +49,6 @@ impl Registry {
         }
     }
 
-    /// All members as they are now, whatever they are worth: whoever reads the list verifies each.
-    #[must_use]
-    pub fn members(&self) -> MemberList {
-        self.see(|s| self.list(s, |_, _| true))
-    }
-
     fn list(&self, s: &State, shown: impl Fn(&PublicKey, &Entry) -> bool) -> MemberList {
         let members = s.members.iter().filter(|(key, e)| shown(key, e));
         MemberList {
@@ -69,8 +62,8 @@ impl Registry {
         }
     }
 
-    /// As [`Self::members`], of those that `caller` is told of; without any when there are more than
-    /// `most` in all.
+    /// The members as they are now of which `caller` is told, whatever they are worth: whoever reads
+    /// the list verifies each. With more than `most` members in all it is a list without any.
     #[must_use]
     pub fn members_of(&self, caller: &PublicKey, most: usize) -> MemberList {
         self.see(|s| {
@@ -150,12 +143,6 @@ impl Registry {
             let via: BTreeSet<_> = good.filter_map(|m| m.record.via).collect();
             via.into_iter().collect()
         })
-    }
-
-    /// Members in good standing.
-    #[must_use]
-    pub fn verified(&self) -> Vec<VerifiedMember> {
-        self.see(|s| s.members.values().filter_map(Entry::verified).collect())
     }
 
     /// Members that are not where they were last, of those in `seen`.

@@ -48,7 +48,7 @@ impl Device {
                     waker: bell.clone().into(),
                     bell,
                 }),
-                Writer::Netstack(to_stack),
+                Writer::Netstack(StackWriter::new(to_stack)),
             ),
         }
     }
@@ -116,22 +116,55 @@ impl Spare {
     pub(crate) fn writer(&self) -> Option<Writer> {
         Some(match self {
             Self::Tun(tun) => Writer::Tun(tun.writer()?),
-            Self::Netstack(to_stack) => Writer::Netstack(to_stack.upgrade()?),
+            Self::Netstack(to_stack) => Writer::Netstack(StackWriter::new(to_stack.upgrade()?)),
         })
     }
 }
 
 pub(crate) enum Writer {
     Tun(TunWriter),
-    Netstack(mpsc::Sender<Vec<u8>>),
+    Netstack(StackWriter),
+}
+
+pub(crate) struct StackWriter {
+    to_stack: mpsc::Sender<Vec<u8>>,
+    room: Vec<u8>,
+}
+
+impl StackWriter {
+    fn new(to_stack: mpsc::Sender<Vec<u8>>) -> Self {
+        Self {
+            to_stack,
+            room: vec![],
+        }
+    }
 }
 
 impl PacketSink for Writer {
-    fn push(&mut self, packet: &[u8]) {
+    fn room(&mut self, len: usize) -> &mut [u8] {
         match self {
-            Self::Tun(writer) => writer.push(packet),
+            Self::Tun(writer) => writer.merger().room(len),
+            Self::Netstack(stack) => {
+                if stack.room.len() < len {
+                    stack.room.resize(len, 0);
+                }
+                &mut stack.room[..len]
+            }
+        }
+    }
+
+    fn held(&mut self, len: usize) -> &mut [u8] {
+        match self {
+            Self::Tun(writer) => writer.merger().held(len),
+            Self::Netstack(stack) => &mut stack.room[..len],
+        }
+    }
+
+    fn take(&mut self, len: usize) {
+        match self {
+            Self::Tun(writer) => writer.merger().take(len),
             // A full stack drops, as a full router does.
-            Self::Netstack(to_stack) => drop(to_stack.try_send(packet.to_vec())),
+            Self::Netstack(stack) => drop(stack.to_stack.try_send(stack.room[..len].to_vec())),
         }
     }
 }
@@ -140,7 +173,7 @@ impl Writer {
     pub(crate) fn spare(&self) -> Spare {
         match self {
             Self::Tun(writer) => Spare::Tun(writer.spare()),
-            Self::Netstack(to_stack) => Spare::Netstack(to_stack.downgrade()),
+            Self::Netstack(stack) => Spare::Netstack(stack.to_stack.downgrade()),
         }
     }
 

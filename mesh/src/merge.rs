@@ -4,9 +4,13 @@
 //! (three times the throughput, measured). What is merged is what Linux's GRO would merge: plain
 //! ACK segments of one connection, next sequence number, equal acknowledgment, options and IP
 //! fields, whose checksums are right. A push or a short segment ends a run.
+//!
+//! A packet is decrypted where it will most likely stay: behind the newest run, so far back that its
+//! payload continues the run's. What its headers cover there is put back when it is taken.
 
 use crate::checksum::{add, fold, pseudo_header};
 use crate::vnet::{self, VNET_HEADER};
+use std::ops::Range;
 
 /// An IP packet's length field ends here.
 const MAX_IP: usize = 65_535;
@@ -14,6 +18,8 @@ const MAX_IP: usize = 65_535;
 const LOOK_BACK: usize = 8;
 /// Runs that keep a large buffer between batches.
 const KEEP_LARGE: usize = 8;
+/// Longer headers than any that are merged: IPv6 with all TCP options.
+const HEADERS: usize = 100;
 
 const TCP: u8 = 6;
 const ACK: u8 = 0x10;
@@ -38,72 +44,165 @@ struct Segment {
 
 #[derive(Debug, Default)]
 struct Run {
-    /// vnet header, then the packet.
+    /// vnet header, then the packet; longer than what is used.
     frame: Vec<u8>,
+    /// How much of the frame is.
+    len: usize,
     first: Option<Segment>,
     next_seq: u32,
     segments: usize,
     closed: bool,
 }
 
+/// Where the room is that was given last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    run: usize,
+    at: usize,
+    /// How much of the run's own it covers: as long as its headers; 0 in a run of its own.
+    covered: usize,
+}
+
 /// Collects packets, merging where it may; [`finish`](Self::finish) gives frames to write.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Merger {
     runs: Vec<Run>,
     used: usize,
+    room: Room,
+    /// What was where the room is.
+    covered: [u8; HEADERS],
+}
+
+impl Default for Merger {
+    fn default() -> Self {
+        Self {
+            runs: vec![],
+            used: 0,
+            room: Room::default(),
+            covered: [0; HEADERS],
+        }
+    }
 }
 
 impl Merger {
-    /// Takes one IP packet. Order within a connection is kept.
-    pub(crate) fn push(&mut self, packet: &[u8]) {
-        let segment = parse(packet);
-        if let Some(segment) = segment
-            && self.append(&segment, packet)
-        {
-            return;
-        }
-        if self.used == self.runs.len() {
+    /// Room for a packet of up to `len` bytes.
+    pub(crate) fn room(&mut self, len: usize) -> &mut [u8] {
+        self.uncover();
+        let newest = self.used.checked_sub(1);
+        let behind = newest.and_then(|run| {
+            let covered = self.runs[run].continues()?;
+            let at = self.runs[run].len.checked_sub(covered)?;
+            Some(Room { run, at, covered })
+        });
+        self.room = behind.unwrap_or(Room {
+            run: self.used,
+            at: VNET_HEADER,
+            covered: 0,
+        });
+        let Room { run, at, covered } = self.room;
+        if run == self.runs.len() {
             self.runs.push(Run::default());
         }
-        self.runs[self.used].start(packet, segment);
-        self.used += 1;
+        let frame = &mut self.runs[run].frame;
+        if frame.len() < at + len {
+            frame.resize(at + len, 0);
+        }
+        self.covered[..covered].copy_from_slice(&frame[at..at + covered]);
+        &mut frame[at..at + len]
     }
 
-    fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
-        let newest = self.runs[..self.used]
-            .iter_mut()
-            .rev()
-            .take(LOOK_BACK)
-            .find(|run| {
-                run.first
-                    .is_some_and(|f| f.flow == segment.flow && f.v6 == segment.v6)
-            });
-        newest.is_some_and(|run| run.append(segment, packet))
+    /// The first `len` bytes of the room that was given last.
+    pub(crate) fn held(&mut self, len: usize) -> &mut [u8] {
+        let Room { run, at, .. } = self.room;
+        &mut self.runs[run].frame[at..at + len]
+    }
+
+    /// Takes the IP packet in the room. Order within a connection is kept.
+    pub(crate) fn take(&mut self, len: usize) {
+        let Room { run, at, .. } = self.room;
+        let packet = &self.runs[run].frame[at..at + len];
+        let segment = parse(packet);
+        let next = segment.and_then(|segment| Some((self.continued(&segment, packet)?, segment)));
+        match next {
+            Some((to, segment)) if to == run => {
+                self.uncover();
+                self.runs[to].took(&segment);
+            }
+            Some((to, segment)) => {
+                let end = self.runs[to].len;
+                self.copy(at + segment.header_len..at + len, to, end);
+                self.uncover();
+                self.runs[to].took(&segment);
+            }
+            None => {
+                if run != self.used {
+                    if self.used == self.runs.len() {
+                        self.runs.push(Run::default());
+                    }
+                    self.copy(at..at + len, self.used, VNET_HEADER);
+                    self.uncover();
+                }
+                self.runs[self.used].start(len, segment);
+                self.used += 1;
+            }
+        }
+    }
+
+    /// The run that this packet continues.
+    fn continued(&self, segment: &Segment, packet: &[u8]) -> Option<usize> {
+        let of_flow = |run: &Run| {
+            run.first
+                .is_some_and(|f| f.flow == segment.flow && f.v6 == segment.v6)
+        };
+        let looked_at = self.used.saturating_sub(LOOK_BACK)..self.used;
+        let newest = looked_at.rev().find(|run| of_flow(&self.runs[*run]))?;
+        self.runs[newest].is_next(segment, packet).then_some(newest)
+    }
+
+    /// Copies this of the room's run to place `at` of another.
+    fn copy(&mut self, what: Range<usize>, to: usize, at: usize) {
+        let Ok([from, to]) = self.runs.get_disjoint_mut([self.room.run, to]) else {
+            return;
+        };
+        let end = at + what.len();
+        if to.frame.len() < end {
+            to.frame.resize(end, 0);
+        }
+        to.frame[at..end].copy_from_slice(&from.frame[what]);
+    }
+
+    /// Puts back what the room covers.
+    fn uncover(&mut self) {
+        let Room { run, at, covered } = std::mem::take(&mut self.room);
+        if covered > 0 {
+            self.runs[run].frame[at..at + covered].copy_from_slice(&self.covered[..covered]);
+        }
     }
 
     /// The frames to write, in order.
     pub(crate) fn finish(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.uncover();
         self.runs[..self.used].iter_mut().map(|run| {
             run.complete();
-            &mut run.frame[..]
+            &mut run.frame[..run.len]
         })
     }
 
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
         for run in self.runs[..self.used].iter_mut().skip(KEEP_LARGE) {
-            run.frame.clear();
-            run.frame.shrink_to(4096);
+            run.frame.truncate(4096);
+            run.frame.shrink_to_fit();
         }
         self.used = 0;
     }
 }
 
 impl Run {
-    fn start(&mut self, packet: &[u8], segment: Option<Segment>) {
-        self.frame.clear();
-        self.frame.extend_from_slice(&[0; VNET_HEADER]);
-        self.frame.extend_from_slice(packet);
+    /// The packet of `len` bytes behind the vnet header is the first of this run.
+    fn start(&mut self, len: usize, segment: Option<Segment>) {
+        self.frame[..VNET_HEADER].fill(0);
+        self.len = VNET_HEADER + len;
         self.first = segment;
         self.segments = 1;
         self.closed = true;
@@ -113,29 +212,40 @@ impl Run {
         }
     }
 
-    fn append(&mut self, segment: &Segment, packet: &[u8]) -> bool {
+    /// How long the headers are of a packet that may continue this run; `None` where they would cover
+    /// the run's own.
+    fn continues(&self) -> Option<usize> {
+        let first = self.first?;
+        let fits = !self.closed
+            && first.payload >= first.header_len
+            && self.len - VNET_HEADER + first.payload <= MAX_IP;
+        fits.then_some(first.header_len)
+    }
+
+    fn is_next(&self, segment: &Segment, packet: &[u8]) -> bool {
         let Some(first) = self.first else {
             return false;
         };
-        let length = self.frame.len() - VNET_HEADER;
-        let fits = !self.closed
+        let length = self.len - VNET_HEADER;
+        !self.closed
             && segment.plain
             && segment.seq == self.next_seq
             && segment.payload <= first.payload
             && length + segment.payload <= MAX_IP
             && segment.header_len == first.header_len
-            && same_headers(&self.frame[VNET_HEADER..], packet, &first);
-        if !fits {
-            return false;
-        }
-        self.frame.extend_from_slice(&packet[segment.header_len..]);
+            && same_headers(&self.frame[VNET_HEADER..self.len], packet, &first)
+    }
+
+    /// The payload of this segment lies at the end.
+    fn took(&mut self, segment: &Segment) {
+        let Some(first) = self.first else { return };
+        self.len += segment.payload;
         self.next_seq = self.next_seq.wrapping_add(segment.payload as u32);
         self.segments += 1;
         if segment.push {
             self.frame[VNET_HEADER + first.ip_len + 13] |= PSH;
         }
         self.closed = segment.push || segment.payload < first.payload;
-        true
     }
 
     /// Writes lengths, partial checksum and vnet header of a merged packet.
@@ -144,7 +254,7 @@ impl Run {
         if self.segments < 2 {
             return;
         }
-        let (vnet, packet) = self.frame.split_at_mut(VNET_HEADER);
+        let (vnet, packet) = self.frame[..self.len].split_at_mut(VNET_HEADER);
         let tcp_len = packet.len() - first.ip_len;
         if first.v6 {
             packet[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());

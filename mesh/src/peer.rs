@@ -98,13 +98,13 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a datagram turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received<'a> {
+pub(crate) enum Received {
     /// Nothing of this peer, or nothing valid.
     Refused,
     /// Authentic, without an inner packet.
     Authentic,
-    /// Authentic; the inner packet and its source.
-    Packet(&'a [u8], IpAddr),
+    /// Authentic; how long the inner packet is, and its source.
+    Packet(usize, IpAddr),
 }
 
 fn interval(config: &PeerConfig) -> Option<Duration> {
@@ -390,22 +390,22 @@ impl PeerState {
     /// Takes a datagram that was checked to be a WireGuard message (`packet::classify`) into
     /// `plain`, which is at least as long. Answers go to `out`. `roam`: the message tells
     /// that the peer is there.
-    pub(crate) fn receive<'a>(
+    pub(crate) fn receive(
         &mut self,
         datagram: &[u8],
         way: Way,
         roam: bool,
-        plain: &'a mut [u8],
+        plain: &mut [u8],
         out: &mut Outbox,
         now: Instant,
-    ) -> Received<'a> {
+    ) -> Received {
         if datagram.is_empty() || plain.len() < datagram.len().max(MIN_ROOM) {
             return Received::Refused;
         }
         let received = match self.crypto.open(datagram, plain) {
             Opened::Refused => return Received::Refused,
             Opened::Authentic => Received::Authentic,
-            Opened::Packet(packet, source) => Received::Packet(packet, source),
+            Opened::Packet(packet, source) => Received::Packet(packet.len(), source),
             Opened::Answer(answer) => {
                 self.sent_bytes(answer.len());
                 self.last_sent = now;

@@ -5,7 +5,6 @@ use crate::device::{Reader, Writer};
 use crate::engine::Engine;
 use crate::error::MeshError;
 use crate::outbox::Outbox;
-use crate::packet::MAX_DATAGRAM;
 use crate::socket::{self, MeshSocket, RECEIVE_BATCH, RECEIVE_BUFFER};
 use crate::stop::Stop;
 use crate::tun::gone;
@@ -102,7 +101,6 @@ pub(crate) struct Inward {
     writer: Writer,
     buffers: Vec<Vec<u8>>,
     metas: [RecvMeta; RECEIVE_BATCH],
-    plain: Vec<u8>,
     out: Outbox,
     failures: Failures,
 }
@@ -115,7 +113,6 @@ impl Inward {
             writer,
             buffers: vec![vec![0; RECEIVE_BUFFER]; RECEIVE_BATCH],
             metas: [RecvMeta::default(); RECEIVE_BATCH],
-            plain: vec![0; MAX_DATAGRAM],
             out: Outbox::default(),
             failures: Failures::default(),
         }
@@ -142,7 +139,6 @@ impl Pump for Inward {
                 socket::source(meta),
                 &buffer[..meta.len.min(buffer.len())],
                 meta.stride,
-                &mut self.plain,
                 &mut self.writer,
                 &mut self.out,
                 Instant::now(),

@@ -11,7 +11,7 @@ use crate::device::Spare;
 use crate::engine::Engine;
 use crate::keys::MeshKey;
 use crate::mesh::MeshHandle;
-use crate::outbox::{MIN_ROOM, Outbox};
+use crate::outbox::Outbox;
 use crate::socket::MeshSocket;
 use std::collections::HashMap;
 use std::io;
@@ -190,29 +190,26 @@ impl StreamEnd {
 
     async fn inward(&self, mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(READ);
-        let (mut plain, mut out) = (vec![0; 2048], Outbox::default());
+        let mut out = Outbox::default();
         loop {
             bytes.reserve(READ);
             if timeout(SILENCE, reader.read_buf(&mut bytes)).await?? == 0 {
                 return Ok(());
             }
             let (found, used) = frames(&bytes);
-            self.deliver(&found, &mut plain, &mut out)?;
+            self.deliver(&found, &mut out)?;
             bytes.drain(..used);
         }
     }
 
-    fn deliver(&self, found: &[&[u8]], plain: &mut Vec<u8>, out: &mut Outbox) -> io::Result<()> {
+    fn deliver(&self, found: &[&[u8]], out: &mut Outbox) -> io::Result<()> {
         let ended = || io::Error::other("the mesh has ended");
         let socket = self.socket.upgrade().ok_or_else(ended)?;
         let mut writer = self.device.writer().ok_or_else(ended)?;
         for datagram in found {
-            if plain.len() < datagram.len() {
-                plain.resize(datagram.len().max(MIN_ROOM), 0);
-            }
             let now = Instant::now();
             self.engine
-                .inbound_at(self.at, datagram, 0, plain, &mut writer, out, now);
+                .inbound_at(self.at, datagram, 0, &mut writer, out, now);
         }
         writer.flush(socket.stop())?;
         // Others must not wait here for room in the socket.

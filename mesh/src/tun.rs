@@ -105,11 +105,11 @@ impl TunWriter {
         SpareTun(Arc::downgrade(&self.device))
     }
 
-    pub(crate) fn push(&mut self, packet: &[u8]) {
-        self.merger.push(packet);
+    pub(crate) fn merger(&mut self) -> &mut Merger {
+        &mut self.merger
     }
 
-    /// Writes everything pushed. A packet that the system refuses is dropped; an error means
+    /// Writes everything taken. A packet that the system refuses is dropped; an error means
     /// that the device is gone.
     pub(crate) fn flush(&mut self, stop: &Stop) -> io::Result<()> {
         for frame in self.merger.finish() {

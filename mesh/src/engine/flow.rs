@@ -5,7 +5,7 @@ use crate::MTU;
 use crate::batch::Batch;
 use crate::keys::MeshKey;
 use crate::mss;
-use crate::outbox::Outbox;
+use crate::outbox::{MIN_ROOM, Outbox};
 use crate::packet::{self, Kind, MAX_PACKET};
 use crate::peer::{Peer, PeerState, Received};
 use crate::probe::{self, Tag};
@@ -64,34 +64,27 @@ impl Engine {
     }
 
     /// A receive buffer from the socket, cut at `stride`: inner packets go to `sink`, answers to
-    /// `out`. `plain` is working space, as long as a datagram may be.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one hot call; a struct would only rename them"
-    )]
+    /// `out`.
     pub(crate) fn inbound(
         &self,
         from: SocketAddr,
         buffer: &[u8],
         stride: usize,
-        plain: &mut [u8],
         sink: &mut impl PacketSink,
         out: &mut Outbox,
         now: Instant,
     ) {
         if packet::answerable(from) {
-            self.inbound_at(from, buffer, stride, plain, sink, out, now);
+            self.inbound_at(from, buffer, stride, sink, out, now);
         }
     }
 
     /// [`inbound`](Self::inbound) of what may have come by a stream, which `from` stands for.
-    #[allow(clippy::too_many_arguments, reason = "as above")]
     pub(crate) fn inbound_at(
         &self,
         from: SocketAddr,
         buffer: &[u8],
         stride: usize,
-        plain: &mut [u8],
         sink: &mut impl PacketSink,
         out: &mut Outbox,
         now: Instant,
@@ -168,20 +161,23 @@ impl Engine {
                 continue;
             };
             let roam = !matches!(kind, Kind::Cookie(_));
-            match state.receive(datagram, way, roam, plain, out, now) {
+            let room = sink.room(datagram.len().max(MIN_ROOM));
+            match state.receive(datagram, way, roam, room, out, now) {
                 Received::Refused => {
                     drop(current.take());
                     self.pass_to_node(&table, way, kind, datagram, out, now);
                     continue;
                 }
                 Received::Authentic => {}
-                Received::Packet(packet, source) => {
+                Received::Packet(len, source) => {
                     if own_source == Some((peer.index, source))
                         || table.routes.lookup(source) == Some(peer.index)
                     {
                         own_source = Some((peer.index, source));
-                        let lower = mss::clamped(packet, MTU);
-                        let packet = lower.as_deref().unwrap_or(packet);
+                        let packet = sink.held(len);
+                        if let Some(lower) = mss::clamped(packet, MTU) {
+                            packet.copy_from_slice(&lower);
+                        }
                         let to = table.onward(peer.index, packet);
                         let admitted = filter.as_ref().is_none_or(|filter| match to {
                             Some(_) => filter.forwards(source, packet, now),
@@ -195,7 +191,7 @@ impl Engine {
                         match to {
                             _ if !admitted => {}
                             Some(to) => onward.push((to, packet.to_vec())),
-                            None => sink.push(packet),
+                            None => sink.take(len),
                         }
                     } else {
                         tracing::debug!("{} sent a packet from {source}, not its own", peer.key);

@@ -66,9 +66,38 @@ struct Lighthouses {
     all: Vec<SocketAddr>,
 }
 
-/// Where inner packets go; many pushes, then one flush.
+/// Where inner packets go: each is decrypted into the room that the sink has for it, so that most
+/// need not be moved again.
 pub(crate) trait PacketSink {
-    fn push(&mut self, packet: &[u8]);
+    /// Room for `len` bytes; what was in it before and was not taken is lost.
+    fn room(&mut self, len: usize) -> &mut [u8];
+
+    /// The first `len` bytes of the room that was given last.
+    fn held(&mut self, len: usize) -> &mut [u8];
+
+    /// Takes these for a packet.
+    fn take(&mut self, len: usize);
+}
+
+/// Keeps the packets.
+#[cfg(any(test, feature = "fuzz"))]
+#[derive(Default)]
+pub(crate) struct Kept(pub(crate) Vec<Vec<u8>>, Vec<u8>);
+
+#[cfg(any(test, feature = "fuzz"))]
+impl PacketSink for Kept {
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        self.1 = vec![0; len];
+        &mut self.1
+    }
+
+    fn held(&mut self, len: usize) -> &mut [u8] {
+        &mut self.1[..len]
+    }
+
+    fn take(&mut self, len: usize) {
+        self.0.push(self.1[..len].to_vec());
+    }
 }
 
 /// All state of one mesh member.

@@ -3,10 +3,9 @@
 
 use crate::batch::Batch;
 use crate::config::PeerConfig;
-use crate::engine::{Engine, PacketSink};
+use crate::engine::Engine;
 use crate::keys::MeshPrivateKey;
 use crate::outbox::Outbox;
-use crate::packet::MAX_DATAGRAM;
 use crate::way::Way;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,14 +14,7 @@ use std::time::{Duration, Instant};
 #[path = "paths_hostile_tests.rs"]
 mod hostile;
 
-#[derive(Default)]
-struct Sink(Vec<Vec<u8>>);
-
-impl PacketSink for Sink {
-    fn push(&mut self, packet: &[u8]) {
-        self.0.push(packet.to_vec());
-    }
-}
+use crate::engine::Kept as Sink;
 
 /// Which datagrams a member's NAT lets in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -203,17 +195,10 @@ impl Net {
             return;
         }
         self.relayed += usize::from(n == 0 && bytes.starts_with(b"hfr"));
-        let (mut plain, mut out) = (vec![0; MAX_DATAGRAM], Outbox::default());
+        let mut out = Outbox::default();
         let host = &mut self.hosts[n];
-        host.engine.inbound(
-            outer,
-            bytes,
-            0,
-            &mut plain,
-            &mut host.got,
-            &mut out,
-            self.now,
-        );
+        host.engine
+            .inbound(outer, bytes, 0, &mut host.got, &mut out, self.now);
         self.send(n, &out);
     }
 
@@ -371,9 +356,9 @@ fn the_relay_knows_only_its_members_places() {
     };
     let lighthouse = &net.hosts[0].engine;
     let ask = |from: SocketAddr, bytes: &[u8]| {
-        let (mut plain, mut out) = (vec![0; MAX_DATAGRAM], Outbox::default());
+        let mut out = Outbox::default();
         let mut sink = Sink::default();
-        lighthouse.inbound(from, bytes, 0, &mut plain, &mut sink, &mut out, net.now);
+        lighthouse.inbound(from, bytes, 0, &mut sink, &mut out, net.now);
         assert!(sink.0.is_empty());
         out.sends().map(|(s, _)| s.to).collect::<Vec<_>>()
     };
@@ -398,10 +383,9 @@ fn a_member_takes_relayed_datagrams_from_its_lighthouses_only() {
     frame.extend([1u8, 0, 0, 0]);
     frame.resize(12 + 148, 7);
     let member = &net.hosts[1].engine;
-    let (mut plain, mut out, mut sink) =
-        (vec![0; MAX_DATAGRAM], Outbox::default(), Sink::default());
+    let (mut out, mut sink) = (Outbox::default(), Sink::default());
     for from in [place(3), place(9)] {
-        member.inbound(from, &frame, 0, &mut plain, &mut sink, &mut out, net.now);
+        member.inbound(from, &frame, 0, &mut sink, &mut out, net.now);
     }
     assert!(out.is_empty());
 }

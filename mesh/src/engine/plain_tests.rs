@@ -2,18 +2,10 @@
 
 use super::*;
 use crate::batch::Batch;
-use crate::packet::MAX_DATAGRAM;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-#[derive(Default)]
-struct Sink(Vec<Vec<u8>>);
-
-impl PacketSink for Sink {
-    fn push(&mut self, packet: &[u8]) {
-        self.0.push(packet.to_vec());
-    }
-}
+use crate::engine::Kept as Sink;
 
 const CLIENT: usize = 0;
 const LIGHTHOUSE: usize = 1;
@@ -94,7 +86,6 @@ impl World {
     /// Everything that follows from `out`, until nobody says anything any more.
     fn carry(&mut self, from: usize, out: Outbox) {
         let mut all = VecDeque::from([(self.places[from], out)]);
-        let mut plain = vec![0; MAX_DATAGRAM];
         while let Some((from, out)) = all.pop_front() {
             for (send, bytes) in out.sends() {
                 self.carried.push((from, send.to, bytes.len()));
@@ -106,7 +97,6 @@ impl World {
                     from,
                     bytes,
                     send.segment,
-                    &mut plain,
                     &mut self.arrived[at],
                     &mut answers,
                     Instant::now(),

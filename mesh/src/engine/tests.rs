@@ -8,14 +8,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
-#[derive(Default)]
-struct Sink(Vec<Vec<u8>>);
-
-impl PacketSink for Sink {
-    fn push(&mut self, packet: &[u8]) {
-        self.0.push(packet.to_vec());
-    }
-}
+use crate::engine::Kept as Sink;
 
 fn engine() -> Engine {
     Engine::new(&MeshPrivateKey::generate().unwrap())
@@ -51,13 +44,11 @@ fn packet(from: u8, to: u8, len: usize) -> Vec<u8> {
 /// Everything in `out` arrives at `at` from `from`, batched as it was sent.
 fn deliver(out: &Outbox, at: &Engine, from: u8, sink: &mut Sink) -> Outbox {
     let mut answers = Outbox::default();
-    let mut plain = vec![0; MAX_DATAGRAM];
     for (send, bytes) in out.sends() {
         at.inbound(
             place(from),
             bytes,
             send.segment,
-            &mut plain,
             sink,
             &mut answers,
             Instant::now(),
@@ -143,14 +134,12 @@ fn an_oversize_datagram_is_dropped_alone_and_in_a_batch() {
         datagram.resize(len, 0);
         datagram
     };
-    let mut plain = vec![0; MAX_DATAGRAM];
-    let mut take = |buffer: &[u8], stride: usize| {
+    let take = |buffer: &[u8], stride: usize| {
         let (mut out, mut sink) = (Outbox::default(), Sink::default());
         two.inbound(
             place(1),
             buffer,
             stride,
-            &mut plain,
             &mut sink,
             &mut out,
             Instant::now(),
@@ -168,26 +157,6 @@ fn an_oversize_datagram_is_dropped_alone_and_in_a_batch() {
     assert_eq!(take(&batch, 3000), 1);
     assert_eq!(send.segment, 1380 + DATA_OVERHEAD);
     assert_works(&one, &two);
-}
-
-#[test]
-fn a_working_space_that_is_too_short_refuses_instead_of_panicking() {
-    let (one, two) = pair();
-    let out = sent(&one, &[packet(1, 2, 1380)]);
-    let (mut answers, mut sink) = (Outbox::default(), Sink::default());
-    for (send, bytes) in out.sends() {
-        let mut plain = [0; 100];
-        two.inbound(
-            place(1),
-            bytes,
-            send.segment,
-            &mut plain,
-            &mut sink,
-            &mut answers,
-            Instant::now(),
-        );
-    }
-    assert!(sink.0.is_empty() && answers.is_empty());
 }
 
 #[test]
@@ -251,11 +220,10 @@ fn a_flood_from_one_source_does_not_touch_others() {
     two.set_peers(&[peer(&one, 1)], &mut Outbox::default(), now)
         .unwrap();
     let message = initiation(&two, &MeshPrivateKey::generate().unwrap());
-    let mut plain = vec![0; MAX_DATAGRAM];
     let (mut out, mut sink) = (Outbox::default(), Sink::default());
     let flood = SocketAddr::from(([198, 51, 100, 1], 9));
     for _ in 0..10_000 {
-        two.inbound(flood, &message, 148, &mut plain, &mut sink, &mut out, now);
+        two.inbound(flood, &message, 148, &mut sink, &mut out, now);
     }
     assert!(
         out.is_empty(),
@@ -274,19 +242,10 @@ fn a_flood_from_one_source_does_not_touch_others() {
 fn under_load_from_many_sources_cookies_are_asked_for() {
     let two = engine();
     let message = initiation(&two, &MeshPrivateKey::generate().unwrap());
-    let mut plain = vec![0; MAX_DATAGRAM];
     let (mut out, mut sink) = (Outbox::default(), Sink::default());
     for n in 0..1000u32 {
         let from = SocketAddr::from((std::net::Ipv4Addr::from(0xc633_0000 + n), 9));
-        two.inbound(
-            from,
-            &message,
-            148,
-            &mut plain,
-            &mut sink,
-            &mut out,
-            Instant::now(),
-        );
+        two.inbound(from, &message, 148, &mut sink, &mut out, Instant::now());
     }
     let answers: Vec<usize> = out.sends().map(|(_, b)| b.len()).collect();
     assert!(answers.len() >= 1000 - LOAD_LIMIT as usize);
@@ -300,18 +259,10 @@ fn a_forged_source_gets_no_answer() {
     two.set_peers(&[peer(&one, 1)], &mut Outbox::default(), now)
         .unwrap();
     one.set_peers(&[peer(&two, 2)], &mut out, now).unwrap();
-    let (mut answers, mut plain) = (Outbox::default(), vec![0; MAX_DATAGRAM]);
+    let mut answers = Outbox::default();
     for (send, bytes) in out.sends() {
         let from = ([192, 0, 2, 1], 0).into();
-        two.inbound(
-            from,
-            bytes,
-            send.segment,
-            &mut plain,
-            &mut sink,
-            &mut answers,
-            now,
-        );
+        two.inbound(from, bytes, send.segment, &mut sink, &mut answers, now);
     }
     assert!(answers.is_empty());
 }
@@ -327,18 +278,10 @@ fn only_authentic_datagrams_move_a_plain_peer() {
     let (_, bytes) = out.sends().next().unwrap();
     let mut forged = bytes.to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    let (mut plain, now) = (vec![0; MAX_DATAGRAM], Instant::now());
+    let now = Instant::now();
     let (mut sink, mut answers) = (Sink::default(), Outbox::default());
     let mut from = |at: u8, bytes: &[u8]| {
-        two.inbound(
-            place(at),
-            bytes,
-            0,
-            &mut plain,
-            &mut sink,
-            &mut answers,
-            now,
-        );
+        two.inbound(place(at), bytes, 0, &mut sink, &mut answers, now);
     };
     from(7, &forged);
     assert_eq!(endpoint(), Some(place(1)));
@@ -398,7 +341,7 @@ proptest! {
         let (one, two) = pair();
         let mut real = sent(&one, &[packet(1, 2, 1000)]);
         real.push(Way::Direct(place(2)), &initiation(&two, &MeshPrivateKey::generate().unwrap()));
-        let (mut plain, now) = (vec![0; MAX_DATAGRAM], Instant::now());
+        let now = Instant::now();
         let (mut sink, mut out) = (Sink::default(), Outbox::default());
         for (_, bytes) in real.sends() {
             let mut bytes = bytes.to_vec();
@@ -411,12 +354,12 @@ proptest! {
                     Change::Grow(n) => bytes.resize(bytes.len() + n, 0),
                 }
             }
-            two.inbound(place(1), &bytes, stride, &mut plain, &mut sink, &mut out, now);
+            two.inbound(place(1), &bytes, stride, &mut sink, &mut out, now);
         }
         for (kind, mut bytes, len) in noise {
             bytes.resize(len.max(4), 0);
             bytes[..4].copy_from_slice(&[kind, 0, 0, 0]);
-            two.inbound(place(1), &bytes, stride, &mut plain, &mut sink, &mut out, now);
+            two.inbound(place(1), &bytes, stride, &mut sink, &mut out, now);
         }
         two.tick(&mut out, now);
         assert_works(&one, &two);

@@ -76,6 +76,7 @@ impl MeshLink {
         let (stack, device) =
             Netstack::new(&own, MTU).map_err(|e| LighthouseError::Mesh(e.to_string()))?;
         let handle = Mesh::start(device, socket, &keys.mesh);
+        handle.seek_nobody();
         Ok(Self {
             handle,
             stack,
@@ -175,7 +176,7 @@ impl MeshLink {
             .handle
             .status()
             .into_iter()
-            .filter(|s| s.last_handshake.is_some())
+            .filter(|s| s.last_handshake.is_some() && s.confirmed)
             .filter_map(|s| Some((s.public_key, s.way?.endpoint()?)))
             .collect();
         let moved = registry.moved(&seen);

@@ -50,6 +50,29 @@ fn only_an_initiation_for_a_node_with_clients_begins_a_flow() {
 }
 
 #[test]
+fn a_known_client_goes_on_while_others_knock_for_nothing() {
+    let (node, now) = (key(), Instant::now());
+    let mut clients = Clients::default();
+    clients.set_nodes(&[node]);
+    let own = initiation(node);
+    assert!(
+        clients
+            .inward(place(1), &own, Kind::Initiation, now)
+            .is_some()
+    );
+    let junk = initiation(key());
+    for n in 0..30_000 {
+        let to = clients.inward(place(100 + n), &junk, Kind::Initiation, now);
+        assert_eq!(to, None);
+    }
+    assert!(
+        clients
+            .inward(place(1), &own, Kind::Initiation, now)
+            .is_some()
+    );
+}
+
+#[test]
 fn no_more_goes_back_than_came_until_the_answer_was_used() {
     let (node, now) = (key(), Instant::now());
     let mut clients = Clients::default();

@@ -244,6 +244,9 @@ impl Flows {
 /// before: also one that is reached through another.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rules {
+    /// This member's own addresses: a packet for any other, which the system might route on to pods,
+    /// services or other machines, is not let in. Empty: that is not looked at.
+    pub here: Vec<IpAddr>,
     /// Between this member and others; one that is not named gets nothing in.
     pub own: HashMap<IpAddr, Access>,
     /// Between plain clients that are reached through this member, first, and others: plain clients
@@ -284,6 +287,13 @@ impl Filter {
         Self::new(rules, Arc::default())
     }
 
+    /// Whether a packet is for this member itself.
+    #[must_use]
+    pub fn is_for_here(&self, packet: &[u8]) -> bool {
+        let here = &self.rules.here;
+        here.is_empty() || packet::destination(packet).is_some_and(|to| here.contains(&to))
+    }
+
     /// The rules for the member at `source`.
     #[must_use]
     pub fn of(&self, source: IpAddr) -> Option<&Access> {
@@ -322,7 +332,12 @@ impl Filter {
         let Some(to) = packet::destination(packet) else {
             return false;
         };
-        // Where it goes it is judged as the client's, unless a client it is again.
+        // Where it goes it is judged as the client's, unless a client it is again. Where no rule leads
+        // it does not go at all: it would wake who has nothing to do with it.
+        let nothing = |a: &Access| a.theirs == Allowed::default() && a.ours == Allowed::default();
+        if self.rules.clients.contains(&source) && through.get(&(source, to)).is_none_or(nothing) {
+            return false;
+        }
         self.note(through.get(&(source, to)), packet, now);
         !self.rules.clients.contains(&to) || self.admits(through.get(&(to, source)), packet, now)
     }

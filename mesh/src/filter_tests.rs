@@ -250,6 +250,8 @@ fn plain_clients_get_what_the_rules_let_others_send_them() {
     assert!(!filter.forwards(other, &to(UDP, &udp(123, 5000)), now));
     assert!(filter.forwards(client, &from(UDP, &udp(5000, 123)), now));
     assert!(filter.forwards(other, &to(UDP, &udp(123, 5000)), now));
+    // To whom no rule leads it sends nothing.
+    assert!(!filter.forwards(client, &v4(THEM, 9, TCP, 0, &tcp(5000, 80, SYN)), now));
     // One that no rule connects with it, and no rules at all.
     let stranger = IpAddr::from([100, 64, 0, 9]);
     assert!(!filter.forwards(stranger, &v4(9, THEM, TCP, 0, &tcp(5000, 80, SYN)), now));

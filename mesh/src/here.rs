@@ -19,7 +19,12 @@ struct Places {
     /// As lighthouses saw it.
     observed: BTreeMap<MeshKey, SocketAddr>,
     avoid: Vec<IpNet>,
+    /// Peers come to this member: where they say that they are it seeks none.
+    stays: bool,
 }
+
+/// Places of one address that are tried: its own port, and what its NAT showed two lighthouses.
+const OF_ONE_ADDRESS: usize = 4;
 
 /// Shared by all peers of a member.
 #[derive(Debug)]
@@ -59,6 +64,11 @@ impl Here {
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Peers come to this member, which is where everybody knows: no place that they name is tried.
+    pub(crate) fn seek_nobody(&self) {
+        self.places().stays = true;
+    }
+
     /// Another number after each change of the places that peers are told.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Relaxed)
@@ -93,6 +103,27 @@ impl Here {
     /// Whether a peer may be sought there.
     pub(crate) fn may_seek(&self, at: SocketAddr) -> bool {
         !self.places().avoids(at.ip())
+    }
+
+    /// Of the places that a peer names, those where it may be sought: of one address a few only, so
+    /// that nobody has a third party asked at all its ports.
+    pub(crate) fn sought(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
+        let places = self.places();
+        let mut sought: Vec<SocketAddr> = vec![];
+        for at in named
+            .iter()
+            .filter(|at| !places.stays && !places.avoids(at.ip()))
+        {
+            if sought.iter().filter(|s| s.ip() == at.ip()).count() < OF_ONE_ADDRESS {
+                sought.push(*at);
+            }
+        }
+        sought
+    }
+
+    /// These peers are gone: what they saw counts no more.
+    pub(crate) fn forget(&self, gone: &[MeshKey]) {
+        self.places().observed.retain(|key, _| !gone.contains(key));
     }
 
     /// Somebody asks a lighthouse for a channel to `peer`.

@@ -6,6 +6,7 @@
 //! than the table holds passes through to boringtun's limiter, whose cookies ask for proof.
 
 use crate::stream::is_stream;
+use crate::way::{Channel, Way};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 const BURST: u32 = 20;
 /// After which one more is allowed: 10 a second, far above what a peer needs (one in 5 s).
 const REFILL: Duration = Duration::from_millis(100);
-/// Sources remembered; about 200 kB at most.
+/// Sources remembered; about 300 kB at most.
 const TABLE: usize = 4096;
 
 #[derive(Debug, Clone, Copy)]
@@ -23,16 +24,21 @@ struct Bucket {
     since: Instant,
 }
 
-/// One token bucket per source: an IPv4 address or an IPv6 /64.
+/// One token bucket per source: an IPv4 address or an IPv6 /64, and the channel of what is relayed, so
+/// that no member takes what the lighthouse needs, or other members behind it.
 #[derive(Debug, Default)]
 pub(crate) struct SourceLimiter {
-    buckets: HashMap<IpAddr, Bucket>,
+    buckets: HashMap<(IpAddr, Option<Channel>), Bucket>,
 }
 
 impl SourceLimiter {
-    /// Takes a token of `source`; false when it has none left.
-    pub(crate) fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
-        let key = group(source);
+    /// Takes a token of what came on `way`; false when it has none left.
+    pub(crate) fn allow(&mut self, way: Way, now: Instant) -> bool {
+        let channel = match way {
+            Way::Relayed { channel, .. } => Some(channel),
+            Way::Direct(_) => None,
+        };
+        let key = (group(way.next_hop().ip()), channel);
         // Not swept here: a flood from many sources would pay for it with each datagram.
         if self.buckets.len() >= TABLE && !self.buckets.contains_key(&key) {
             return true;
@@ -84,14 +90,31 @@ fn group(source: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn from(source: impl Into<IpAddr>) -> Way {
+        Way::Direct((source.into(), 1).into())
+    }
+
+    #[test]
+    fn a_relayed_flood_takes_nothing_from_the_lighthouse_or_other_channels() {
+        let (mut limiter, now) = (SourceLimiter::default(), Instant::now());
+        let via = ([198, 51, 100, 1], 1).into();
+        let relayed = |n| Way::Relayed {
+            via,
+            channel: Channel(n),
+        };
+        let passed = (0..1000).filter(|_| limiter.allow(relayed(1), now)).count();
+        assert_eq!(passed, BURST as usize);
+        assert!(limiter.allow(relayed(2), now) && limiter.allow(Way::Direct(via), now));
+    }
+
     #[test]
     fn a_flood_is_cut_and_others_are_not() {
         let mut limiter = SourceLimiter::default();
         let now = Instant::now();
-        let bad = IpAddr::from([198, 51, 100, 1]);
+        let bad = from([198, 51, 100, 1]);
         let passed = (0..1000).filter(|_| limiter.allow(bad, now)).count();
         assert_eq!(passed, BURST as usize);
-        assert!(limiter.allow(IpAddr::from([198, 51, 100, 2]), now));
+        assert!(limiter.allow(from([198, 51, 100, 2]), now));
         assert!(!limiter.allow(bad, now + Duration::from_millis(99)));
         assert!(limiter.allow(bad, now + Duration::from_millis(100)));
         assert!(!limiter.allow(bad, now + Duration::from_millis(100)));
@@ -102,7 +125,7 @@ mod tests {
         let mut limiter = SourceLimiter::default();
         let now = Instant::now();
         let passed = (0..1000u16)
-            .filter(|n| limiter.allow(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *n).into(), now))
+            .filter(|n| limiter.allow(from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *n)), now))
             .count();
         assert_eq!(passed, BURST as usize);
     }
@@ -112,7 +135,7 @@ mod tests {
         let mut limiter = SourceLimiter::default();
         let now = Instant::now();
         for n in 0..20_000u32 {
-            limiter.allow(IpAddr::from(n.to_be_bytes()), now);
+            limiter.allow(from(n.to_be_bytes()), now);
         }
         assert_eq!(limiter.buckets.len(), TABLE);
         limiter.sweep(now + Duration::from_secs(60));

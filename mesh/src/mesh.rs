@@ -169,6 +169,11 @@ impl MeshHandle {
         self.inner.engine.here.set(local, avoid);
     }
 
+    /// On a lighthouse: peers come here, and none is sought where it says that it may be.
+    pub fn seek_nobody(&self) {
+        self.inner.engine.here.seek_nobody();
+    }
+
     /// Peers to which traffic goes and no direct path is known: whoever takes this asks a lighthouse
     /// for a channel and hands it to [`set_channel`](Self::set_channel). To be taken once.
     #[must_use]
@@ -235,6 +240,17 @@ impl MeshHandle {
             result = end.run(stream) => result,
             _ = self.stopped() => Ok(()),
         }
+    }
+
+    /// Whether traffic waits for a lighthouse that may be out of reach: for how long it has been
+    /// silent.
+    pub(crate) fn needed_and_silent(&self, lighthouse: MeshKey) -> Option<Duration> {
+        if !self.inner.engine.lighthouse_needed() {
+            return None;
+        }
+        let peer = self.inner.engine.peer(lighthouse)?;
+        let state = peer.lock();
+        state.paths.overdue(Instant::now())
     }
 
     /// For how long a lighthouse has not been reached by UDP; none: it is, or is no peer.

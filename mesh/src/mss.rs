@@ -13,7 +13,16 @@ const MSS: u8 = 2;
 /// bytes.
 pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
     let (tcp, headers) = match packet.first()? >> 4 {
-        4 if packet.get(9) == Some(&TCP) => (usize::from(packet[0] & 15) * 4, 40),
+        4 if packet.get(9) == Some(&TCP) => {
+            let (length, offset) = (
+                usize::from(packet[0] & 15) * 4,
+                [packet[6] & 0x1f, packet[7]],
+            );
+            if length < 20 || offset != [0, 0] {
+                return None;
+            }
+            (length, 40)
+        }
         // A SYN has no extension headers where anybody would look for it.
         6 if packet.get(6) == Some(&TCP) => (40, 60),
         _ => return None,
@@ -128,6 +137,12 @@ mod tests {
         packet[33] = 0x10;
         assert_eq!(clamped(&packet, 1380), None);
         assert_eq!(clamped(&syn(true, &[4, 2, 0, 0]), 1380), None);
+        // A later fragment has payload where a header would be; a header length that cannot be.
+        for (at, value) in [(7, 1), (6, 0x01), (0, 0x40), (0, 0x44)] {
+            let mut packet = syn(false, &[2, 4, 5, 180]);
+            packet[at] = value;
+            assert_eq!(clamped(&packet, 1380), None, "{at}: {value:#x}");
+        }
     }
 
     proptest! {

@@ -32,7 +32,7 @@ impl Peer {
         probes: ProbeKey,
         here: Arc<Here>,
     ) -> Self {
-        let configured = config.endpoint.filter(|e| answerable(*e));
+        let configured = endpoint(config, &here);
         let state = PeerState {
             key: config.public_key,
             crypto,
@@ -107,6 +107,12 @@ pub(crate) enum Received {
     Packet(usize, IpAddr),
 }
 
+/// Where the peer may be, if it may be there.
+fn endpoint(config: &PeerConfig, here: &Here) -> Option<SocketAddr> {
+    let may = |at: &SocketAddr| answerable(*at) && (config.relay || here.may_seek(*at));
+    config.endpoint.filter(may)
+}
+
 fn interval(config: &PeerConfig) -> Option<Duration> {
     config
         .keepalive
@@ -119,7 +125,7 @@ impl PeerState {
         self.keepalive = interval(config);
         self.always_on = config.always_on;
         self.relay = config.relay;
-        let endpoint = config.endpoint.filter(|e| answerable(*e));
+        let endpoint = endpoint(config, &self.here);
         self.paths.configure(config.plain, endpoint, take_endpoint);
     }
 
@@ -189,6 +195,9 @@ impl PeerState {
         let Some(message) = self.probes.open(datagram) else {
             return false;
         };
+        if !self.may_learn(way) {
+            return true;
+        }
         let mut asks = vec![];
         match message {
             Message::Ping(number) => {
@@ -207,13 +216,19 @@ impl PeerState {
                 self.found(before, packets_wait, out, now);
             }
             Message::Invite { candidates, answer } => {
-                let mut places = candidates;
-                places.retain(|c| self.here.may_seek(*c));
+                let places = self.here.sought(&candidates);
                 self.paths.invited(way, &places, answer, now, &mut asks);
             }
         }
         self.carry_out(asks, out);
         true
+    }
+
+    /// Whether the peer may be reached so: not through the mesh itself, whatever it pretends. Where a
+    /// lighthouse is, the documents say.
+    fn may_learn(&self, way: Way) -> bool {
+        let elsewhere = |at| self.paths.holds(way) || self.here.may_seek(at);
+        self.relay || way.direct().is_none_or(elsewhere)
     }
 
     /// The way may be another than before: who waits for a session asks on the new one.
@@ -343,14 +358,14 @@ impl PeerState {
     pub(crate) fn tick(
         &mut self,
         packets_wait: bool,
-        relay_in_doubt: bool,
+        lighthouse_needed: bool,
         out: &mut Outbox,
         now: Instant,
     ) {
         let (before, mut asks) = (self.paths.current(), vec![]);
         if self.relay {
             if self.live {
-                let soon = relay_in_doubt || self.paths.in_doubt();
+                let soon = lighthouse_needed || self.paths.in_doubt();
                 let every = if soon { SOON } else { OBSERVE };
                 self.paths.watch(every, now, &mut asks);
             }
@@ -414,7 +429,7 @@ impl PeerState {
             }
         };
         self.rx_bytes += datagram.len() as u64;
-        if roam {
+        if roam && self.may_learn(way) {
             let mut asks = vec![];
             self.paths.heard(way, now, &mut asks);
             if !asks.is_empty() {

@@ -220,10 +220,13 @@ impl StreamEnd {
 
 /// Without UDP for so long, a stream is opened.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same while open connections wait, which a stream is to be ready for when the path is given up:
+/// TCP sends again three seconds after the last thing that arrived, and then only after six.
+const HASTE: Duration = Duration::from_millis(500);
 /// After so long with UDP the stream is given back.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(100);
 /// Pause after a stream that could not be had; it doubles,
 const PAUSE: Duration = Duration::from_secs(1);
 /// up to this.
@@ -239,7 +242,7 @@ impl MeshHandle {
     {
         let mut pause = PAUSE;
         loop {
-            while self.without_udp(lighthouse).is_none_or(|t| t < PATIENCE) {
+            while !self.needs_stream(lighthouse) {
                 sleep(LOOK).await;
             }
             let begun = Instant::now();
@@ -265,6 +268,12 @@ impl MeshHandle {
             };
             sleep(pause).await;
         }
+    }
+
+    fn needs_stream(&self, lighthouse: MeshKey) -> bool {
+        let lost = self.without_udp(lighthouse);
+        let silent = self.needed_and_silent(lighthouse);
+        lost.is_some_and(|t| t >= PATIENCE) || silent.is_some_and(|t| t >= HASTE)
     }
 
     /// Returns once UDP has reached `lighthouse` for a while.

@@ -73,6 +73,7 @@ pub fn planned(
         ]
     };
     let mut filter = Rules {
+        here: addresses(admission.index).to_vec(),
         through: (!rules.is_empty()).then(HashMap::new),
         ..Rules::default()
     };

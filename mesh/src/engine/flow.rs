@@ -18,6 +18,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
+/// Whom a handshake message is for.
+pub(super) enum Meant<'t> {
+    /// A peer.
+    Peer(&'t Arc<Peer>),
+    /// No peer of this member's.
+    Other,
+    /// Nobody: its source sent too many, or has to show that it receives there.
+    Dropped,
+}
+
 impl Engine {
     /// Packets from the device: encrypted into `out`, or kept until there is a session. Each
     /// peer is locked once.
@@ -142,7 +152,11 @@ impl Engine {
             let wanted = match kind {
                 Kind::Data(index) if same(index >> 8) => None,
                 Kind::Data(index) => Some(table.by_index.get(&(index >> 8))),
-                _ => Some(self.handshake_peer(&table, kind, way, datagram, out, now)),
+                _ => match self.handshake_peer(&table, kind, way, datagram, out, now) {
+                    Meant::Peer(peer) => Some(Some(peer)),
+                    Meant::Other => Some(None),
+                    Meant::Dropped => continue,
+                },
             };
             match wanted {
                 None => {}
@@ -181,6 +195,7 @@ impl Engine {
                         let to = table.onward(peer.index, packet);
                         let admitted = filter.as_ref().is_none_or(|filter| match to {
                             Some(_) => filter.forwards(source, packet, now),
+                            None if !filter.is_for_here(packet) => false,
                             None => {
                                 if access.is_none_or(|(of, _)| of != source) {
                                     access = Some((source, filter.of(source)));
@@ -240,30 +255,32 @@ impl Engine {
         datagram: &[u8],
         out: &mut Outbox,
         now: Instant,
-    ) -> Option<&'t Arc<Peer>> {
-        let from = way.next_hop();
-        if !hold(&self.sources).allow(from.ip(), now) {
-            return None;
+    ) -> Meant<'t> {
+        if !hold(&self.sources).allow(way, now) {
+            return Meant::Dropped;
         }
         let mut cookie = [0u8; 64];
-        let parsed = match self
-            .front
-            .verify_packet(Some(from.ip()), datagram, &mut cookie)
-        {
-            Ok(parsed) => parsed,
-            Err(TunnResult::WriteToNetwork(reply)) => {
-                out.push(way, reply);
-                return None;
-            }
-            Err(_) => return None,
-        };
-        match (kind, parsed) {
+        let parsed =
+            match self
+                .front
+                .verify_packet(Some(way.next_hop().ip()), datagram, &mut cookie)
+            {
+                Ok(parsed) => parsed,
+                Err(TunnResult::WriteToNetwork(reply)) => {
+                    out.push(way, reply);
+                    return Meant::Dropped;
+                }
+                Err(_) => return Meant::Other,
+            };
+        let peer = match (kind, parsed) {
             (Kind::Initiation, Packet::HandshakeInit(init)) => {
-                let half = parse_handshake_anon(&self.secret, &self.public, &init).ok()?;
-                table.by_key.get(&MeshKey(half.peer_static_public))
+                parse_handshake_anon(&self.secret, &self.public, &init)
+                    .ok()
+                    .and_then(|half| table.by_key.get(&MeshKey(half.peer_static_public)))
             }
             (Kind::Response(index) | Kind::Cookie(index), _) => table.by_index.get(&(index >> 8)),
             _ => None,
-        }
+        };
+        peer.map_or(Meant::Other, Meant::Peer)
     }
 }

@@ -187,12 +187,14 @@ impl Engine {
         let place = |key: MeshKey| {
             let mut state = table.by_key.get(&key)?.lock();
             state.paths.relays(now);
-            let at = state.paths.current()?.direct()?;
+            // Only where the member answered: a place that it named may be anybody's.
+            let confirmed = state.paths.confirmed();
+            let at = state.paths.current()?.direct().filter(|_| confirmed);
             Some((at, state.paths.stands_at(from, now)))
         };
         match [place(ends[0])?, place(ends[1])?] {
-            [(_, true), (other, _)] => Some(other),
-            [(one, _), (_, true)] => Some(one),
+            [(_, true), (other, _)] => other,
+            [(one, _), (_, true)] => one,
             ends => {
                 tracing::debug!("a relayed datagram from {from} is dropped: the ends are {ends:?}");
                 None

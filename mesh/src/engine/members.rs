@@ -37,6 +37,7 @@ impl Engine {
                 hold(&self.channels).remove(key);
             }
         }
+        self.here.forget(&update.remove);
         for config in &update.add {
             let (peer, tag) = self.make_peer(config, &table);
             let peer = Arc::new(peer);

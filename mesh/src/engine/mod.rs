@@ -117,8 +117,8 @@ pub(crate) struct Engine {
     /// Channels to peers, through which lighthouse.
     channels: Mutex<BTreeMap<MeshKey, (MeshKey, Channel)>>,
     lighthouses: RwLock<Arc<Lighthouses>>,
-    /// Some peer's relay gave no answer when last looked at.
-    relay_in_doubt: AtomicBool,
+    /// Some peer with traffic was silent when last looked at.
+    lighthouse_needed: AtomicBool,
     /// What peers may send here; none: everything.
     filter: RwLock<Option<Arc<Filter>>>,
     flows: Arc<Flows>,
@@ -149,7 +149,7 @@ impl Engine {
             has_clients: AtomicBool::new(false),
             channels: Mutex::default(),
             lighthouses: RwLock::default(),
-            relay_in_doubt: AtomicBool::new(false),
+            lighthouse_needed: AtomicBool::new(false),
             filter: RwLock::default(),
             flows: Arc::default(),
             here: Arc::default(),
@@ -191,6 +191,11 @@ impl Engine {
         *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Some(filter);
     }
 
+    /// Some peer with traffic is silent: a lighthouse may be needed.
+    pub(crate) fn lighthouse_needed(&self) -> bool {
+        self.lighthouse_needed.load(Ordering::Relaxed)
+    }
+
     /// Timers of all peers, limits and queues; every 250 ms.
     pub(crate) fn tick(&self, out: &mut Outbox, now: Instant) {
         self.front.reset_count();
@@ -199,19 +204,19 @@ impl Engine {
         hold(&self.pending).expire(now);
         self.find_lighthouses(now);
         let lighthouses = self.lighthouses();
-        let doubted = self.relay_in_doubt.load(Ordering::Relaxed);
+        let doubted = self.lighthouse_needed.load(Ordering::Relaxed);
         let mut in_doubt = false;
         for peer in self.table().by_key.values() {
             let way = self.relayed_way(peer.key, &lighthouses);
             let waits = hold(&self.pending).waits(peer.index);
             let mut state = peer.lock();
-            if way.is_some() {
+            if way.is_some_and(|way| state.paths.follows(way)) {
                 state.set_relay(way, waits, out, now);
             }
             state.tick(waits, doubted, out, now);
-            in_doubt |= state.paths.relay_in_doubt();
+            in_doubt |= state.paths.needs_lighthouse(now);
         }
-        self.relay_in_doubt.store(in_doubt, Ordering::Relaxed);
+        self.lighthouse_needed.store(in_doubt, Ordering::Relaxed);
     }
 
     /// This member's own address or link changed: paths are sought anew, and every peer that is

@@ -10,6 +10,9 @@ use std::net::IpAddr;
 
 use crate::engine::Kept as Sink;
 
+#[path = "hostile_member_tests.rs"]
+mod hostile_member;
+
 fn engine() -> Engine {
     Engine::new(&MeshPrivateKey::generate().unwrap())
 }

@@ -20,6 +20,8 @@ use crate::packet::answerable;
 use crate::probe::MAX_CANDIDATES;
 use crate::way::Way;
 use path::{Origin, Path};
+use race::Guesses;
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,8 @@ const IN_USE: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(1);
 /// How long a race asks.
 const RACE: Duration = Duration::from_secs(3);
+/// The peer is invited so often while it lasts.
+const INVITE_AGAIN: Duration = Duration::from_millis(600);
 /// Pause after a race that found nothing; it doubles,
 const PAUSE: Duration = Duration::from_secs(5);
 /// up to this.
@@ -66,6 +70,8 @@ pub(crate) enum Ask {
 struct Race {
     until: Instant,
     next: Instant,
+    /// The peer is invited again then: the first invitation may have been lost.
+    invite: Instant,
 }
 
 /// All paths to one peer.
@@ -92,6 +98,10 @@ pub(crate) struct Paths {
     udp_asked: Option<Instant>,
     /// Something was last relayed to the peer, or from it.
     relays: Option<Instant>,
+    /// Questions to places that the peer named,
+    guesses: Guesses,
+    /// and where it seemed to be.
+    met: Guesses,
 }
 
 /// How good the way in use is.
@@ -129,6 +139,8 @@ impl Paths {
             udp_lost: None,
             udp_asked: None,
             relays: None,
+            guesses: Guesses::default(),
+            met: Guesses::default(),
         }
     }
 
@@ -174,8 +186,7 @@ impl Paths {
         self.relays = Some(now);
     }
 
-    /// Measures what the way in use carries; `always`: also without traffic. True: it may be known
-    /// better now.
+    /// Measures what the way in use carries; `always`: also without traffic.
     pub(crate) fn measure(&mut self, always: bool, now: Instant, asks: &mut Vec<Ask>) {
         let recent = |at: Option<Instant>| at.is_some_and(|at| now - at < IN_USE);
         let Some(way) = self.current.filter(|w| !w.is_relayed() && !w.is_stream()) else {
@@ -211,6 +222,11 @@ impl Paths {
         self.direct.iter().chain(&self.relay).find(|p| p.way == way)
     }
 
+    /// Whether `way` is one of them.
+    pub(crate) fn holds(&self, way: Way) -> bool {
+        self.path(way).is_some()
+    }
+
     fn path_mut(&mut self, way: Way) -> Option<&mut Path> {
         let mut all = self.direct.iter_mut().chain(&mut self.relay);
         all.find(|p| p.way == way)
@@ -239,15 +255,22 @@ impl Paths {
         match self.path_mut(way) {
             Some(path) => path.origin = path.origin.min(origin),
             None => {
-                if self.direct.len() >= MAX_PATHS
-                    && let Some(at) = self.direct.iter().rposition(|p| !p.confirmed)
-                {
-                    self.direct.remove(at);
+                if self.direct.len() >= MAX_PATHS {
+                    self.make_room();
                 }
-                if self.direct.len() < MAX_PATHS {
-                    self.direct.push(Path::new(way, origin));
-                }
+                self.direct.push(Path::new(way, origin));
             }
+        }
+    }
+
+    /// Forgets the path that is missed least: one that never answered, else the one heard of longest
+    /// ago. A peer whose NAT gives it new places all the time has to be followed.
+    fn make_room(&mut self) {
+        let paths = self.direct.iter().enumerate();
+        let others = paths.filter(|(_, p)| Some(p.way) != self.current);
+        let least = others.min_by_key(|(at, p)| (p.confirmed, Reverse(p.origin), p.heard, *at));
+        if let Some((at, _)) = least {
+            self.direct.remove(at);
         }
     }
 
@@ -263,9 +286,6 @@ impl Paths {
     /// answers.
     pub(crate) fn stream(&mut self, at: SocketAddr, now: Instant, asks: &mut Vec<Ask>) {
         let way = Way::Direct(at);
-        if self.direct.len() >= MAX_PATHS {
-            self.direct.pop();
-        }
         self.remember(way, Origin::Seen);
         self.ping(way, now, asks);
         self.choose(now);
@@ -305,17 +325,39 @@ impl Paths {
         living.filter_map(|p| p.way.direct())
     }
 
-    /// The relay in use gave no answer lately: its lighthouse may be out of reach.
-    pub(crate) fn relay_in_doubt(&self) -> bool {
-        let relay = self.current.filter(|way| way.is_relayed());
-        let relay = relay.and_then(|way| self.path(way));
-        relay.is_some_and(|p| p.silent_since.is_some() && p.confirmed)
+    /// The way in use gave no answer lately, though there is traffic: is the lighthouse there still,
+    /// which passes on what is relayed, and will be needed when a direct path has died?
+    pub(crate) fn needs_lighthouse(&self, now: Instant) -> bool {
+        let current = self.current.and_then(|way| self.path(way));
+        current.is_some_and(|p| {
+            let late = p.way.is_relayed() || p.silence(now) >= p.late();
+            p.confirmed && p.silent_since.is_some() && late
+        }) && self.wanted(now)
+    }
+
+    /// For how long the way in use has been silent, beyond what is common on it.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+        let current = self.current.and_then(|way| self.path(way))?;
+        let silence = current.silence(now);
+        (silence >= current.late()).then_some(silence)
     }
 
     /// The way in use was asked and has not answered yet.
     pub(crate) fn in_doubt(&self) -> bool {
         let current = self.current.and_then(|way| self.path(way));
         current.is_some_and(|p| p.silent_since.is_some())
+    }
+
+    /// Whether the relay is `way`'s channel, wherever its lighthouse was, or there is none: another
+    /// one, which the peer may have shown to work, is replaced only when a lighthouse is asked.
+    pub(crate) fn follows(&self, way: Way) -> bool {
+        let channel = |way| match way {
+            Way::Relayed { channel, .. } => Some(channel),
+            Way::Direct(_) => None,
+        };
+        self.relay
+            .as_ref()
+            .is_none_or(|p| channel(p.way) == channel(way))
     }
 
     /// A channel through a lighthouse, or none any more.
@@ -364,19 +406,19 @@ impl Paths {
         // What is repeated by someone else must not look like an answer of a silent peer.
         let plain = self.plain;
         match self.path_mut(way) {
-            Some(path) if path.confirmed || plain => path.heard(now),
+            Some(path) if plain || (path.confirmed && !path.dead(now)) => path.heard(now),
             _ => self.met(way, now, asks),
         }
     }
 
-    /// Something authentic came on a way that was not confirmed: ask back.
+    /// Something authentic came on a way that was not confirmed, or is dead: ask back.
     fn met(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
         if self.plain {
             return;
         }
         if way.is_relayed() {
-            let gone = self.relay.as_ref().is_none_or(|p| p.dead(now));
-            if gone {
+            let gone = |p: &Path| p.way != way && p.dead(now);
+            if self.relay.as_ref().is_none_or(gone) {
                 self.relay = Some(Path::new(way, Origin::Seen));
             }
         } else {
@@ -385,13 +427,13 @@ impl Paths {
         if self.current.is_none() {
             self.current = Some(way);
         }
-        let number = self.next_number();
-        let Some(path) = self.path_mut(way) else {
+        let Some(path) = self.path(way) else {
             return;
         };
-        if path.since_asked(now) >= ANSWER_AGAIN {
-            path.asked(number, now);
-            asks.push(Ask::Ping(way, number));
+        // A stranger may repeat what he saw of the peer's, from places of his choice.
+        let known = path.confirmed;
+        if path.since_asked(now) >= ANSWER_AGAIN && (known || self.met.one_more(now)) {
+            self.ping(way, now, asks);
             // The peer may have moved: what we use now is in doubt until it answers.
             if let Some(current) = self.current.filter(|c| *c != way) {
                 self.ping(current, now, asks);
@@ -402,7 +444,7 @@ impl Paths {
     /// A question of the peer came on `way`.
     pub(crate) fn asked(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
         match self.path_mut(way) {
-            Some(path) if path.confirmed => path.heard(now),
+            Some(path) if path.confirmed && !path.dead(now) => path.heard(now),
             _ => self.met(way, now, asks),
         }
     }
@@ -476,6 +518,12 @@ impl Paths {
             return;
         }
         let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
+        // The one that died may be the only one there is: an answer revives it.
+        if let Some(dead) = self.relay.as_ref().filter(|p| p.dead(now))
+            && dead.since_asked(now) >= WATCH
+        {
+            self.ping(dead.way, now, asks);
+        }
         let again = |at| now.saturating_duration_since(at) >= RELAY_AGAIN;
         if relay.is_none() && self.relay_asked.is_none_or(again) {
             self.relay_asked = Some(now);
@@ -529,7 +577,7 @@ impl Paths {
     /// Without anything certain: the confirmed and last heard of first, in turn.
     fn guess(&self) -> Option<Way> {
         let mut all: Vec<&Path> = self.direct.iter().collect();
-        let old = |p: &Path| p.heard.map(std::cmp::Reverse);
+        let old = |p: &Path| p.heard.map(Reverse);
         all.sort_by_key(|p| (!p.confirmed, old(p).is_none(), old(p), p.origin));
         let at = self.failures as usize % all.len().max(1);
         all.get(at).map(|p| p.way)

@@ -12,6 +12,9 @@ pub(super) const STALE: Duration = Duration::from_secs(25);
 /// this is less than three: TCP, which sends again after 0.2, 0.6, 1.4 and 3 s, is heard by then.
 pub(super) const DEAD: Duration = Duration::from_millis(1500);
 
+/// No answer for so long begins to be a doubt.
+const DOUBT: Duration = Duration::from_millis(300);
+
 /// Questions over which loss is counted; older ones count by half.
 const REMEMBERED: u32 = 64;
 /// An answer may take so long before it counts as lost.
@@ -70,8 +73,18 @@ impl Path {
 
     /// Its questions went unanswered for too long.
     pub(super) fn dead(&self, now: Instant) -> bool {
-        let silence = |since| now.saturating_duration_since(since);
-        self.silent_since.is_some_and(|s| silence(s) >= DEAD)
+        self.silence(now) >= DEAD
+    }
+
+    /// Since the first question that is not answered; nothing where all are.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let since = |at| now.saturating_duration_since(at);
+        self.silent_since.map_or(Duration::ZERO, since)
+    }
+
+    /// A silence longer than this is not just the round trip.
+    pub(super) fn late(&self) -> Duration {
+        self.rtt.map_or(DOUBT, |rtt| DOUBT.max(rtt * 2))
     }
 
     /// Confirmed, and heard of lately.

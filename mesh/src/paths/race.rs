@@ -1,10 +1,36 @@
 //! The search for a direct path: all candidates are asked at once, by both sides.
 
 use super::path::{Origin, Path};
-use super::{ANSWER_AGAIN, Ask, LONGEST_PAUSE, PAUSE, Paths, RACE, Race};
+use super::{ANSWER_AGAIN, Ask, INVITE_AGAIN, LONGEST_PAUSE, PAUSE, Paths, RACE, Race};
 use crate::way::Way;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Questions to places that never answered, at once: a whole race with four places ...
+const GUESSES: u32 = 60;
+/// ... and the time after which one more is allowed. With 79 bytes each that is 800 bytes a second.
+const GUESS_AGAIN: Duration = Duration::from_millis(100);
+
+/// Questions to places that never answered: bounded, however often the peer names some or seems to be
+/// there, since they may be anybody's.
+#[derive(Debug, Default)]
+pub(super) struct Guesses {
+    asked: u32,
+    since: Option<Instant>,
+}
+
+impl Guesses {
+    pub(super) fn one_more(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let steps = now.saturating_duration_since(since).as_millis() / GUESS_AGAIN.as_millis();
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        self.since = since.checked_add(GUESS_AGAIN.saturating_mul(steps));
+        self.asked = self.asked.saturating_sub(steps);
+        let may = self.asked < GUESSES;
+        self.asked += u32::from(may);
+        may
+    }
+}
 
 impl Paths {
     /// The peer told where it may be, on `way`.
@@ -20,8 +46,9 @@ impl Paths {
             return;
         }
         self.asked(way, now, asks);
+        let named = |p: &Path| p.way.direct().is_some_and(|at| candidates.contains(&at));
         self.direct
-            .retain(|p| p.origin != Origin::Told || p.confirmed);
+            .retain(|p| p.origin != Origin::Told || p.confirmed || named(p));
         for address in candidates {
             self.remember(Way::Direct(*address), Origin::Told);
         }
@@ -45,6 +72,7 @@ impl Paths {
         self.race = Some(Race {
             until: now + RACE,
             next: now,
+            invite: now + INVITE_AGAIN,
         });
         self.step(now, asks);
     }
@@ -59,17 +87,29 @@ impl Paths {
                 self.next_race = Some(now + pause.min(LONGEST_PAUSE));
                 self.races_lost = self.races_lost.saturating_add(1);
             }
-        } else if now >= race.next {
+            return;
+        }
+        if now >= race.next {
             race.next = now + ANSWER_AGAIN;
             self.ping_all(now, asks);
+        }
+        if let Some(race) = self.race.as_mut().filter(|race| now >= race.invite) {
+            race.invite = now + INVITE_AGAIN;
+            let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
+            if let Some(way) = relay.filter(|_| !self.direct_lives(now)) {
+                self.invite(way, true, now, asks);
+            }
         }
     }
 
     pub(super) fn ping_all(&mut self, now: Instant, asks: &mut Vec<Ask>) {
-        for at in 0..self.direct.len() {
-            if !self.direct[at].alive(now) {
-                let way = self.direct[at].way;
-                self.ping(way, now, asks);
+        // Each first in its turn, for where not all may be asked.
+        let (count, first) = (self.direct.len(), self.number as usize);
+        for at in 0..count {
+            let path = &self.direct[(at + first % count) % count];
+            let guess = path.origin == Origin::Told && !path.confirmed;
+            if !path.alive(now) && (!guess || self.guesses.one_more(now)) {
+                self.ping(path.way, now, asks);
             }
         }
     }

@@ -234,6 +234,56 @@ fn a_peer_out_of_reach_is_sought_less_and_less() {
     assert!(world.paths.number - busy < 1500, "{}", world.paths.number);
 }
 
+#[test]
+fn a_relay_that_was_silent_for_a_while_is_used_again() {
+    // A place that never answers is there to be guessed.
+    let mut world = World::new(Some(place(1)), &[(relay(), 40)]);
+    world.relay = Some(relay());
+    world.go(2000);
+    assert_eq!(world.current(), Some(relay()));
+    world.open.clear();
+    world.go(5000);
+    assert_eq!(world.current(), Some(direct(1)));
+    world.open.push((relay(), 40));
+    world.go(1500);
+    assert_eq!(world.current(), Some(relay()));
+}
+
+#[test]
+fn a_peer_that_moves_all_the_time_is_followed() {
+    let mut world = World::new(None, &[]);
+    for n in 1..=3 * MAX_PATHS as u8 {
+        world.open = vec![(direct(n), 10)];
+        let (mut asks, now) = (vec![], world.now);
+        world.paths.heard(direct(n), now, &mut asks);
+        world.take(asks, &mut vec![]);
+        world.pass(60_000, false);
+        assert_eq!(world.current(), Some(direct(n)));
+    }
+}
+
+#[test]
+fn a_relay_that_the_peer_showed_is_not_put_out_by_the_own_dead_one() {
+    let through = |n| Way::Relayed {
+        via: place(n),
+        channel: Channel(n.into()),
+    };
+    let mut world = World::new(None, &[(through(2), 20)]);
+    world.relay = Some(through(1));
+    world.go(3000);
+    let (mut asks, now) = (vec![], world.now);
+    world.paths.asked(through(2), now, &mut asks);
+    world.take(asks, &mut vec![]);
+    world.go(100);
+    assert_eq!(world.current(), Some(through(2)));
+    assert!(!world.paths.follows(through(1)));
+    let moved = Way::Relayed {
+        via: place(3),
+        channel: Channel(2),
+    };
+    assert!(world.paths.follows(moved));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -4,7 +4,7 @@
 //! - A direct path that lives is used; among several the quickest. Else the relay. Else a guess.
 //! - Without a living direct path, traffic starts a race: everything known is asked at once, and
 //!   the peer is invited through the relay to do the same, so that both NATs open.
-//! - A stream that stands in for UDP is used only while no UDP path lives.
+//! - A stream that stands in for UDP is used only while no UDP path answers.
 //! - The path in use is asked once a second while traffic flows: that something comes on it does not
 //!   show that what we send arrives.
 //!
@@ -288,6 +288,10 @@ impl Paths {
         let way = Way::Direct(at);
         self.remember(way, Origin::Seen);
         self.ping(way, now, asks);
+        // Whoever opens a stream does so for want of UDP.
+        if let Some(udp) = self.current.filter(|w| !w.is_relayed() && !w.is_stream()) {
+            self.ping(udp, now, asks);
+        }
         self.choose(now);
     }
 
@@ -553,7 +557,8 @@ impl Paths {
         }
         let rank = |p: &&Path| {
             let rtt = p.rtt.unwrap_or(Duration::MAX);
-            (p.way.is_stream(), p.silent_since.is_some(), rtt)
+            let overdue = p.silence(now) >= p.late();
+            (overdue, p.way.is_stream(), p.silent_since.is_some(), rtt)
         };
         let best = self.direct.iter().filter(|p| p.alive(now)).min_by_key(rank);
         let held = self.current.and_then(|way| self.path(way));

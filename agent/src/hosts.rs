@@ -28,34 +28,20 @@ fn put(name: &str, text: &str) -> std::io::Result<()> {
     std::fs::rename(fresh, path)
 }
 
-/// Keeps both files as the state says, and hands the table to the resolver.
-pub async fn keep(node: Arc<Node>, tables: watch::Sender<Option<Arc<Table>>>) {
-    let mut changes = node.store.subscribe();
-    loop {
-        let doc = changes.borrow_and_update().clone();
-        // Many signatures are checked: not on the event loop.
-        let known = node.known.clone();
+/// Keeps both files as the state and the table say.
+pub async fn keep(node: Arc<Node>, mut tables: watch::Receiver<Option<Arc<Table>>>) {
+    // Not before there is one: what is there from before a restart is better than nothing.
+    while tables.changed().await.is_ok() {
+        let table = tables.borrow_and_update().clone();
+        let name = node.store.get().admission.as_ref().map(|a| a.name.clone());
         let written = disk::blocking(move || {
-            let table = Table::of(&doc, &known).map(Arc::new);
-            let put_both = || {
-                if let Some(a) = &doc.admission {
-                    put("hostname", &format!("{}\n", a.name))?;
-                }
-                put("hosts", &hosts(table.as_deref()))
-            };
-            Ok((put_both(), table))
-        });
-        match written.await {
-            Ok((files, table)) => {
-                tables.send_replace(table);
-                if let Err(e) = files {
-                    tracing::warn!("{FOLDER}: {e}");
-                }
+            if let Some(name) = &name {
+                put("hostname", &format!("{name}\n"))?;
             }
-            Err(e) => tracing::warn!("names: {e:#}"),
-        }
-        if changes.changed().await.is_err() {
-            return;
+            Ok(put("hosts", &hosts(table.as_deref()))?)
+        });
+        if let Err(e) = written.await {
+            tracing::warn!("{FOLDER}: {e:#}");
         }
     }
 }

@@ -180,7 +180,8 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     forever("network", network.run());
     forever("time", time_servers(node.clone(), uplinks.clone()));
     let (tables, table) = channel::channel(None);
-    forever("hosts", hosts::keep(node.clone(), tables));
+    forever("hosts", hosts::keep(node.clone(), table.clone()));
+    forever("names", names::keep(node.clone(), tables));
     forever("gate", gate::run(node.clone(), uplinks.clone()));
 
     k3s::prefetch(&node);

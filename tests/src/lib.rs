@@ -12,13 +12,14 @@ mod member;
 mod node;
 pub mod offline;
 pub mod seedvolume;
+pub mod systemd;
 mod until;
 
 pub use command::{Holdfast, Outcome};
 pub use forged::ForgedStore;
 pub use lab::{Built, Lab};
 pub use lighthouse::LighthouseProcess;
-pub use member::{Connection, ProbeMember};
+pub use member::{Attempt, Connection, ProbeMember};
 pub use node::{Node, NodeView};
 pub use until::{until, until_some};
 

@@ -1,9 +1,9 @@
 //! A member of the mesh inside the test's own process: it joins with a seed as a node does, and
 //! opens TCP connections to nodes over WireGuard.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use holdfast_client::LighthouseClient;
-use holdfast_core::api::OfferRequest;
+use holdfast_core::api::{ApiErrorKind, OfferRequest};
 use holdfast_core::cluster::AddressPlan;
 use holdfast_core::documents::accept;
 use holdfast_core::grant::{Member, MemberRecord};
@@ -15,6 +15,7 @@ use holdfast_mesh::{
     MTU, Mesh, MeshHandle, MeshPrivateKey, MeshSocket, MeshStream, Netstack, PeerConfig,
 };
 use holdfast_tls::Identity;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -31,8 +32,20 @@ pub struct ProbeMember {
     stack: Netstack,
     plan: AddressPlan,
     key: MeshPrivateKey,
+    signing: PrivateKey,
     /// The members that the lighthouse named when this one joined.
     met: Vec<(String, MeshKey)>,
+}
+
+/// How an attempt to connect ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// Something listens there.
+    Accepted,
+    /// It came through, and nothing listens there.
+    Refused,
+    /// Nothing came back in time.
+    Silence,
 }
 
 /// An open connection through the mesh.
@@ -49,15 +62,34 @@ impl ProbeMember {
     /// Whatever a joining node could meet.
     pub fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let (mesh, stack, plan, key, met) = runtime.block_on(join(file, endpoints))?;
+        let signing = PrivateKey::from_bytes(random()?);
+        let (mesh, stack, plan, key, met) = runtime.block_on(join(file, &signing, endpoints))?;
         Ok(Self {
             runtime,
             mesh,
             stack,
             plan,
             key,
+            signing,
             met,
         })
+    }
+
+    /// Asks a lighthouse to be let in again, with the same seed and keys; why it refuses.
+    ///
+    /// # Errors
+    /// It is let in, or does not get an answer.
+    pub fn refused_again(&self, file: &Path) -> Result<ApiErrorKind> {
+        let seed = Seed::parse(&std::fs::read_to_string(file)?)?;
+        let client = client(&seed, &self.signing)?;
+        let request = OfferRequest {
+            grant: seed.grant.clone(),
+            signing_key: self.signing.public(),
+        };
+        match self.runtime.block_on(client.offer(&request)) {
+            Ok(offer) => bail!("let in again, as {:?}", offer.index),
+            Err(e) => e.kind().with_context(|| format!("no answer: {e}")),
+        }
     }
 
     /// A member with a key that nobody granted, which knows all public facts that `member` knows.
@@ -94,6 +126,7 @@ impl ProbeMember {
             stack,
             plan,
             key,
+            signing: PrivateKey::from_bytes(random()?),
             met: vec![],
         })
     }
@@ -128,6 +161,21 @@ impl ProbeMember {
         self.runtime
             .block_on(self.mesh.wait_handshake(peer, limit))
             .is_ok()
+    }
+
+    /// What comes of a TCP connection to a node's mesh address, within `limit`.
+    ///
+    /// # Errors
+    /// Anything but an answer or none.
+    pub fn tries(&self, address: IpAddr, port: u16, limit: Duration) -> Result<Attempt> {
+        let connecting = self.stack.connect(SocketAddr::new(address, port));
+        let limited = async { tokio::time::timeout(limit, connecting).await };
+        match self.runtime.block_on(limited) {
+            Ok(Ok(_)) => Ok(Attempt::Accepted),
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => Ok(Attempt::Refused),
+            Ok(Err(e)) if e.kind() != ErrorKind::TimedOut => Err(e.into()),
+            _ => Ok(Attempt::Silence),
+        }
     }
 
     /// Opens a TCP connection to a node's mesh address.
@@ -200,13 +248,14 @@ type Joined = (
     Vec<(String, MeshKey)>,
 );
 
-async fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Joined> {
-    let seed = Seed::parse(&std::fs::read_to_string(file)?)?;
-    let plan = AddressPlan::new(seed.cluster_id, seed.dual_stack);
+fn random() -> Result<[u8; 32]> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
-    let signing = PrivateKey::from_bytes(random);
-    let key = MeshPrivateKey::generate()?;
+    Ok(random)
+}
+
+/// For the lighthouse of a lab.
+fn client(seed: &Seed, signing: &PrivateKey) -> Result<LighthouseClient> {
     let pinned = seed
         .lighthouses
         .first()
@@ -217,11 +266,22 @@ async fn join(file: &Path, endpoints: &[(&str, SocketAddr)]) -> Result<Joined> {
         .and_then(|a| a.rsplit_once(':'))
         .context("its port")?
         .1;
-    let client = LighthouseClient::new(
+    Ok(LighthouseClient::new(
         vec![format!("{REACH}:{port}")],
         pinned.key,
-        Some(&Identity::from_key(&signing)?),
-    )?;
+        Some(&Identity::from_key(signing)?),
+    )?)
+}
+
+async fn join(
+    file: &Path,
+    signing: &PrivateKey,
+    endpoints: &[(&str, SocketAddr)],
+) -> Result<Joined> {
+    let seed = Seed::parse(&std::fs::read_to_string(file)?)?;
+    let plan = AddressPlan::new(seed.cluster_id, seed.dual_stack);
+    let key = MeshPrivateKey::generate()?;
+    let client = client(&seed, signing)?;
     let offer = client
         .offer(&OfferRequest {
             grant: seed.grant.clone(),

@@ -5,6 +5,7 @@
 //! machine's clock, names and network stay its owner's, and operators do not steer it.
 
 mod ask;
+mod resolved;
 mod uplinks;
 
 use crate::clock::Clock;
@@ -18,7 +19,7 @@ use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
 use crate::spread;
 use crate::store::Store;
-use crate::{console, join, lighthouse, meshed};
+use crate::{console, join, lighthouse, meshed, names};
 use anyhow::{Context as _, bail};
 use holdfast_core::cluster::{MESH_INTERFACE, MeshIndex};
 use holdfast_core::image::ImageInfo;
@@ -39,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Notify, watch};
 
 pub use ask::{down, status};
+pub use resolved::resolved_runs;
 
 /// Where a member's state is unless told otherwise.
 pub const DIR: &str = "/var/lib/holdfast";
@@ -54,6 +56,14 @@ pub struct Joined {
     pub address: Ipv4Addr,
     /// Its IPv6 address in the mesh.
     pub address6: Ipv6Addr,
+}
+
+impl Joined {
+    /// Where its cluster's names are (decision 15).
+    #[must_use]
+    pub fn zone(&self) -> String {
+        format!("{}.internal", self.cluster)
+    }
 }
 
 fn state(dir: &Path) -> PathBuf {
@@ -219,12 +229,12 @@ fn boot(version: &str) -> BootInfo {
 /// # Errors
 /// When it has not joined, or the machine lacks what it needs.
 pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
-    if joined(dir).await?.is_none() {
+    let Some(own) = joined(dir).await? else {
         bail!(
             "this machine has not joined, by what is in {}: `holdfast join SEED` first",
             dir.display()
         );
-    }
+    };
     let _lock = lock(dir)?;
     console::to_stderr();
     let node = Arc::new(prepare(&state(dir), version).await?);
@@ -242,6 +252,12 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
     let (end, mut ended) = watch::channel(false);
     let asked = ask::serve(listener, node.clone(), end.clone());
     forever("clock", node.clock.clone().keep());
+    let (tables, table) = watch::channel(None);
+    forever("names", names::keep(node.clone(), tables));
+    forever(
+        "resolved",
+        resolved::keep(node.clone(), netlink.clone(), own),
+    );
     let work = async {
         tokio::join!(
             meshed::run(
@@ -252,10 +268,11 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
             ),
             lighthouse::run_unsteered(node.clone()),
             spread::run(node.clone()),
+            names::serve(node.clone(), table),
         )
     };
     tokio::select! {
-        ((), (), ()) = work => {}
+        ((), (), (), ()) = work => {}
         () = asked => {}
         _ = ended.wait_for(|e| *e) => {}
         _ = terminate.recv() => {}

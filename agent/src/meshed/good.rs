@@ -14,6 +14,9 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(30);
 /// Pause after a write: each is one to the disk.
 const PAUSE: Duration = Duration::from_secs(600);
+/// Writes before the first pause. Peers are met one after the other when a site gets its power
+/// back, and it may lose it again soon, the way to a lighthouse with it.
+const EARLY: u32 = 8;
 /// More are not kept.
 const MAX: usize = 512;
 
@@ -48,16 +51,22 @@ fn news(held: &Places, status: &[PeerStatus]) -> Option<Places> {
 
 /// Keeps them, for ever.
 pub async fn keep(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
+    let mut writes = 0;
     loop {
         tokio::time::sleep(LOOK).await;
         let held = &node.store.get().good_endpoints;
         let Some(places) = news(held, &mesh.status()) else {
             continue;
         };
-        if let Err(e) = node.store.update(|d| d.good_endpoints = places).await {
-            tracing::warn!("where peers answered is not kept: {e:#}");
+        let shown: Vec<_> = places.values().map(SocketAddr::to_string).collect();
+        match node.store.update(|d| d.good_endpoints = places).await {
+            Ok(()) => tracing::info!("kept where peers answer: {}", shown.join(", ")),
+            Err(e) => tracing::warn!("where peers answered is not kept: {e:#}"),
         }
-        tokio::time::sleep(PAUSE).await;
+        writes += 1;
+        if writes >= EARLY {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

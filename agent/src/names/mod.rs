@@ -4,8 +4,10 @@
 //! needs the resolver to run.
 
 mod answer;
+mod keep;
 mod serve;
 mod table;
 
+pub use keep::keep;
 pub use serve::serve;
 pub use table::Table;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use holdfast_agent::member::{self, Joined};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The unit's file name.
 const UNIT: &str = "holdfast-member.service";
@@ -14,6 +15,8 @@ const UNITS: &str = "/etc/systemd/system";
 /// systemd runs (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 const TUN: &str = "/dev/net/tun";
+/// How long the service may take to have its mesh.
+const START: Duration = Duration::from_secs(20);
 
 /// Where the member's state is.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,8 +35,8 @@ Examples:
   holdfast seed new --role bare --name laptop --out -      the seed, on an operator's computer
 
 This machine makes its own keys, joins with the seed as a node does, and runs as a service, \
-holdfast-member.service. It gets the interface hf0 and reaches what its groups may. Operators do not \
-steer it. `holdfast mesh status` shows its peers, `holdfast mesh down` takes interface and routes away, \
+holdfast-member.service. It gets the interface hf0 and reaches what its groups may, by the names \
+NODE.CLUSTER.internal too where systemd-resolved runs. Operators do not steer it. `holdfast mesh status` shows its peers, `holdfast mesh down` takes interface and routes away, \
 `holdfast leave` undoes the join.")]
 pub struct JoinArgs {
     /// The seed; it is spent afterwards, and may be deleted
@@ -104,14 +107,15 @@ fn unit(program: &Path, dir: &Path) -> Result<String> {
         "# Written by `holdfast join`.\n\
          [Unit]\n\
          Description=Holdfast member\n\
-         After=network-online.target\n\
+         After=network-online.target systemd-resolved.service\n\
          Wants=network-online.target\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          ExecStart={} mesh up --dir {}\n\
-         Restart=on-failure\n\
+         Restart=always\n\
          RestartSec=2\n\
-         CapabilityBoundingSet=CAP_NET_ADMIN\n\
+         CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE\n\
          NoNewPrivileges=yes\n\
          ProtectSystem=strict\n\
          ReadWritePaths={}\n\
@@ -160,6 +164,7 @@ pub async fn join(app: &App, args: JoinArgs) -> Result<()> {
         files::write_public(&unit_path(), unit.as_bytes())?;
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--now", UNIT])?;
+        came_up(dir).await?;
     }
     tell(app, &joined, service.is_some())?;
     if service.is_none() {
@@ -168,12 +173,48 @@ pub async fn join(app: &App, args: JoinArgs) -> Result<()> {
     Ok(())
 }
 
+/// systemd has started a service once its program runs; whether that goes on is another matter.
+async fn came_up(dir: &Path) -> Result<()> {
+    let end = Instant::now() + START;
+    while !matches!(member::status(dir).await, Ok(Some(_))) {
+        if Instant::now() > end {
+            return Err(Exit::Failed.error(format!(
+                "this machine has joined, but its service has no mesh after {} s: \
+                 `journalctl -u {UNIT}` says why; `holdfast leave` undoes the join",
+                START.as_secs()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// How this machine gets the cluster's names.
+fn names(joined: &Joined, resolved: bool) -> String {
+    let (zone, at) = (joined.zone(), joined.address);
+    if resolved {
+        return format!(
+            "systemd-resolved asks it for names like {}.{zone}.",
+            joined.name
+        );
+    }
+    format!(
+        "Names like {}.{zone} are answered at {at}, port 53. systemd-resolved does not run here, so \
+         have this machine's resolver ask there, for {zone} alone; dnsmasq: server=/{zone}/{at}",
+        joined.name
+    )
+}
+
 fn tell(app: &App, joined: &Joined, service: bool) -> Result<()> {
     app.print(joined, || {
         let running = if service { UNIT } else { "in the foreground" };
         format!(
-            "{} is a member of {}: {}, {} ({running}).",
-            joined.name, joined.cluster, joined.address, joined.address6
+            "{} is a member of {}: {}, {} ({running}).\n{}",
+            joined.name,
+            joined.cluster,
+            joined.address,
+            joined.address6,
+            names(joined, member::resolved_runs())
         )
     })
 }
@@ -203,11 +244,13 @@ pub async fn leave(app: &App, args: LeaveArgs) -> Result<()> {
 /// Ends the service, where there is one, and the member; true when it ran.
 pub async fn down(dir: &Path) -> Result<bool> {
     let own = std::fs::read_to_string(unit_path()).unwrap_or_default();
+    let mut ran = false;
     // Another folder's member is another's service.
     if own.contains(&format!("--dir {}\n", dir.display())) && Path::new(BOOTED).exists() {
+        ran = systemctl(&["is-active", "--quiet", UNIT]).is_ok();
         systemctl(&["disable", "--now", UNIT])?;
     }
-    let ran = member::down(dir).await?;
+    ran |= member::down(dir).await?;
     member::clean(dir).await?;
     Ok(ran)
 }
@@ -226,6 +269,8 @@ mod tests {
         assert!(
             unit.contains("\nExecStart=/usr/local/bin/holdfast mesh up --dir /var/lib/holdfast\n")
         );
+        // Port 53 of its mesh address.
+        assert!(unit.contains("CAP_NET_BIND_SERVICE"), "{unit}");
         for bad in ["relative", "/with space", "/50%", "/a\nb"] {
             assert!(
                 super::unit(Path::new(bad), Path::new("/d")).is_err(),

@@ -126,27 +126,42 @@ impl Connection {
             .map_err(explain)
     }
 
-    /// Signs a changed policy with the root, keeps it, hands it over.
+    /// Takes what other commands on this machine signed meanwhile; whether that was anything.
+    fn catch_up(&mut self) -> Result<bool> {
+        let held = self.cluster.documents()?.set;
+        let (roots, id) = (self.cluster.roots(), self.cluster.config.id);
+        Ok(self.documents.take_newer(&held, &roots, id)?)
+    }
+
+    /// Signs a changed policy with the root, keeps it, hands it over. `change` gets the newest and
+    /// says whether it changed it.
     pub async fn change_policy(
         &mut self,
         app: &App,
-        change: impl FnOnce(&mut Policy),
+        change: impl FnOnce(&mut Policy) -> Result<bool>,
     ) -> Result<()> {
         let root = app.key(&self.cluster, KeyFile::Root)?;
         {
             let _lock = self.cluster.lock()?;
-            let held = self.cluster.documents()?.set;
-            self.documents
-                .take_newer(&held, &self.cluster.roots(), self.cluster.config.id)?;
+            self.catch_up()?;
             let mut policy = self.documents.policy.clone();
-            change(&mut policy);
-            policy.generation += 1;
-            self.documents.set.policy =
-                Signed::sign(&policy, &root).context("signing the policy")?;
-            self.documents.policy = policy;
-            self.cluster.save_documents(&self.documents.set)?;
+            if change(&mut policy)? {
+                policy.generation += 1;
+                self.documents.set.policy =
+                    Signed::sign(&policy, &root).context("signing the policy")?;
+                self.documents.policy = policy;
+                self.cluster.save_documents(&self.documents.set)?;
+            }
         }
-        self.push_documents().await.context(
+        let mut pushed = self.client.put_documents(&self.documents.set).await;
+        if let Err(ClientError::Api(api)) = &pushed
+            && api.kind == ApiErrorKind::Older
+            && self.catch_up()?
+        {
+            // Another command signed a later one and was quicker.
+            pushed = self.client.put_documents(&self.documents.set).await;
+        }
+        pushed.map_err(explain).context(
             "the policy is signed and kept in documents.json, but the lighthouse has not got it: `holdfast cluster push` tries again",
         )
     }

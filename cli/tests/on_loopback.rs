@@ -108,6 +108,40 @@ fn from_nothing_to_a_seed_and_back() {
 }
 
 #[test]
+fn rules_that_two_shells_change_at_once_all_hold() {
+    let me = Operator::new();
+    let (https, _) = me.new_cluster();
+    let _lighthouse = me.lighthouse(https);
+    me.ok("policy allow phones web");
+    let lines = [
+        "policy allow admins servers",
+        "policy disallow phones web",
+        "policy allow servers servers",
+    ];
+    let at_once = lines.map(|line| me.command(line).stderr(Stdio::piped()).spawn().unwrap());
+    for (line, child) in lines.iter().zip(at_once) {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{line}: {out:?}");
+    }
+    let shown = me.json("policy show");
+    let rules = shown["rules"].as_array().unwrap().iter();
+    let mut from: Vec<_> = rules.map(|r| r["from"].as_str().unwrap()).collect();
+    from.sort_unstable();
+    assert_eq!(from, ["admins", "servers"], "{shown}");
+    assert_eq!(shown["generation"], 5);
+
+    // What was not signed is not said to hold.
+    let me = Operator::new();
+    let (https, _) = me.new_cluster();
+    let _lighthouse = me.lighthouse(https);
+    std::fs::remove_file(me.cluster.join("keys/root.age")).unwrap();
+    let (_, said) = me.fails("policy allow phones web");
+    assert!(!said.contains("The first rule"), "{said}");
+    let (_, said) = me.fails("policy disallow phones web");
+    assert!(said.contains("there is no such rule"), "{said}");
+}
+
+#[test]
 fn the_printed_root_is_as_good_as_the_kept_one() {
     use std::io::Write as _;
     let me = Operator::new();

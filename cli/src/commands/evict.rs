@@ -53,7 +53,10 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let key = key_of(&connection.judge(), &entry)?;
     if !connection.documents.policy.evicted.contains(&key) {
         connection
-            .change_policy(app, |policy| policy.evicted.push(key))
+            .change_policy(app, |policy| {
+                policy.evicted.push(key);
+                Ok(true)
+            })
             .await?;
     } else {
         connection.push_documents().await?;

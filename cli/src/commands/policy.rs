@@ -143,39 +143,46 @@ fn text(rules: &[Rule]) -> String {
     table(["from", "to", "protocol", "ports"], rules.iter().map(what))
 }
 
-/// Runs the verb.
-pub async fn run(app: &App, verb: Verb) -> Result<()> {
-    let mut connection = connect(app).await?;
-    let rules = connection.documents.policy.rules.clone();
-    let changed = match &verb {
-        Verb::Show => None,
-        Verb::Allow(args) => {
-            let new = allowed(&rules, args);
-            if rules.is_empty() && new.is_some() {
-                app.say("The first rule: from now on nodes reach only what a rule allows.");
-            }
-            new
-        }
+/// What `verb` makes of the rules that hold, and what to say once it does; none: nothing to do.
+fn change(verb: &Verb, rules: &[Rule]) -> Result<Option<(Vec<Rule>, &'static str)>> {
+    match verb {
+        Verb::Show => Ok(None),
+        Verb::Allow(args) => Ok(allowed(rules, args).map(|new| {
+            let first = "The first rule: from now on nodes reach only what a rule allows.";
+            (new, if rules.is_empty() { first } else { "" })
+        })),
         Verb::Disallow(args) => {
-            let left = disallowed(&rules, args).ok_or_else(|| {
+            let left = disallowed(rules, args).ok_or_else(|| {
                 let text = "there is no such rule: `holdfast policy show` lists them";
                 Exit::Failed.error(text)
             })?;
-            if left.is_empty() {
-                app.say("The last rule is gone: every node may reach every other.");
-            }
-            Some(left)
+            let last = "The last rule is gone: every node may reach every other.";
+            let said = if left.is_empty() { last } else { "" };
+            Ok(Some((left, said)))
         }
-    };
-    match changed {
-        Some(rules) => {
-            connection
-                .change_policy(app, |policy| policy.rules = rules)
-                .await?;
+    }
+}
+
+/// Runs the verb.
+pub async fn run(app: &App, verb: Verb) -> Result<()> {
+    let mut connection = connect(app).await?;
+    if change(&verb, &connection.documents.policy.rules)?.is_some() {
+        // Another command may have signed other rules since: those are changed.
+        let mut said = "";
+        let changed = connection.change_policy(app, |policy| {
+            let Some((rules, what)) = change(&verb, &policy.rules)? else {
+                return Ok(false);
+            };
+            (policy.rules, said) = (rules, what);
+            Ok(true)
+        });
+        changed.await?;
+        if !said.is_empty() {
+            app.say(said);
         }
+    } else if !matches!(verb, Verb::Show) {
         // An earlier change may not have reached the lighthouse.
-        None if !matches!(verb, Verb::Show) => connection.push_documents().await?,
-        None => {}
+        connection.push_documents().await?;
     }
     let policy = &connection.documents.policy;
     let shown = Shown {

@@ -394,7 +394,10 @@ async fn revoke(app: &App, which: &str) -> Result<()> {
     if !new.is_empty() {
         let added = new.clone();
         connection
-            .change_policy(app, |policy| policy.revoked.extend(added))
+            .change_policy(app, |policy| {
+                policy.revoked.extend(added);
+                Ok(true)
+            })
             .await?;
     }
     let ids: Vec<String> = new.iter().map(|r| r.id.to_string()).collect();

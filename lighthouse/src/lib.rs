@@ -17,6 +17,7 @@ mod http;
 pub mod install;
 mod limits;
 mod mesh;
+mod others;
 mod refusal;
 mod registry;
 pub mod rows;

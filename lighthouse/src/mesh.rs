@@ -2,12 +2,12 @@
 
 use crate::dir::Keys;
 use crate::error::LighthouseError;
+use crate::others::{self, Found};
 use crate::registry::Registry;
 use crate::splice::BoxedStream;
 use futures_util::future::join_all;
 use holdfast_core::api::RelayReply;
 use holdfast_core::cluster::{AddressPlan, CONTROL_PORT, MeshIndex};
-use holdfast_core::documents::Lighthouse;
 use holdfast_core::grant::VerifiedMember;
 use holdfast_core::keys::{MeshKey, PublicKey};
 use holdfast_mesh::{MTU, Mesh, MeshHandle, MeshSocket, Netstack, PeerConfig};
@@ -17,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// How long a node may take to accept a connection over the mesh.
@@ -25,10 +26,6 @@ const DIAL: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(180);
 /// Endpoints are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
-/// The peers are computed anew this often without a change: other lighthouses' names may resolve
-/// to something else.
-const AGAIN: Duration = Duration::from_secs(60);
-
 /// Changes are gathered for at most so long.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -142,15 +139,46 @@ impl MeshLink {
     /// # Errors
     /// [`LighthouseError::Mesh`].
     pub async fn keep(self, registry: Arc<Registry>, own: PublicKey) -> LighthouseError {
+        self.keep_with(registry, own, others::system).await
+    }
+
+    async fn keep_with(
+        self,
+        registry: Arc<Registry>,
+        own: PublicKey,
+        resolve: others::Resolve,
+    ) -> LighthouseError {
+        let (tell, found) = watch::channel(Found::new());
+        let sessions = || {
+            let alive = self.handshakes().into_iter();
+            alive
+                .filter(|(_, age)| *age < SESSION)
+                .map(|(key, _)| key)
+                .collect()
+        };
+        tokio::select! {
+            ended = self.keep_peers(&registry, &own, found) => ended,
+            () = others::seek(registry.clone(), own, sessions, tell, resolve) => {
+                LighthouseError::Mesh("nobody tells of changes any more".into())
+            }
+        }
+    }
+
+    async fn keep_peers(
+        &self,
+        registry: &Registry,
+        own: &PublicKey,
+        mut found: watch::Receiver<Found>,
+    ) -> LighthouseError {
         let mut changes = registry.watch();
+        changes.mark_changed();
         let mut told = vec![];
-        let mut due = Instant::now();
         loop {
             let begun = Instant::now();
-            if changes.has_changed().unwrap_or(false) || Instant::now() >= due {
+            if changes.has_changed().unwrap_or(false) || found.has_changed().unwrap_or(false) {
                 changes.mark_unchanged();
-                due = Instant::now() + AGAIN;
-                let wanted = peers(&registry, &own, &self.addresses).await;
+                let places = found.borrow_and_update().clone();
+                let wanted = peers(registry, own, &self.addresses, &places);
                 if wanted != told {
                     match self.handle.set_peers(&wanted) {
                         Ok(_) => tracing::info!(peers = wanted.len(), "mesh peers set"),
@@ -166,7 +194,8 @@ impl MeshLink {
             tokio::select! {
                 ended = self.handle.stopped() => return LighthouseError::Mesh(ended.to_string()),
                 Ok(()) = changes.changed() => changes.mark_changed(),
-                () = tokio::time::sleep(LOOK) => self.look(&registry).await,
+                Ok(()) = found.changed() => found.mark_changed(),
+                () = tokio::time::sleep(LOOK) => self.look(registry).await,
             }
         }
     }
@@ -188,17 +217,21 @@ impl MeshLink {
 }
 
 /// All verified members and the other lighthouses.
-async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) -> Vec<PeerConfig> {
+fn peers(
+    registry: &Registry,
+    own: &PublicKey,
+    addresses: &AddressPlan,
+    places: &Found,
+) -> Vec<PeerConfig> {
     let held = registry.held();
-    let mut others = vec![];
-    for other in held
+    let others = held
         .lighthouses
         .lighthouses
         .iter()
-        .filter(|l| l.key != *own)
-    {
-        others.push((other.clone(), resolve(other).await));
-    }
+        .filter(|l| l.key != *own);
+    let others: Vec<_> = others
+        .map(|l| (l.clone(), places.get(&l.mesh_key).copied()))
+        .collect();
     let plans = registry.peers(own, addresses, &others);
     let config = plans.into_iter().map(|p| PeerConfig {
         public_key: p.key,
@@ -213,13 +246,46 @@ async fn peers(registry: &Registry, own: &PublicKey, addresses: &AddressPlan) ->
     config.collect()
 }
 
-async fn resolve(lighthouse: &Lighthouse) -> Option<SocketAddr> {
-    for address in &lighthouse.udp {
-        if let Ok(mut found) = tokio::net::lookup_host(address).await
-            && let Some(first) = found.next()
-        {
-            return Some(first);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::others::tests::registry;
+    use crate::testing::*;
+
+    #[tokio::test]
+    async fn a_name_server_that_hangs_keeps_no_member_from_the_mesh() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path(), &[(205, "hangs.example:1")]).await;
+        let (keys, any) = (Keys::generate().unwrap(), "127.0.0.1:0".parse().unwrap());
+        let link = MeshLink::start(&keys, cluster().plan(), MeshIndex::LIGHTHOUSE, any).unwrap();
+        let hangs: others::Resolve = |_| Box::pin(std::future::pending());
+        let running = link
+            .clone()
+            .keep_with(registry.clone(), identity().key, hangs);
+        let running = tokio::spawn(running);
+        let grant = grant("g1", 50, 1);
+        let grant = holdfast_core::grant::Grant {
+            not_after: crate::unix_now() + 3600,
+            ..grant
+        };
+        registry
+            .put_grant(&grant.id, granted(&grant))
+            .await
+            .unwrap();
+        let record = record(1, "n1", 16, &grant);
+        let member = member(&record, &grant, 50);
+        registry.join(&member, key(1).public()).await.unwrap();
+        let there = async {
+            while !link
+                .handle
+                .status()
+                .iter()
+                .any(|s| s.public_key == record.mesh_key)
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), there).await.unwrap();
+        running.abort();
     }
-    None
 }

@@ -3,10 +3,11 @@
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
 use crate::exit::Exit;
+use crate::words;
 use anyhow::{Context as _, Result};
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::ApiErrorKind;
-use holdfast_core::documents::{Lighthouse, Policy};
+use holdfast_core::documents::{Lighthouse, Policy, next_generation};
 use holdfast_core::keys::PrivateKey;
 use holdfast_core::signed::Signed;
 use holdfast_tls::Identity;
@@ -141,12 +142,23 @@ impl Connection {
         change: impl FnOnce(&mut Policy) -> Result<bool>,
     ) -> Result<()> {
         let root = app.key(&self.cluster, KeyFile::Root)?;
+        // Nodes only say so: no member may keep an operator from signing.
+        if let Ok(entries) = self.entries().await {
+            let ahead = self.judge().ahead_in_policy(&entries);
+            if let Some(node) = ahead.first() {
+                app.say(&format!(
+                    "note: {node} ({} of {} nodes) says that it holds a newer policy than this one, which comes from an older backup: evictions and revocations in it are undone by what is signed now; look at `holdfast policy show` and repeat them",
+                    ahead.len(),
+                    entries.len()
+                ));
+            }
+        }
         {
             let _lock = self.cluster.lock()?;
             self.catch_up()?;
             let mut policy = self.documents.policy.clone();
             if change(&mut policy)? {
-                policy.generation += 1;
+                policy.generation = next_generation(policy.generation, words::now());
                 self.documents.set.policy =
                     Signed::sign(&policy, &root).context("signing the policy")?;
                 self.documents.policy = policy;

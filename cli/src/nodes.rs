@@ -129,6 +129,44 @@ impl Judge<'_> {
         Ok(Some(status))
     }
 
+    /// What to say of a node that holds something newer than what is held here.
+    fn ahead(&self, status: &NodeStatus) -> Option<String> {
+        let held = self.documents;
+        let own = [
+            ("operators", held.operators.generation),
+            ("lighthouses", held.lighthouses.generation),
+            ("policy", held.policy.generation),
+        ];
+        let newer: Vec<_> = own
+            .iter()
+            .zip(status.documents?)
+            .filter(|((_, own), its)| its > own)
+            .map(|((name, own), its)| format!("{name} {its}, here {own}"))
+            .collect();
+        (!newer.is_empty()).then(|| {
+            format!(
+                "it holds newer documents ({}), as after an older backup: it hands them to the lighthouse by itself; sign nothing before this line is gone, or what they say is undone",
+                newer.join("; ")
+            )
+        })
+    }
+
+    /// The nodes that say that they hold a newer policy than the one here.
+    #[must_use]
+    pub fn ahead_in_policy(&self, entries: &[NodeEntry]) -> Vec<NodeName> {
+        let policy = self.documents.policy.generation;
+        let ahead = entries.iter().filter(|entry| {
+            let status = self.member(entry).map(|member| self.status(entry, &member));
+            let held = status
+                .ok()
+                .and_then(Result::ok)
+                .flatten()
+                .and_then(|s| s.documents);
+            held.is_some_and(|[_, _, its]| its > policy)
+        });
+        ahead.map(|entry| entry.name.clone()).collect()
+    }
+
     /// The entry as it is shown.
     pub fn view(&self, entry: &NodeEntry) -> NodeView {
         let mut view = empty(entry.name.clone());
@@ -143,7 +181,9 @@ impl Judge<'_> {
                 view.mesh_address6 = Some(self.plan.address6(member.record.index));
                 match self.status(entry, &member) {
                     Ok(Some(status)) => {
+                        let ahead = self.ahead(&status);
                         fill(&mut view, status);
+                        view.notes.extend(ahead);
                         view.seen = entry.status_age;
                     }
                     Ok(None) => {}

@@ -214,6 +214,7 @@ mod tests {
             k3s_info: None,
             handshake_age: None,
             memory: None,
+            documents: None,
             notes: vec![],
         }
     }

@@ -103,7 +103,8 @@ fn a_restored_lighthouse_has_new_keys_under_the_old_name() {
     assert_eq!(code, 2);
     let done = me.json("lighthouse restore --listen 127.0.0.1 --refill 2h");
     let (after, newer) = entry(&me);
-    assert_eq!(newer, generation + 1);
+    // Whatever nodes hold by now: this directory may be an old backup.
+    assert!(newer > generation + 1_000_000_000, "{newer}");
     assert_eq!(done["lighthouses"], newer);
     assert_eq!(
         (&after["https"], &after["index"]),

@@ -84,7 +84,8 @@ fn from_nothing_to_a_seed_and_back() {
         "{states:?}"
     );
     assert!(states.iter().any(|(_, s)| **s == "open"), "{states:?}");
-    assert_eq!(me.json("cluster show")["policy"]["generation"], 2);
+    let policy = &me.json("cluster show")["policy"];
+    assert!(policy["generation"].as_u64().unwrap() > 1_000_000_000);
 
     // An operator of another cluster gets nothing, and this one's own passphrase is needed.
     let wrong = me
@@ -128,7 +129,7 @@ fn rules_that_two_shells_change_at_once_all_hold() {
     let mut from: Vec<_> = rules.map(|r| r["from"].as_str().unwrap()).collect();
     from.sort_unstable();
     assert_eq!(from, ["admins", "servers"], "{shown}");
-    assert_eq!(shown["generation"], 5);
+    assert!(shown["generation"].as_u64().unwrap() > 1_000_000_000);
 
     // What was not signed is not said to hold.
     let me = Operator::new();

@@ -67,7 +67,7 @@ pub struct FormerOperator {
 pub struct Operators {
     /// The cluster it is for.
     pub cluster: ClusterId,
-    /// Never goes back.
+    /// Never goes back ([`next_generation`]).
     pub generation: u64,
     /// Today's operators.
     pub operators: Vec<Operator>,
@@ -327,6 +327,14 @@ pub trait Document: Signable {
     fn cluster(&self) -> ClusterId;
     /// Never goes back.
     fn generation(&self) -> u64;
+}
+
+/// The generation of a document that is signed at `now` (Unix seconds) in the place of one of
+/// generation `held`: later than anything signed before, also than what an older backup, from which
+/// it is signed, does not know of.
+#[must_use]
+pub fn next_generation(held: u64, now: u64) -> u64 {
+    held.saturating_add(1).max(now)
 }
 
 macro_rules! document {

@@ -126,6 +126,10 @@ pub struct NodeStatus {
     /// What the system itself holds in memory; none: not known.
     #[serde(default)]
     pub memory: Option<SystemMemory>,
+    /// Generations of the documents that it holds: operators, lighthouses, policy; none: it is of a
+    /// version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<[u64; 3]>,
     /// Things an operator should know (LAN overlap, `/var` in memory, second seed), in words.
     #[serde(default)]
     pub notes: Vec<String>,

@@ -18,6 +18,7 @@ pub mod install;
 mod limits;
 mod mesh;
 mod others;
+mod rate;
 mod refusal;
 mod registry;
 pub mod rows;

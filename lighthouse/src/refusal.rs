@@ -82,7 +82,9 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full(_) => Self::full(error.to_string()),
-            StoreError::Contended(_) => Self::new(ApiErrorKind::Busy, error.to_string()),
+            StoreError::Contended(_) | StoreError::Behind(_) => {
+                Self::new(ApiErrorKind::Busy, error.to_string())
+            }
             _ => Self::new(ApiErrorKind::Internal, error.to_string()),
         }
     }

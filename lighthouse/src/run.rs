@@ -4,8 +4,9 @@ use crate::blobs::Blobs;
 use crate::dir::LighthouseDir;
 use crate::error::LighthouseError;
 use crate::http::{App, router};
-use crate::limits::{Connections, Joins};
+use crate::limits::Connections;
 use crate::mesh::MeshLink;
+use crate::rate::Rates;
 use crate::registry::Registry;
 use crate::server::{listen, serve};
 use crate::splice::Switchboard;
@@ -15,8 +16,13 @@ use holdfast_tls::{ClientAuth, Identity, server_config};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+/// Sets of documents that members hand over at a time: some hundred kB each in a large cluster.
+const BRINGERS: usize = 4;
+/// What most systems let a process open at least.
+const USUAL_FILES: u64 = 1024;
 
 /// What a lighthouse needs to run.
 #[derive(Debug, Clone)]
@@ -94,7 +100,7 @@ impl Lighthouse {
     /// # Errors
     /// [`LighthouseError`].
     pub async fn start(config: Config) -> Result<Self, LighthouseError> {
-        raise_open_files();
+        let files = raise_open_files();
         let dir = LighthouseDir::open(&config.dir)?;
         let (cluster, keys) = (dir.cluster()?, dir.keys()?);
         let identity = Identity::from_key(&keys.tls)?;
@@ -130,11 +136,12 @@ impl Lighthouse {
             registry: registry.clone(),
             blobs,
             board: Switchboard::default(),
-            joins: Joins::default(),
+            rates: Rates::default(),
+            bringers: Arc::new(Semaphore::new(BRINGERS)),
             mesh: mesh.clone(),
             running,
         });
-        let (connections, udp) = (Connections::default(), mesh.port());
+        let (connections, udp) = (Connections::within(files), mesh.port());
         let mut tasks = JoinSet::new();
         tasks.spawn(mesh.keep(registry.clone(), own.key));
         tasks.spawn(async move {
@@ -181,14 +188,17 @@ impl Lighthouse {
     }
 }
 
-/// Each member holds some connections; what the system allows by default is often 1024.
-fn raise_open_files() {
+/// Each member holds some connections; what the system allows by default is often 1024. How many
+/// files it may open now.
+fn raise_open_files() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     if let Err(error) = raised {
         tracing::debug!(%error, "the number of open files stays as it is");
     }
+    let now = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL_FILES, |(now, _)| now);
+    usize::try_from(now).unwrap_or(usize::MAX)
 }
 
 fn unfit(reason: &str) -> LighthouseError {

@@ -90,9 +90,14 @@ pub async fn serve(
             tracing::warn!(%source, "too many connections from this address");
             continue;
         };
-        let (tls, router) = (tls.clone(), router.clone());
+        let (tls, router, place) = (tls.clone(), router.clone(), Arc::new(place));
         open.spawn(async move {
-            if let Err(error) = connection(stream, source, tls, router, place).await {
+            let served = connection(stream, source, tls, router, place.clone());
+            let served = tokio::select! {
+                served = served => served,
+                () = place.ends() => Err("a stranger's, and its time is over".into()),
+            };
+            if let Err(error) = served {
                 tracing::debug!(%source, error, "connection ended");
             }
         });
@@ -104,7 +109,7 @@ async fn connection(
     source: SocketAddr,
     tls: Arc<ServerConfig>,
     router: Router,
-    place: Place,
+    place: Arc<Place>,
 ) -> Result<(), String> {
     let words = |e: &dyn std::fmt::Display| e.to_string();
     stream.set_nodelay(true).map_err(|e| words(&e))?;
@@ -122,6 +127,7 @@ async fn connection(
     let peer = Peer {
         source,
         key: peer_key(stream.get_ref().1),
+        place: place.clone(),
     };
     // The place goes with the connection, upgrades included.
     let stream = Placed {
@@ -142,7 +148,7 @@ async fn connection(
 /// A stream with the place that it takes.
 struct Placed<S> {
     stream: S,
-    _place: Place,
+    _place: Arc<Place>,
 }
 
 mod placed {

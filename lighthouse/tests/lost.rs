@@ -245,3 +245,43 @@ async fn members_are_believed_for_a_time_only() {
     let unknown = client(2, late.https[0], &keys).join(other).await;
     assert_eq!(kind(unknown), Kind::GrantUnknown);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_backup_is_brought_forward_by_its_members() {
+    let lab = Lab::new().await;
+    let g = current("g1", 50, 2);
+    lab.hand_over(&g).await.unwrap();
+    lab.join(1, "n1", &g, 50).await.unwrap();
+    lab.join(2, "n2", &g, 50).await.unwrap();
+    // What the root signed after the backup, which members hold: n2 is out. Of operators this one
+    // holds an older document than the lighthouse.
+    let out = holdfast_core::documents::Policy {
+        evicted: vec![key(2).public()],
+        ..policy(9)
+    };
+    let ahead = DocumentSet {
+        operators: Signed::sign(&operators(7), &key(ROOT)).unwrap(),
+        ..lab.documents(&policy(1))
+    };
+    lab.operator().put_documents(&ahead).await.unwrap();
+    let held = lab.documents(&out);
+    let forged = DocumentSet {
+        policy: Signed::sign(&policy(99), &key(1)).unwrap(),
+        ..held.clone()
+    };
+    let member = lab.client(Some(1));
+    assert_eq!(kind(member.put_documents(&forged).await), Kind::Denied);
+    let stranger = lab.client(Some(3));
+    assert_eq!(kind(stranger.put_documents(&held).await), Kind::Denied);
+    let looker = lab.client(Some(LOOKER));
+    assert_eq!(kind(looker.put_documents(&held).await), Kind::Denied);
+    member.put_documents(&held).await.unwrap();
+    assert_eq!(lab.running().registry().held().generations(), [7, 1, 9, 1]);
+    assert_eq!(kind(poll(&lab.client(Some(2))).await), Kind::Evicted);
+    // Never back.
+    member
+        .put_documents(&lab.documents(&policy(8)))
+        .await
+        .unwrap();
+    assert_eq!(lab.running().registry().held().generations(), [7, 1, 9, 1]);
+}

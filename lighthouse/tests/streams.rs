@@ -4,7 +4,7 @@ mod common;
 
 use common::testing::*;
 use common::{Lab, current, kind};
-use holdfast_client::StandingEvent;
+use holdfast_client::{ClientError, StandingEvent};
 use holdfast_core::api::ApiErrorKind as Kind;
 use holdfast_core::keys::Digest;
 use holdfast_core::names::Role;
@@ -15,6 +15,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -299,6 +300,7 @@ fn status(counter: u64) -> NodeStatus {
         k3s_info: None,
         handshake_age: None,
         memory: None,
+        documents: None,
         notes: vec![],
     }
 }
@@ -321,6 +323,60 @@ async fn a_status_is_signed_by_its_node_and_never_goes_back() {
     let nodes = lab.operator().nodes().await.unwrap();
     assert_eq!(nodes[0].status, Some(signed(5, 1)));
     assert!(nodes[0].status_age.unwrap() < 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_short_and_not_too_many() {
+    let lab = with_node().await;
+    let node = lab.client(Some(1));
+    let long = NodeStatus {
+        notes: vec!["x".repeat(64 << 10)],
+        ..status(1)
+    };
+    let long = Signed::sign(&long, &key(1)).unwrap();
+    assert_eq!(kind(node.put_status(&long).await), Kind::Malformed);
+    let mut sent = 0;
+    let refused = loop {
+        let status = Signed::sign(&status(5), &key(1)).unwrap();
+        match node.put_status(&status).await {
+            Ok(()) => sent += 1,
+            refused => break refused,
+        }
+        assert!(sent < 1000);
+    };
+    assert_eq!(kind(refused), Kind::Busy);
+    // As many as come in a burst were taken.
+    assert!(sent >= 19, "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_lists_and_documents_are_not_given_without_end() {
+    let lab = with_node().await;
+    let node = lab.client(Some(1));
+    let busy = |of: &str, answer: Result<(), ClientError>, n: usize| {
+        let over = answer.is_err_and(|e| e.kind() == Some(Kind::Busy));
+        assert!(over || n < 1000, "{of}");
+        over
+    };
+    // A revision that is none: as good as none.
+    let mut asked = 0;
+    while !busy(
+        "lists",
+        node.news(asked as u64 % 2, Duration::ZERO).await.map(drop),
+        asked,
+    ) {
+        asked += 1;
+    }
+    assert!(asked >= 60, "{asked}");
+    for n in [1, 77] {
+        let client = lab.client(Some(n));
+        let mut asked = 0;
+        while !busy("documents", client.documents().await.map(drop), asked) {
+            asked += 1;
+        }
+        assert!(asked >= 50, "{asked}");
+    }
+    lab.operator().documents().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

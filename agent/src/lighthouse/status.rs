@@ -66,6 +66,7 @@ pub async fn account(node: &Node, counter: u64) -> anyhow::Result<NodeStatus> {
         k3s_info: node.image.k3s.clone(),
         handshake_age: meshed::handshake_age(node),
         memory: memory(),
+        documents: node.trusted_in(&doc).ok().map(|t| t.generations()),
         notes,
     })
 }

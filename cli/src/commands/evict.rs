@@ -5,8 +5,9 @@ use crate::exit::Exit;
 use crate::lighthouse::{connect, explain};
 use crate::nodes::{Judge, not_believed};
 use anyhow::Result;
-use holdfast_core::api::NodeEntry;
-use holdfast_core::keys::PublicKey;
+use holdfast_core::api::{GrantStatus, NodeEntry};
+use holdfast_core::documents::RevokedGrant;
+use holdfast_core::grant::VerifiedMember;
 use holdfast_core::names::NodeName;
 use serde::Serialize;
 
@@ -18,7 +19,8 @@ Example:
 
 The root signs a policy that names the node's key: members drop it as soon as they have that policy, \
 the lighthouse takes no request of its any more, and its name and address become free. There is no \
-way back for this key; the machine can join again with another seed.")]
+way back for this key; the machine can join again with another seed. Its own seed is of no use any \
+more: where a grant has uses left, it is revoked but for the other nodes that joined with it.")]
 pub struct Args {
     /// Which node
     node: NodeName,
@@ -29,15 +31,37 @@ struct Evicted {
     name: NodeName,
     key: String,
     policy: u64,
+    /// The grant that would have let it in again, revoked.
+    revoked: Option<RevokedGrant>,
 }
 
-/// The key to put out: of a member that an operator let in, whatever policy says of it by now. Less
+/// Whom to put out: a member that an operator let in, whatever policy says of it by now. Less
 /// would let a hostile lighthouse choose whom the root evicts.
-fn key_of(judge: &Judge<'_>, entry: &NodeEntry) -> Result<PublicKey> {
-    let member = judge
+fn member_of(judge: &Judge<'_>, entry: &NodeEntry) -> Result<VerifiedMember> {
+    judge
         .member_in_or_out(entry)
-        .map_err(|why| not_believed(&entry.name, &why))?;
-    Ok(member.record.signing_key)
+        .map_err(|why| not_believed(&entry.name, &why))
+}
+
+/// The revocation that keeps a machine with its old token out: whoever kept that makes itself a new
+/// key. Nothing where all uses are others' already. A grant for one node is revoked always, and one
+/// that has ended too: a lighthouse that its members fill again counts uses anew.
+fn revocation(member: &VerifiedMember, grants: &[GrantStatus]) -> Option<RevokedGrant> {
+    let grant = &member.grant;
+    let mut of = grants.iter().filter_map(|status| {
+        let (opened, _) = status.grant.open_self().ok()?;
+        (opened.id == grant.id).then_some(status)
+    });
+    let used_by = &of.next()?.used_by;
+    let open = used_by.len() < grant.uses as usize || grant.uses == 1;
+    open.then(|| RevokedGrant {
+        id: grant.id.clone(),
+        except: used_by
+            .iter()
+            .filter(|key| **key != member.record.signing_key)
+            .copied()
+            .collect(),
+    })
 }
 
 /// Runs the verb.
@@ -50,16 +74,25 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             args.node
         )));
     };
-    let key = key_of(&connection.judge(), &entry)?;
-    if !connection.documents.policy.evicted.contains(&key) {
+    let member = member_of(&connection.judge(), &entry)?;
+    let key = member.record.signing_key;
+    let grants = connection.client.grants().await.map_err(explain)?;
+    let held = &connection.documents.policy;
+    let revoked =
+        revocation(&member, &grants).filter(|new| !held.revoked.iter().any(|old| old.id == new.id));
+    if held.evicted.contains(&key) && revoked.is_none() {
+        connection.push_documents().await?;
+    } else {
+        let revoked = revoked.clone();
         connection
             .change_policy(app, |policy| {
-                policy.evicted.push(key);
+                if !policy.evicted.contains(&key) {
+                    policy.evicted.push(key);
+                }
+                policy.revoked.extend(revoked);
                 Ok(true)
             })
             .await?;
-    } else {
-        connection.push_documents().await?;
     }
     connection
         .client
@@ -70,9 +103,18 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         name: args.node,
         key: key.to_string(),
         policy: connection.documents.policy.generation,
+        revoked,
     };
     app.print(&evicted, || {
-        format!("{} is out (policy {}).", evicted.name, evicted.policy)
+        let out = format!("{} is out (policy {}).", evicted.name, evicted.policy);
+        match &evicted.revoked {
+            None => out,
+            Some(grant) => format!(
+                "{out}\nIts grant {} lets nobody in any more; {} other node(s) that joined with it stay.",
+                grant.id,
+                grant.except.len()
+            ),
+        }
     })
 }
 
@@ -98,20 +140,48 @@ mod tests {
             plan: AddressPlan::new(ID, false),
             documents: &documents,
         };
-        assert_eq!(key_of(&judge, &entry(3, 1)).unwrap(), key(3).public());
+        assert_eq!(
+            member_of(&judge, &entry(3, 1)).unwrap().record.signing_key,
+            key(3).public()
+        );
 
         // A lighthouse that names an innocent key `n1`, with a token of its own making.
         let mut forged = entry(3, 8);
         let (mut record, _) = forged.member.record.open_self().unwrap();
         record.signing_key = key(7).public();
         forged.member.record = Signed::sign(&record, &key(2)).unwrap();
-        let error = key_of(&judge, &forged).unwrap_err();
+        let error = member_of(&judge, &forged).unwrap_err();
         assert_eq!(crate::exit::code_of(&error), 4);
         assert!(error.to_string().contains("not to be believed"), "{error}");
 
         // Another member's true record under this name.
         let mut renamed = entry(3, 1);
         renamed.name = "n2".parse().unwrap();
-        assert!(key_of(&judge, &renamed).is_err());
+        assert!(member_of(&judge, &renamed).is_err());
+    }
+
+    #[test]
+    fn a_kept_token_lets_nobody_in_and_the_others_stay() {
+        let documents = documents();
+        let judge = Judge {
+            id: ID,
+            plan: AddressPlan::new(ID, false),
+            documents: &documents,
+        };
+        let mut member = member_of(&judge, &entry(3, 1)).unwrap();
+        let mut status = |uses, used_by: &[u8]| {
+            member.grant.uses = uses;
+            let status = GrantStatus {
+                grant: Signed::sign(&member.grant, &key(1)).unwrap(),
+                used_by: used_by.iter().map(|n| key(*n).public()).collect(),
+                revoked: false,
+            };
+            revocation(&member, &[status]).map(|revoked| revoked.except)
+        };
+        assert_eq!(status(5, &[3, 4]), Some(vec![key(4).public()]));
+        assert_eq!(status(1, &[3]), Some(vec![]));
+        assert_eq!(status(2, &[3, 4]), None);
+        // Nobody may vouch for the others: none of them is put out.
+        assert_eq!(revocation(&member, &[]), None);
     }
 }

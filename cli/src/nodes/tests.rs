@@ -96,6 +96,7 @@ pub(crate) fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
         k3s_info: None,
         handshake_age: None,
         memory: None,
+        documents: None,
         notes: vec![],
     };
     NodeEntry {
@@ -153,4 +154,35 @@ fn what_a_silent_node_said_is_told_as_old() {
     assert_eq!(view.k3s_words(), "ready, 5 min ago");
     view.k3s = Some(K3sState::None);
     assert_eq!(view.k3s_words(), K3sState::None.to_string());
+}
+
+#[test]
+fn a_node_that_holds_newer_documents_says_so() {
+    let documents = documents();
+    let judge = Judge {
+        id: ID,
+        plan: AddressPlan::new(ID, false),
+        documents: &documents,
+    };
+    let with = |held, by: u8| {
+        let mut entry = entry(3, 1);
+        let mut status = entry.status.take().unwrap().open(|_| true).unwrap();
+        status.documents = held;
+        entry.status = Some(Signed::sign(&status, &key(by)).unwrap());
+        entry
+    };
+    // Older versions do not say.
+    for held in [None, Some([1, 1, 1]), Some([0, 1, 1])] {
+        assert!(judge.view(&with(held, 3)).notes.is_empty());
+    }
+    let notes = judge.view(&with(Some([1, 1, 9]), 3)).notes;
+    assert!(notes[0].contains("(policy 9, here 1)"), "{notes:?}");
+    let all = [with(Some([1, 1, 9]), 3), with(Some([2, 2, 1]), 3)];
+    assert_eq!(judge.ahead_in_policy(&all).len(), 1);
+    // What the node did not sign counts for nothing.
+    assert!(
+        judge
+            .ahead_in_policy(&[with(Some([1, 1, 9]), 8)])
+            .is_empty()
+    );
 }

@@ -96,6 +96,7 @@ impl Node {
             k3s_info: None,
             handshake_age: Some(1),
             memory: None,
+            documents: None,
             notes: vec![],
         };
         client

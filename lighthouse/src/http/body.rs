@@ -12,7 +12,8 @@ use std::time::Duration;
 
 /// Longest JSON body, in bytes: documents of a large cluster take some hundred kB.
 const LONGEST: usize = 4 << 20;
-/// Longest JSON body of those whom nobody let in yet: a record and its grant take some kB.
+/// Longest JSON body of all but documents: a record and its grant take some kB, and so does what a
+/// node says of itself.
 pub const SHORT: usize = 64 << 10;
 /// A body must have come by then.
 const TIME: Duration = Duration::from_secs(30);

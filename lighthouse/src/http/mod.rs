@@ -10,8 +10,8 @@ mod operators;
 pub use caller::Peer;
 
 use crate::blobs::Blobs;
-use crate::limits::Joins;
 use crate::mesh::MeshLink;
+use crate::rate::Rates;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::splice::Switchboard;
@@ -20,7 +20,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use holdfast_core::api::ApiErrorKind;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Everything that handlers use.
 #[derive(Debug)]
@@ -31,8 +31,10 @@ pub struct App {
     pub blobs: Blobs,
     /// Control streams.
     pub board: Switchboard,
-    /// Bounds joins.
-    pub joins: Joins,
+    /// Bounds how often what is asked.
+    pub rates: Rates,
+    /// Places for members that hand over documents.
+    pub bringers: Arc<Semaphore>,
     /// The way to nodes.
     pub mesh: MeshLink,
     /// Its sender goes with the lighthouse: raw streams end then.

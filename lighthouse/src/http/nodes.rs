@@ -2,7 +2,7 @@
 
 use super::App;
 use super::body::{JsonBody, SHORT};
-use super::caller::{Insider, Keyed, Member, Moderate};
+use super::caller::{Accounted, Insider, Member, Moderate, Reader};
 use crate::refusal::Refusal;
 use crate::registry::{Listing, unix_now};
 use axum::Json;
@@ -35,7 +35,7 @@ pub async fn health() -> Json<Value> {
 }
 
 /// `GET /v1/documents`
-pub async fn documents(State(app): Shared, _: Keyed) -> Json<DocumentSet> {
+pub async fn documents(State(app): Shared, _: Reader) -> Json<DocumentSet> {
     Json(app.registry.held().set.clone())
 }
 
@@ -114,6 +114,10 @@ pub async fn members(State(app): Shared, caller: Insider, Query(poll): Query<Pol
         wait: Duration::from_secs(poll.wait.min(MAX_WAIT)),
         delta: poll.delta,
     };
+    if caller.member && app.registry.costs_a_list(&asked) && !app.rates.list(caller.key) {
+        let text = "whole lists are asked for too often; try again in some seconds";
+        return Refusal::new(ApiErrorKind::Busy, text).into_response();
+    }
     let parts = app.registry.listed(&caller.key, asked).await;
     let length: usize = parts.iter().map(Bytes::len).sum();
     let body = if length < ONE_PIECE {
@@ -150,8 +154,8 @@ pub async fn relay(
 /// `PUT /v1/status`
 pub async fn put_status(
     State(app): Shared,
-    caller: Member,
-    JsonBody(status): JsonBody<Signed<NodeStatus>>,
+    caller: Accounted,
+    JsonBody(status): JsonBody<Signed<NodeStatus>, SHORT>,
 ) -> Answer<Value> {
     app.registry.put_status(status, caller.key).await?;
     Ok(Json(json!({ "ok": true })))

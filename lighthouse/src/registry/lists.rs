@@ -76,6 +76,16 @@ impl Registry {
         })
     }
 
+    /// Whether a whole list is the answer, and at once.
+    #[must_use]
+    pub fn costs_a_list(&self, asked: &Listing) -> bool {
+        self.see(|_| {
+            let journal = self.journal();
+            let known = asked.delta && journal.since(asked.after).is_some();
+            !known && journal.revision() != asked.after
+        })
+    }
+
     /// The body of a [`MemberList`] for `caller`, once the revision is another than the one it
     /// knows, or when it waited long enough.
     pub async fn listed(&self, caller: &PublicKey, asked: Listing) -> [Bytes; 2] {

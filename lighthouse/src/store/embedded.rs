@@ -26,6 +26,8 @@ const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries-1");
 const LAST: TableDefinition<(), u64> = TableDefinition::new("last-version-1");
 /// Reads never come here: this is for the writer's pages.
 const CACHE: usize = 4 << 20;
+/// Values that wait for the disk, in bytes; whoever comes when there are as many is refused.
+const QUEUE: usize = 32 << 20;
 /// How often a file that could not be read anew is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,8 @@ struct Memory {
     entries: BTreeMap<String, Versioned>,
     last: u64,
     queue: Vec<Change>,
+    /// Of the values in the queue, and of those that are being written.
+    queued: usize,
     waiting: Vec<Told>,
     /// A transaction is being written.
     busy: bool,
@@ -146,6 +150,10 @@ impl Shared {
         if memory.entries.get(key).map(|v| v.version) != expected {
             return Ok(None);
         }
+        if memory.queued >= QUEUE {
+            return Err(StoreError::Behind(self.path.clone()));
+        }
+        memory.queued += new.as_ref().map_or(0, Vec::len);
         let new = new.map(|value| {
             memory.last += 1;
             Versioned {
@@ -177,6 +185,12 @@ impl Shared {
         };
         told.await.unwrap_or_else(ended)
     }
+}
+
+/// Of the values.
+fn bytes(queue: &[Change]) -> usize {
+    let values = queue.iter().filter_map(|(_, new)| new.as_ref());
+    values.map(|new| new.value.len()).sum()
 }
 
 /// The writer's life.
@@ -221,6 +235,7 @@ fn write_all(shared: &Shared, database: Database) {
         };
         let mut memory = shared.hold();
         memory.busy = false;
+        memory.queued = memory.queued.saturating_sub(bytes(&queue));
         #[cfg(test)]
         {
             memory.commits += usize::from(!queue.is_empty());
@@ -228,6 +243,7 @@ fn write_all(shared: &Shared, database: Database) {
         let mut told = waiting;
         if written.is_err() {
             memory.queue.clear();
+            memory.queued = 0;
             told.append(&mut memory.waiting);
             restore(shared, &mut memory, &mut database);
         }
@@ -466,6 +482,29 @@ mod tests {
         drop(store);
         let store = Embedded::open(&path).await.unwrap();
         assert_eq!(store.list("k").await.unwrap().len(), 500);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_disk_is_bounded() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&tmp.path().join("s")).await.unwrap();
+        let put = |n: u32| {
+            let (store, value) = (store.clone(), vec![0; QUEUE / 4]);
+            async move { store.cas(&format!("k{n}"), None, Some(value)).await }
+        };
+        // Cut off by those who asked, they stay queued.
+        let mut refused = false;
+        for n in 0..1000 {
+            if let Some(Err(StoreError::Behind(_))) = put(n).now_or_never() {
+                refused = true;
+                break;
+            }
+            assert!(store.owner.shared.hold().queued <= 2 * QUEUE);
+        }
+        assert!(refused);
+        store.settled().await.unwrap();
+        put(1000).await.unwrap();
+        assert_eq!(store.owner.shared.hold().queued, 0);
     }
 
     #[tokio::test]

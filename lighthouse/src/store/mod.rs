@@ -93,6 +93,9 @@ pub enum StoreError {
         /// The parser's words.
         reason: String,
     },
+    /// More changes wait for the disk than fit.
+    #[error("the disk with {} does not keep up with what is to be written; try again in some seconds", .0.display())]
+    Behind(PathBuf),
     /// Others changed the same key again and again.
     #[error("the store's entry {0:?} changes too often; try again")]
     Contended(String),

@@ -11,7 +11,7 @@ use crate::lighthouse::{connect, explain};
 use crate::{files, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::api::LighthouseIdentity;
-use holdfast_core::documents::{DocumentSet, Lighthouse, Lighthouses, Roots};
+use holdfast_core::documents::{DocumentSet, Lighthouse, Lighthouses, Roots, next_generation};
 use holdfast_core::signed::Signed;
 use holdfast_lighthouse::{ClusterFile, Keys, LighthouseDir, unix_now};
 use serde::Serialize;
@@ -118,9 +118,10 @@ fn replaced(
     hosts: &[String],
     place: &Place,
     identity: &LighthouseIdentity,
+    now: u64,
 ) -> Result<(Lighthouses, Lighthouse, Lighthouse)> {
     let mut list = held.clone();
-    list.generation += 1;
+    list.generation = next_generation(held.generation, now);
     let named = |l: &&mut Lighthouse| place.name.as_ref().is_none_or(|n| l.name == *n);
     let Some(entry) = list.lighthouses.iter_mut().find(named) else {
         return Err(Exit::Usage.error(format!(
@@ -170,7 +171,7 @@ fn prepare(
 ) -> Result<Replaced> {
     let dir = cluster.lighthouse();
     let kept = dir.exists().then(|| {
-        let end = format!("lighthouse.{}-{}", list.generation - 1, words::now());
+        let end = format!("lighthouse.{}", list.generation);
         cluster.path.join(end)
     });
     let fresh = cluster.path.join("lighthouse.new");
@@ -259,7 +260,13 @@ pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     let cluster = &mut connection.cluster;
     let lock = cluster.lock()?;
     let held = cluster.documents()?;
-    let change = replaced(&held.lighthouses, &args.host, &args.place, &keys.identity())?;
+    let change = replaced(
+        &held.lighthouses,
+        &args.host,
+        &args.place,
+        &keys.identity(),
+        words::now(),
+    )?;
     let set = sign(app, cluster, &held, &change.0)?;
     for grant in grants.iter().filter(|g| !g.revoked) {
         let (opened, _) = grant.grant.open_self().context("a grant of the old one")?;
@@ -287,7 +294,13 @@ pub fn restore(app: &App, args: RestoreArgs) -> Result<()> {
     let keys = Keys::generate().context("the lighthouse's keys")?;
     let _lock = cluster.lock()?;
     let held = cluster.documents()?;
-    let change = replaced(&held.lighthouses, &args.host, &args.place, &keys.identity())?;
+    let change = replaced(
+        &held.lighthouses,
+        &args.host,
+        &args.place,
+        &keys.identity(),
+        words::now(),
+    )?;
     let (list, old, new) = &change;
     if !found_by_nodes(list, old, new) && !args.unknown_address {
         return Err(Exit::Usage.error(format!(
@@ -335,7 +348,7 @@ mod tests {
             mesh_key: MeshKey([2; 32]),
         };
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        replaced(&held(), &hosts, place, &identity)
+        replaced(&held(), &hosts, place, &identity, 1_800_000_000)
     }
 
     fn place(name: Option<&str>, https_port: Option<u16>) -> Place {
@@ -361,7 +374,8 @@ mod tests {
     #[test]
     fn a_new_one_takes_the_place_with_keys_of_its_own() {
         let (list, old, new) = change(&[], &place(None, None)).unwrap();
-        assert_eq!(list.generation, 5);
+        // Nodes may hold a newer one than an old backup, from which this is made.
+        assert_eq!(list.generation, 1_800_000_000);
         assert_eq!((&new.https, new.index), (&old.https, old.index));
         assert_eq!(
             (new.key, new.mesh_key),

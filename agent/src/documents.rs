@@ -1,5 +1,6 @@
 //! What the roots signed: opened, and brought forward, never back.
 
+use crate::releases;
 use holdfast_core::cluster::ClusterId;
 use holdfast_core::documents::{
     Document, DocumentError, DocumentSet, Lighthouses, Operators, Policy, Roots, accept,
@@ -88,8 +89,29 @@ fn newer<T: Document + Clone>(
 /// Longest release list that is carried along, as base64: a block of 4096 bytes needs 5464.
 const RELEASES_MAX: usize = 8 * 1024;
 
-/// Takes of `offered` what is sound and not older than what is held. The release list is carried
-/// along unopened, if it can be one by its length: whoever stores it checks it.
+/// The release list to carry along: of two that a root signed the newer one, the held one of two
+/// alike. Where none is held, anything that can be one by its length: whoever stores it checks it.
+fn newer_list(
+    held: Option<&DocumentSet>,
+    offered: &DocumentSet,
+    roots: &Roots,
+    cluster: ClusterId,
+) -> String {
+    let generation = |list: &str| {
+        let keys = releases::trusted(cluster, roots).ok()?;
+        Some(releases::open(&keys, list).ok()?.0.generation)
+    };
+    let fits = offered.releases.len() <= RELEASES_MAX;
+    match held {
+        Some(held) if !fits || generation(&offered.releases) <= generation(&held.releases) => {
+            held.releases.clone()
+        }
+        None if !fits => String::new(),
+        _ => offered.releases.clone(),
+    }
+}
+
+/// Takes of `offered` what is sound and not older than what is held.
 ///
 /// # Errors
 /// [`DocumentError`] when a document is refused and none is held in its place.
@@ -115,11 +137,7 @@ pub fn merge(
         cluster,
         r,
     )?;
-    let releases = if offered.releases.len() <= RELEASES_MAX {
-        offered.releases.clone()
-    } else {
-        held.map(|h| h.releases.clone()).unwrap_or_default()
-    };
+    let releases = newer_list(held, offered, roots, cluster);
     let (policy, p) = newer(held.map(|h| &h.policy), &offered.policy, roots, cluster, r)?;
     Ok(Merged {
         set: DocumentSet {
@@ -224,6 +242,17 @@ pub mod tests {
         };
         let merged = merge(Some(&mixed), &fork, &roots, CLUSTER).unwrap();
         assert_eq!(merged.set.policy, mixed.policy);
+        // Nor does an older release list, whatever comes with it, or one that no root signed.
+        for list in [releases(4, 7), releases(9, 8), String::new()] {
+            let mixed = DocumentSet {
+                releases: list,
+                ..set(6, 7)
+            };
+            let merged = merge(Some(&held), &mixed, &roots, CLUSTER).unwrap();
+            assert_eq!(merged.set.releases, held.releases);
+        }
+        let merged = merge(Some(&held), &set(6, 7), &roots, CLUSTER).unwrap();
+        assert_eq!(merged.set.releases, releases(6, 7));
         // What cannot be a release list is not stored.
         let long = DocumentSet {
             releases: "A".repeat(RELEASES_MAX + 1),

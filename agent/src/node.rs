@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::documents::Trusted;
 use crate::init::Init;
+use crate::lighthouse::documents::Handed;
 use crate::lighthouse::known::Known;
 use crate::network::Wanted;
 use crate::notes::Notes;
@@ -66,6 +67,8 @@ pub struct Node {
     pub opened: Opened,
     /// Members that called to exchange documents.
     pub callers: Callers,
+    /// When documents were handed to a lighthouse that was behind.
+    pub handed: Handed,
     /// Members whose signatures were checked.
     pub known: Arc<Known>,
 }

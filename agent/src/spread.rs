@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(600);
 /// And not before this, whatever changed; one that calls more often gets no answer.
 const LEAST: Duration = Duration::from_secs(5);
+/// A member that took nothing is called again after this.
+const RETRY: Duration = Duration::from_secs(30);
 /// Between two members that are sought while no lighthouse answers.
 const ALONE: Duration = Duration::from_secs(30);
 /// Exchanges at a time.
@@ -196,6 +198,8 @@ async fn call(node: &Node, other: Other) -> anyhow::Result<()> {
 struct Calls {
     made: BTreeMap<MeshKey, (Instant, Generations)>,
     with_session: BTreeSet<MeshKey>,
+    /// Those whose last call came to nothing: they have not heard what it was about.
+    missed: BTreeSet<MeshKey>,
     alone: Option<Instant>,
     turn: usize,
 }
@@ -216,7 +220,13 @@ impl Calls {
             let wanted = match self.made.get(&other.mesh) {
                 None => true,
                 Some((at, _)) if now.duration_since(*at) < LEAST => false,
-                Some((at, told)) => fresh || *told != held || now.duration_since(*at) >= AGAIN,
+                Some((at, told)) => {
+                    let rest = match self.missed.contains(&other.mesh) {
+                        true => RETRY,
+                        false => AGAIN,
+                    };
+                    fresh || *told != held || now.duration_since(*at) >= rest
+                }
             };
             if wanted {
                 due.push(*other);
@@ -239,7 +249,16 @@ impl Calls {
         }
         self.made
             .retain(|key, _| others.iter().any(|o| o.mesh == *key));
+        self.missed.retain(|key| self.made.contains_key(key));
         due
+    }
+
+    /// What became of a call.
+    fn ended(&mut self, member: MeshKey, heard: bool) {
+        match heard {
+            true => self.missed.remove(&member),
+            false => self.missed.insert(member),
+        };
     }
 }
 
@@ -251,7 +270,10 @@ pub async fn run(node: Arc<Node>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            Some(()) = under_way.next() => continue,
+            Some((member, heard)) = under_way.next() => {
+                calls.ended(member, heard);
+                continue;
+            }
         }
         let (doc, mesh) = (node.store.get(), node.mesh.borrow().clone());
         let (Some(mesh), Ok(trusted)) = (mesh, node.trusted_in(&doc)) else {
@@ -282,9 +304,11 @@ pub async fn run(node: Arc<Node>) {
         for other in calls.due(all, &sessions, alone, held, Instant::now()) {
             let node = node.clone();
             under_way.push(async move {
-                if let Err(e) = call(&node, other).await {
+                let done = call(&node, other).await;
+                if let Err(e) = &done {
                     tracing::debug!(peer = %other.signing, "no exchange of documents: {e:#}");
                 }
+                (other.mesh, done.is_ok())
             });
         }
     }
@@ -376,6 +400,26 @@ mod tests {
         let sought: Vec<_> = (700..830).flat_map(|s| due(&[], true, 2, s)).collect();
         assert_eq!(sought.len(), 5);
         assert!([1, 2, 3].iter().all(|n| sought.contains(n)), "{sought:?}");
+    }
+
+    #[test]
+    fn a_member_that_had_no_place_for_the_news_is_called_again_soon() {
+        let other = Other {
+            signing: key(1).public(),
+            mesh: MeshKey([1; 32]),
+            at: Ipv4Addr::LOCALHOST,
+        };
+        let session = BTreeSet::from([other.mesh]);
+        let (mut calls, now) = (Calls::default(), Instant::now());
+        let due = |calls: &mut Calls, at| {
+            let due = calls.due(&[other], &session, false, [1, 1, 2], now + at);
+            !due.is_empty()
+        };
+        assert!(due(&mut calls, Duration::ZERO));
+        calls.ended(other.mesh, false);
+        assert!(!due(&mut calls, RETRY / 2) && due(&mut calls, RETRY));
+        calls.ended(other.mesh, true);
+        assert!(!due(&mut calls, RETRY * 3));
     }
 
     #[test]

@@ -160,6 +160,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
         callers: Default::default(),
+        handed: Default::default(),
         known: Arc::default(),
         store,
         image,
@@ -203,16 +204,24 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     );
 }
 
-/// Until a lighthouse vouches for the time, time servers may move the clock forward.
+/// Until a lighthouse vouches for the time, time servers may move the clock forward; afterwards they
+/// are asked where it names one that is far away.
 async fn time_servers(node: Arc<Node>, mut uplinks: channel::Receiver<Uplinks>) {
     let mut lighthouse = node.lighthouse.subscribe();
     let mut pauses = Backoff::secs(5, 300);
-    while lighthouse.borrow_and_update().is_none() {
+    loop {
         let servers: Vec<String> = uplinks
             .borrow_and_update()
             .values()
             .flat_map(|u| u.ntp.clone())
             .collect();
+        node.clock.ask_from_now_on(servers.clone());
+        if lighthouse.borrow_and_update().is_some() {
+            if uplinks.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
         if let Some(time) = sntp::ask(&servers).await {
             node.clock.hint(time);
         }

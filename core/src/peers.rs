@@ -73,6 +73,27 @@ pub fn plan(
     (peers, refused)
 }
 
+/// One member for each index: of those with one index the one with the lower signing key, of its
+/// records the newest. Address and rights have to be one member's.
+#[must_use]
+pub fn by_index<T>(
+    members: impl Iterator<Item = T>,
+    record: impl Fn(&T) -> &MemberRecord,
+) -> BTreeMap<MeshIndex, T> {
+    let rank = |r: &MemberRecord| (r.signing_key, Reverse(r.counter));
+    let mut chosen: BTreeMap<MeshIndex, T> = BTreeMap::new();
+    for found in members {
+        let new = record(&found);
+        let better = chosen
+            .get(&new.index)
+            .is_none_or(|old| rank(new) < rank(record(old)));
+        if better {
+            chosen.insert(new.index, found);
+        }
+    }
+    chosen
+}
+
 /// As [`plan`], of members that were verified; `own` are this one's signing key and, where it may have
 /// clients, its WireGuard key; `reaches` says whether a member with that grant is a peer.
 #[must_use]
@@ -83,17 +104,7 @@ pub fn plan_verified<'a>(
     members: impl Iterator<Item = (&'a MemberRecord, &'a Grant, Option<SocketAddr>)>,
     reaches: impl Fn(&Grant) -> bool,
 ) -> Vec<PeerPlan> {
-    type Found<'a> = (&'a MemberRecord, &'a Grant, Option<SocketAddr>);
-    let mut by_index: BTreeMap<MeshIndex, Found<'a>> = BTreeMap::new();
-    for found in members {
-        let rank = |r: &MemberRecord| (r.signing_key, Reverse(r.counter));
-        let better = by_index
-            .get(&found.0.index)
-            .is_none_or(|(old, ..)| rank(found.0) < rank(old));
-        if better {
-            by_index.insert(found.0.index, found);
-        }
-    }
+    let by_index = by_index(members, |(record, ..)| record);
     let mut peers: Vec<PeerPlan> = lighthouses
         .iter()
         .map(|(l, endpoint)| PeerPlan {

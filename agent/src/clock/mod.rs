@@ -10,8 +10,9 @@ pub mod sntp;
 
 use crate::notes::Notes;
 use crate::store::Store;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How far the stored floor may run ahead, in seconds: also the most by which a power cut can
 /// leave a machine without a battery-backed clock in the future.
@@ -22,6 +23,16 @@ const RENEW_BELOW: u64 = 20;
 const WORTH_A_NOTE: u64 = 600;
 /// No image runs for so many seconds (20 years) after it was built.
 const HORIZON: u64 = 20 * 366 * 86_400;
+/// So many seconds (5 years) after the image was built a lighthouse alone is believed: half of what
+/// k3s's own authority lasts, which cannot be made anew.
+const ALONE: u64 = 5 * 366 * 86_400;
+/// Beyond that it may move the clock forward by so much in all (30 days), as after a time without
+/// power; for more a time server has to agree.
+const LEAP: u64 = 30 * 86_400;
+/// To within a day.
+const AGREE: u64 = 86_400;
+/// How long time servers may take.
+const ASKED: Duration = Duration::from_secs(10);
 /// An image says that it was built earlier than this (September 2026): it does not know.
 const WRITTEN: u64 = 1_790_000_000;
 
@@ -62,6 +73,15 @@ fn believable(time: u64, built: u64) -> bool {
     time <= built.max(WRITTEN).saturating_add(HORIZON)
 }
 
+/// How far a lighthouse alone has moved the clock beyond [`ALONE`], with this step and the `leapt`
+/// seconds before; none: that is too far.
+fn alone(system: u64, to: u64, built: u64, leapt: u64) -> Option<u64> {
+    if to <= system || to <= built.max(WRITTEN).saturating_add(ALONE) {
+        return Some(leapt);
+    }
+    Some(leapt.saturating_add(to - system)).filter(|all| *all <= LEAP)
+}
+
 /// The floor to store at `now`, if the stored one no longer suffices.
 pub fn next_floor(now: u64, stored: u64) -> Option<u64> {
     (stored < now.saturating_add(RENEW_BELOW)).then_some(now.saturating_add(AHEAD))
@@ -78,6 +98,10 @@ pub struct Clock {
     closing: AtomicBool,
     /// Somebody else sets this machine's clock.
     of_others: bool,
+    /// Seconds; see [`alone`].
+    leapt: AtomicU64,
+    /// Time servers to ask.
+    servers: Mutex<Vec<String>>,
 }
 
 impl Clock {
@@ -97,6 +121,8 @@ impl Clock {
             vouched: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             of_others: false,
+            leapt: AtomicU64::new(0),
+            servers: Mutex::default(),
         };
         clock.lift(floor(built, None, stored));
         clock
@@ -112,6 +138,8 @@ impl Clock {
             vouched: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             of_others: true,
+            leapt: AtomicU64::new(0),
+            servers: Mutex::default(),
         }
     }
 
@@ -165,6 +193,18 @@ impl Clock {
         let floor = self.store.get().clock_floor;
         let system = Self::now();
         let decision = adjust(system, time, floor, self.stamped.load(Ordering::Relaxed));
+        if let Adjust::Step(to) = decision {
+            let leapt = self.leapt.load(Ordering::Relaxed);
+            match alone(system, to, self.built, leapt) {
+                Some(leapt) => self.leapt.store(leapt, Ordering::Relaxed),
+                None if self.agreed(to).await => {}
+                None => {
+                    let days = (to - system) / 86_400;
+                    self.notes.set("clock", format!("the lighthouse names a time {days} days ahead of this node's clock, and no time server agrees: ignored; is the lighthouse's clock right?"));
+                    return Ok(());
+                }
+            }
+        }
         let after = if let Adjust::Step(to) = decision {
             to
         } else {
@@ -187,6 +227,19 @@ impl Clock {
             self.notes.clear("clock");
         }
         Ok(())
+    }
+
+    /// Which time servers there are.
+    pub fn ask_from_now_on(&self, servers: Vec<String>) {
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+    }
+
+    /// Whether a time server names about the same time.
+    async fn agreed(&self, time: u64) -> bool {
+        let held = || self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = held().clone();
+        let asked = tokio::time::timeout(ASKED, sntp::ask(&servers)).await;
+        matches!(asked, Ok(Some(found)) if found.abs_diff(time) <= AGREE)
     }
 
     fn tick(&self, slow: bool) {
@@ -295,6 +348,24 @@ mod tests {
                 next_floor(time, other);
             }
         }
+    }
+
+    #[test]
+    fn a_lighthouse_alone_does_not_carry_the_clock_far_away() {
+        let built = 1_800_000_000;
+        let edge = built + ALONE;
+        // A machine that lay in a drawer for years.
+        assert_eq!(alone(built, edge, built, 0), Some(0));
+        // An old image whose machine was off for some weeks; a clock that is set back.
+        assert_eq!(alone(edge, edge + LEAP, built, 0), Some(LEAP));
+        assert_eq!(alone(edge + 9, edge, built, 7), Some(7));
+        assert_eq!(alone(built, edge + LEAP, built, 0), None);
+        // Nor in small steps.
+        let (mut clock, mut leapt) = (edge, 0);
+        while let Some(all) = alone(clock, clock + 86_400, built, leapt) {
+            (clock, leapt) = (clock + 86_400, all);
+        }
+        assert_eq!(clock, edge + LEAP);
     }
 
     proptest! {

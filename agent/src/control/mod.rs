@@ -31,7 +31,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const STREAMS: usize = 64;
 /// And from members other than lighthouses and this node: operators come through a
 /// lighthouse, and no member may take their places.
-const STRANGERS: usize = 8;
+const STRANGERS: usize = 16;
+/// Of these for each address; a member has two.
+const PER_STRANGER: usize = 2;
 /// How long a peer may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -56,8 +58,18 @@ pub async fn listen(node: Arc<Node>) {
 /// Places for streams, shared by the addresses that are listened on.
 #[derive(Clone)]
 struct Slots {
-    expected: Arc<Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>>,
+    expected: Pools,
     strangers: Arc<Semaphore>,
+    each: Pools,
+}
+
+/// A pool for each address.
+type Pools = Arc<Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>>;
+
+/// A place for a stream: in its address's pool and, of a stranger, in the one that all share.
+struct Slot {
+    _own: OwnedSemaphorePermit,
+    _shared: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for Slots {
@@ -65,23 +77,39 @@ impl Default for Slots {
         Self {
             expected: Arc::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
+            each: Arc::default(),
         }
     }
 }
 
 impl Slots {
     /// A place for a stream from `from`, if there is one: addresses in the mesh are not forged.
-    fn take(&self, expected: &[IpAddr], from: IpAddr) -> Option<OwnedSemaphorePermit> {
-        let pool = if expected.contains(&from) {
+    fn take(&self, expected: &[IpAddr], from: IpAddr) -> Option<Slot> {
+        if expected.contains(&from) {
             let mut pools = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
             pools.retain(|peer, _| expected.contains(peer));
-            let fresh = || Arc::new(Semaphore::new(STREAMS));
-            pools.entry(from).or_insert_with(fresh).clone()
-        } else {
-            self.strangers.clone()
-        };
-        pool.try_acquire_owned().ok()
+            return Some(Slot {
+                _own: of(&mut pools, from, STREAMS)?,
+                _shared: None,
+            });
+        }
+        let mut pools = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| pool.available_permits() < PER_STRANGER);
+        Some(Slot {
+            _own: of(&mut pools, from, PER_STRANGER)?,
+            _shared: Some(self.strangers.clone().try_acquire_owned().ok()?),
+        })
     }
+}
+
+fn of(
+    pools: &mut BTreeMap<IpAddr, Arc<Semaphore>>,
+    from: IpAddr,
+    most: usize,
+) -> Option<OwnedSemaphorePermit> {
+    let fresh = || Arc::new(Semaphore::new(most));
+    let pool = pools.entry(from).or_insert_with(fresh).clone();
+    pool.try_acquire_owned().ok()
 }
 
 /// Addresses of the lighthouses and of this node.
@@ -250,10 +278,16 @@ mod tests {
         let slots = Slots::default();
         let [lighthouse, own, other]: [IpAddr; 3] =
             ["10.0.0.1", "10.0.0.17", "10.0.0.16"].map(|a| a.parse().unwrap());
+        // One member leaves places for others, and all together for a lighthouse.
         let taken: Vec<_> = std::iter::from_fn(|| slots.take(&[lighthouse], other)).collect();
-        assert_eq!(taken.len(), STRANGERS);
+        assert_eq!(taken.len(), PER_STRANGER);
+        let others = (1..100).map(|n| IpAddr::from([10, 0, 1, n]));
+        let more: Vec<_> = others
+            .filter_map(|o| slots.take(&[lighthouse], o))
+            .collect();
+        assert_eq!(more.len(), STRANGERS - PER_STRANGER);
         assert!(slots.take(&[lighthouse], lighthouse).is_some());
-        drop(taken);
+        drop((taken, more));
         assert!(slots.take(&[lighthouse], other).is_some());
         // Nor may a lighthouse take the self-probe's.
         let known = [lighthouse, own];

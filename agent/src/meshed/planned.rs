@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use holdfast_core::access::{Access, connects};
 use holdfast_core::documents::Lighthouse;
 use holdfast_core::grant::{Grant, MemberError};
-use holdfast_core::peers::{PeerPlan, plan_verified};
+use holdfast_core::peers::{PeerPlan, by_index, plan_verified};
 use holdfast_core::state::StateDoc;
 use holdfast_mesh::Rules;
 use std::collections::HashMap;
@@ -49,6 +49,10 @@ pub fn planned(
             Err(error) => refused.push(error.to_string()),
         }
     }
+    // Whoever has an address gives it its rights too.
+    let good: Vec<_> = by_index(good.into_iter(), |(m, _)| &m.record)
+        .into_values()
+        .collect();
     // Its own groups do not hang on what a lighthouse lists.
     let own = check(&admission.member);
     let own = own
@@ -138,6 +142,11 @@ mod tests {
     }
 
     fn plan(rules: Vec<Rule>, evicted: &[u8]) -> Planned {
+        let members = [grouped(30, 17, "phones"), grouped(31, 18, "strangers")];
+        plan_of(members, rules, evicted)
+    }
+
+    fn plan_of(members: [Member; 2], rules: Vec<Rule>, evicted: &[u8]) -> Planned {
         let mut doc = doc();
         let cached = |member: Member| CachedMember {
             member,
@@ -153,10 +162,7 @@ mod tests {
         if let Some(admission) = &mut doc.admission {
             admission.member = grouped(3, 16, "web");
         }
-        doc.members = vec![
-            cached(grouped(30, 17, "phones")),
-            cached(grouped(31, 18, "strangers")),
-        ];
+        doc.members = members.map(cached).into();
         let roots = holdfast_core::documents::Roots(vec![key(7).public()]);
         let set = doc.documents.as_ref().unwrap();
         let mut trusted = Trusted::open(set, &roots, CLUSTER).unwrap();
@@ -200,5 +206,21 @@ mod tests {
 
         let fewer = plan(vec![], &[30]);
         assert_eq!((keys(&fewer), fewer.refused.len()), (vec![20, 21, 31], 1));
+    }
+
+    #[test]
+    fn who_has_an_address_has_its_rights_too() {
+        let rule = Rule::new("phones".parse().unwrap(), "web".parse().unwrap());
+        let one = || grouped(30, 17, "phones");
+        let other = || grouped(31, 17, "strangers");
+        let (lower, higher) = match key(30).public() < key(31).public() {
+            true => (one(), other()),
+            false => (other(), one()),
+        };
+        let alone = plan_of([lower.clone(), lower.clone()], vec![rule.clone()], &[]);
+        for members in [[lower.clone(), higher.clone()], [higher, lower]] {
+            let both = plan_of(members, vec![rule.clone()], &[]);
+            assert_eq!((&both.peers, &both.rules), (&alone.peers, &alone.rules));
+        }
     }
 }

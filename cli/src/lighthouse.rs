@@ -131,7 +131,7 @@ impl Connection {
     fn catch_up(&mut self) -> Result<bool> {
         let held = self.cluster.documents()?.set;
         let (roots, id) = (self.cluster.roots(), self.cluster.config.id);
-        Ok(self.documents.take_newer(&held, &roots, id)?)
+        self.documents.take_newer(&held, &roots, id)
     }
 
     /// Signs a changed policy with the root, keeps it, hands it over. `change` gets the newest and

@@ -61,10 +61,15 @@ fn documents(signer: u8, named: u8, generation: u64, cluster: ClusterId) -> Docu
     }
 }
 
+/// Paths, and the keys that asked for them.
+type Asked = Arc<Mutex<Vec<(String, Option<PublicKey>)>>>;
+/// What is served, and how it must be refused.
+type Case = (&'static str, DocumentSet, fn(&SuccessorError) -> bool);
+
 /// Answers every request with `set` until dropped, showing the key `NEXT`; notes who asked what.
 struct Server {
     address: String,
-    asked: Arc<Mutex<Vec<(String, Option<PublicKey>)>>>,
+    asked: Asked,
     task: JoinHandle<()>,
 }
 
@@ -139,7 +144,7 @@ fn trust() -> Trust {
 async fn served_documents_are_taken_from_a_true_successor_only() {
     let own = Identity::from_key(&key(OWN)).unwrap();
     let abroad = ClusterId([8; 16]);
-    let cases: [(&str, DocumentSet, fn(&SuccessorError) -> bool); 6] = [
+    let cases: [Case; 6] = [
         (
             "signed by no root",
             documents(OTHER, NEXT, HELD + 1, CLUSTER),

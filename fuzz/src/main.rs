@@ -1,7 +1,7 @@
 //! All fuzz targets in one program, which is linked once: `HOLDFAST_FUZZ` names the one that runs.
 #![no_main]
 
-use holdfast_core::cluster::ClusterId;
+use holdfast_core::cluster::{AddressPlan, ClusterId, MeshIndex};
 use holdfast_core::documents::{DocumentSet, Operators, Policy};
 use holdfast_core::grant::{Member, verify};
 use holdfast_core::seed::{Seed, compact};
@@ -10,12 +10,19 @@ use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
+// By themselves: all of the agent would be compiled with the instruments otherwise.
+#[path = "../../agent/src/names/answer.rs"]
+mod answer;
+mod table;
+
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 7] = [
     ("receive", receive),
     ("merge", fuzz::merge),
     ("split", fuzz::split),
+    ("filter", fuzz::filter),
+    ("names", resolver),
     ("documents", documents),
     ("seed", seed),
 ];
@@ -34,6 +41,32 @@ fuzz_target!(|data: &[u8]| TARGET(data));
 fn receive(data: &[u8]) {
     thread_local!(static MEMBER: RefCell<fuzz::Member> = RefCell::default());
     MEMBER.with_borrow_mut(|member| member.receive(data));
+}
+
+/// Queries as any pod or member may send them to the resolver.
+fn resolver(data: &[u8]) {
+    static TABLE: LazyLock<table::Table> = LazyLock::new(|| {
+        let plan = AddressPlan::new(ClusterId([9; 16]), true);
+        let at = |index| table::Addresses {
+            v4: plan.address4(index),
+            v6: plan.address6(index),
+        };
+        table::Table {
+            zone: "demo.internal".into(),
+            names: [
+                ("n1".into(), at(MeshIndex::FIRST_NODE)),
+                ("lighthouse".into(), at(MeshIndex::LIGHTHOUSE)),
+            ]
+            .into(),
+        }
+    });
+    if let Some(reply) = answer::answer(data, &TABLE) {
+        assert!(reply.len() <= answer::MAX_ANSWER);
+        // An answer is no question: two resolvers do not feed each other.
+        assert!(reply[2] & 0x80 != 0);
+        assert!(answer::answer(&reply, &TABLE).is_none());
+        assert_eq!(reply[..2], data[..2]);
+    }
 }
 
 /// Records, grants and documents as a hostile lighthouse may send them. None can be signed here.

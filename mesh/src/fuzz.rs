@@ -4,11 +4,14 @@
 use crate::batch::Batch;
 use crate::config::PeerConfig;
 use crate::engine::{Engine, Kept};
+use crate::filter::{Filter, Rules};
 use crate::keys::MeshPrivateKey;
 use crate::merge::Merger;
 use crate::outbox::Outbox;
 use crate::split;
 use crate::way::{Channel, Way};
+use holdfast_core::access::Access;
+use holdfast_core::documents::{PortRange, Ports, Protocol, Rule};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -150,5 +153,55 @@ pub fn split(input: &[u8]) {
             count += 1;
         }
         assert!(count <= input.len().max(1));
+    }
+}
+
+/// They may open TCP 80 here, we may open UDP 123 there.
+fn narrow() -> Access {
+    let group = |name: &str| name.parse().expect("a group's name");
+    let rule = |from, to, protocol, port| Rule {
+        protocol: Some(protocol),
+        ports: vec![Ports::Known(PortRange::one(port))],
+        ..Rule::new(group(from), group(to))
+    };
+    let rules = [
+        rule("them", "us", Protocol::Tcp, 80),
+        rule("us", "them", Protocol::Udp, 123),
+    ];
+    Access::between(&rules, &[group("us")], &[group("them")])
+}
+
+/// Packets of a peer that may open one port, each behind its direction and length.
+pub fn filter(input: &[u8]) {
+    let peer = IpAddr::from([100, 64, 0, 2]);
+    let filter = Filter::alone(Rules {
+        own: [(peer, narrow())].into(),
+        ..Rules::default()
+    });
+    let (now, mut rest, mut sent) = (Instant::now(), input, false);
+    while let [way, len, tail @ ..] = rest {
+        let (packet, after) = tail.split_at(usize::from(*len).min(tail.len()));
+        rest = after;
+        if way % 2 == 0 {
+            filter.sent(packet, now);
+            sent = true;
+            continue;
+        }
+        assert!(!filter.admits(None, packet, now));
+        let admitted = filter.admits(filter.of(peer), packet, now);
+        // Looked at once more, by hand, where it is simple: whole, IPv4, without options.
+        let [0x45, _, _, _, _, _, 0, 0, _, protocol, ..] = packet else {
+            continue;
+        };
+        let Some(head) = packet.get(20..40) else {
+            continue;
+        };
+        let port = u16::from_be_bytes([head[2], head[3]]);
+        let opens = head[13] & 0x12 == 2;
+        match protocol {
+            6 if opens => assert_eq!(admitted, port == 80),
+            17 => assert!(!admitted || sent),
+            _ => {}
+        }
     }
 }

@@ -164,6 +164,8 @@ fn tell_the_kernel() {
         ("/proc/sys/kernel/printk", "6 4 1 4"),
         // With the default of 10, an eleventh unread log line blocks its sender.
         ("/proc/sys/net/unix/max_dgram_qlen", "512"),
+        // Where a router swallows what is too big and its ICMP too, TCP finds a size that passes.
+        ("/proc/sys/net/ipv4/tcp_mtu_probing", "1"),
     ] {
         let _ = fs::write(path, value);
     }

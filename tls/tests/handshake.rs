@@ -5,6 +5,9 @@ use holdfast_tls::{
     ClientAuth, ClientConfig, Identity, PinMismatch, ServerConfig, accept, client_config, connect,
     peer_key, pin_mismatch, server_config,
 };
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{HandshakeKind, ProtocolVersion};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -59,6 +62,48 @@ async fn the_right_keys_meet_and_know_each_other() {
     let met = met.unwrap();
     assert_eq!(met.client, Some(key(2).public()));
     assert_eq!(met.version, Some(ProtocolVersion::TLSv1_3));
+}
+
+/// With a certificate for `n` that is valid in the given years only.
+fn dated(n: u8, years: [i32; 2]) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let mut der = hex("302e020100300506032b657004220420");
+    der.extend_from_slice(key(n).as_bytes());
+    let private = PrivatePkcs8KeyDer::from(der);
+    let pair = KeyPair::from_pkcs8_der_and_sign_algo(&private, &rcgen::PKCS_ED25519).unwrap();
+    let mut params = CertificateParams::new(vec!["holdfast".into()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(years[0], 1, 1);
+    params.not_after = rcgen::date_time_ymd(years[1], 1, 1);
+    let certificate = params.self_signed(&pair).unwrap();
+    (vec![certificate.der().clone()], private.into())
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// To each end the other's clock is years off: by these dates one is over long since, the other has
+/// not begun.
+#[tokio::test]
+async fn clocks_years_apart_do_not_matter() {
+    for [ours, theirs] in [[[1970, 1971], [2050, 2051]], [[2050, 2051], [1970, 1971]]] {
+        let (chain, private) = dated(1, theirs);
+        let mut server = (*server_config(&identity(1), &[], ClientAuth::Required).unwrap()).clone();
+        server.cert_resolver = Arc::new(SingleCertAndKey::from(
+            CertifiedKey::from_der(chain, private, server.crypto_provider()).unwrap(),
+        ));
+        let (chain, private) = dated(2, ours);
+        let mut client =
+            (*client_config(Some(&identity(2)), key(1).public(), &[]).unwrap()).clone();
+        client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(
+            CertifiedKey::from_der(chain, private, client.crypto_provider()).unwrap(),
+        ));
+        let (got, met) = meet(client.into(), server.into()).await;
+        assert_eq!(got.unwrap(), 2);
+        assert_eq!(met.unwrap().client, Some(key(2).public()));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::documents::Trusted;
 use crate::init::Init;
 use crate::lighthouse::documents::Handed;
 use crate::lighthouse::known::Known;
+use crate::lighthouse::refill::Lacking;
 use crate::network::Wanted;
 use crate::notes::Notes;
 use crate::seed::Places;
@@ -71,6 +72,8 @@ pub struct Node {
     pub handed: Handed,
     /// Members whose signatures were checked.
     pub known: Arc<Known>,
+    /// What the lighthouse lacks that is asked now.
+    pub lacking: Lacking,
 }
 
 /// The last state's documents, opened.

@@ -161,6 +161,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         opened: Opened::default(),
         callers: Default::default(),
         handed: Default::default(),
+        lacking: Default::default(),
         known: Arc::default(),
         store,
         image,

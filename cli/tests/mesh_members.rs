@@ -34,6 +34,34 @@ struct Stage {
 }
 
 impl Stage {
+    /// A cluster whose lighthouse does not run yet.
+    fn new(tag: &str, machines: u8) -> Self {
+        let root = nix::unistd::geteuid().is_root();
+        assert!(root, "network namespaces and TUN devices need root");
+        let stage = Self {
+            wire: Wire::new(tag, machines),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let cluster = stage.path("home").display().to_string();
+        stage.ok(
+            OPERATOR,
+            &format!("cluster new home --dir {cluster} --lighthouse 10.98.0.1 --https-port 8443 --udp-port 51820"),
+        );
+        stage
+    }
+
+    /// Runs until dropped, killed as by a power cut.
+    fn lighthouse(&self) -> Running {
+        let dir = self.path("home/lighthouse").display().to_string();
+        let line = format!("lighthouse run --dir {dir}");
+        let running = self.spawn(OPERATOR, &line, "lighthouse.log");
+        until("the lighthouse answers", || {
+            let out = self.command(OPERATOR, "nodes").output().unwrap();
+            out.status.success().then_some(())
+        });
+        running
+    }
+
     /// `holdfast LINE` on a machine.
     fn command(&self, machine: usize, line: &str) -> Command {
         let mut command = Command::new("ip");
@@ -138,27 +166,42 @@ fn for_wg(text: &str) -> (String, Vec<String>) {
 }
 
 #[test]
-fn a_machine_joins_and_a_phone_reaches_it_through_the_lighthouse() {
-    let root = nix::unistd::geteuid().is_root();
-    assert!(root, "network namespaces and TUN devices need root");
-    let stage = Stage {
-        wire: Wire::new("m", 4),
-        dir: tempfile::tempdir().unwrap(),
+fn a_lighthouse_put_back_hears_of_a_member_that_is_off() {
+    let stage = Stage::new("q", 3);
+    let store = stage.path("home/lighthouse/store.redb");
+    let backup = stage.path("backup");
+    let lighthouse = stage.lighthouse();
+    let (_n1, _) = stage.join(2, "n1");
+    drop(lighthouse);
+    std::fs::copy(&store, &backup).unwrap();
+    let lighthouse = stage.lighthouse();
+    let (n2, _) = stage.join(3, "n2");
+    let names = || {
+        let nodes = stage.json(OPERATOR, "nodes");
+        let all = nodes.as_array().unwrap().iter();
+        all.map(|v| v["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    let cluster = stage.path("home").display().to_string();
-    stage.ok(
-        OPERATOR,
-        &format!("cluster new home --dir {cluster} --lighthouse 10.98.0.1 --https-port 8443 --udp-port 51820"),
-    );
-    let _lighthouse = stage.spawn(
-        OPERATOR,
-        &format!("lighthouse run --dir {cluster}/lighthouse"),
-        "lighthouse.log",
-    );
-    until("the lighthouse answers", || {
-        let out = stage.command(OPERATOR, "nodes").output().unwrap();
-        out.status.success().then_some(())
+    let status = format!("mesh status --dir {}", stage.member("n1"));
+    until("n1 knows n2", || {
+        let peers = stage.json(2, &status);
+        let mut all = peers.as_array().unwrap().iter();
+        all.any(|p| p["name"] == "n2").then_some(())
     });
+    // Off for good, as far as anybody knows.
+    drop((n2, lighthouse));
+    std::fs::copy(&backup, &store).unwrap();
+    let _lighthouse = stage.lighthouse();
+    assert_eq!(names(), ["n1"]);
+    until("n1 hands on that n2 is a member", || {
+        (names() == ["n1", "n2"]).then_some(())
+    });
+}
+
+#[test]
+fn a_machine_joins_and_a_phone_reaches_it_through_the_lighthouse() {
+    let stage = Stage::new("m", 4);
+    let _lighthouse = stage.lighthouse();
 
     // Two machines join and reach each other.
     let (n1, at1) = stage.join(2, "n1");

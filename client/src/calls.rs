@@ -4,7 +4,7 @@ use crate::error::ClientError;
 use crate::transport::{CALL_TIMEOUT, LighthouseClient, Stream};
 use holdfast_core::api::{
     GrantStatus, GrantUpload, JoinReply, JoinRequest, MESH_STREAM, MemberList, NodeEntry, Offer,
-    OfferRequest, RelayReply, RelayRequest, SPLICE,
+    OfferRequest, Refill, Refilled, RelayReply, RelayRequest, SPLICE,
 };
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::grant::{Grant, Member};
@@ -129,6 +129,15 @@ impl LighthouseClient {
     /// [`ClientError`]; kind `not-found` when there is no such member in good standing.
     pub async fn relay(&self, request: &RelayRequest) -> Result<RelayReply, ClientError> {
         self.call(Method::POST, "/v1/relay", Some(request), CALL_TIMEOUT)
+            .await
+    }
+
+    /// Hands on what the lighthouse lacks of others. Members only.
+    ///
+    /// # Errors
+    /// [`ClientError`]; kind `not-found` from a lighthouse that does not know the call.
+    pub async fn refill(&self, refill: &Refill) -> Result<Refilled, ClientError> {
+        self.call(Method::POST, "/v1/refill", Some(refill), CALL_TIMEOUT)
             .await
     }
 

@@ -16,6 +16,7 @@
 //! | `POST /v1/relay` | node | [`RelayRequest`] -> [`RelayReply`]: a channel to another member |
 //! | `GET /v1/mesh` + `Upgrade: holdfast-relay/1` | node | its datagrams, where UDP is blocked; see below |
 //! | `GET /v1/members?after=REVISION&wait=SECONDS&delta=true` | node or operator | [`MemberList`]; long poll. Without `delta=true`, and of a revision too long ago, the whole list |
+//! | `POST /v1/refill` | node | [`Refill`] -> [`Refilled`]: what a restored lighthouse lacks of others; one from before does not know the call (`not-found`) |
 //! | `PUT /v1/status` | node | `Signed<NodeStatus>` |
 //! | `GET /v1/nodes` | operator | [`Vec<NodeEntry>`] |
 //! | `PUT /v1/blobs/SHA256` | operator | body: the blob; refused if its digest differs |
@@ -179,6 +180,10 @@ pub struct MemberList {
     /// `delta=true`, and never from a lighthouse that does not know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
+    /// The revision stands for one content for ever: it may be asked about again later, also after
+    /// a restart. Of a lighthouse that does not say so only on the same connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasting: bool,
     /// The members; in a delta those that are new or changed.
     pub members: Vec<MemberEntry>,
     /// In a delta: signing keys of members that are gone.
@@ -200,6 +205,31 @@ pub struct MemberList {
 pub struct RelayRequest {
     /// The other one's WireGuard key.
     pub peer: MeshKey,
+}
+
+/// What a member holds and a restored lighthouse lacks. Everything is checked as if whom it
+/// concerns had sent it; who hands it on adds nothing to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refill {
+    /// Documents, where one is newer than the lighthouse's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<Box<DocumentSet>>,
+    /// Members that it does not list, or with an older record; at most [`REFILL_MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+}
+
+/// Members in one [`Refill`].
+pub const REFILL_MOST: usize = 64;
+
+/// What became of a [`Refill`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refilled {
+    /// Members that the lighthouse knows now and did not before.
+    pub taken: usize,
+    /// Why others were not taken, in their order, for people.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }
 
 /// The channel between the two, for as long as this lighthouse runs.

@@ -2,7 +2,7 @@
 
 use crate::cluster::{ClusterId, MeshIndex};
 use crate::documents::{Operators, Policy};
-use crate::keys::{MeshKey, PublicKey};
+use crate::keys::{MeshKey, PrivateKey, PublicKey, Signature};
 use crate::names::{GrantId, GroupName, NameError, NodeName, Role};
 use crate::signed::{OpenError, Signable, Signed};
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,42 @@ pub struct MemberRecord {
     /// a node that never answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<MeshKey>,
+    /// By the signing key over all of the above: the token of a grant of several uses is known to
+    /// several nodes, so that its signature does not tell which of them made the record. Who only
+    /// hands on another's record is believed by this. Records from before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Signature>,
+}
+
+impl MemberRecord {
+    /// What `own` is made over; the one part of no fixed length stands last.
+    fn own_message(&self) -> Vec<u8> {
+        let via = self.via.map_or([0; 32], |key| key.0);
+        let mut bytes = b"holdfast:member-own/1\0".to_vec();
+        bytes.extend_from_slice(&self.cluster.0);
+        bytes.extend_from_slice(&self.signing_key.0);
+        bytes.extend_from_slice(&self.mesh_key.0);
+        bytes.extend_from_slice(&via);
+        bytes.extend_from_slice(&self.index.get().to_be_bytes());
+        bytes.extend_from_slice(&self.counter.to_be_bytes());
+        // Neither holds a slash.
+        bytes.extend_from_slice(format!("{}/{}", self.grant, self.name).as_bytes());
+        bytes
+    }
+
+    /// Signed by its owner too; `key` is the private half of its signing key.
+    #[must_use]
+    pub fn owned(mut self, key: &PrivateKey) -> Self {
+        self.own = Some(key.sign(&self.own_message()));
+        self
+    }
+
+    /// Whether its owner signed it.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        let signed = |s| self.signing_key.verify(&self.own_message(), s).is_ok();
+        self.own.as_ref().is_some_and(signed)
+    }
 }
 
 impl Signable for Grant {
@@ -383,7 +419,42 @@ mod tests {
             signing_key: key(3).public(),
             counter: 1,
             via: None,
+            own: None,
         }
+    }
+
+    #[test]
+    fn the_owners_signature_is_over_every_field() {
+        let other = |change: fn(&mut MemberRecord)| {
+            let mut record = record().owned(&key(3));
+            change(&mut record);
+            record.is_owned()
+        };
+        assert!(other(|_| {}));
+        let changes: [fn(&mut MemberRecord); 9] = [
+            |r| r.cluster.0[0] ^= 1,
+            |r| r.grant = "g2".parse().unwrap(),
+            |r| r.name = "n2".parse().unwrap(),
+            |r| r.index = MeshIndex::LAST,
+            |r| r.mesh_key.0[0] ^= 1,
+            |r| r.signing_key = key(4).public(),
+            |r| r.counter += 1,
+            |r| r.via = Some(MeshKey([4; 32])),
+            |r| r.own = None,
+        ];
+        for (n, change) in changes.into_iter().enumerate() {
+            assert!(!other(change), "{n}");
+        }
+        assert!(!record().owned(&key(2)).is_owned());
+        // Records from before are written as they were, and read.
+        let text = serde_json::to_string(&record()).unwrap();
+        assert!(!text.contains("own"), "{text}");
+        let text = serde_json::to_string(&record().owned(&key(3))).unwrap();
+        assert!(
+            serde_json::from_str::<MemberRecord>(&text)
+                .unwrap()
+                .is_owned()
+        );
     }
 
     fn member(r: &MemberRecord, token: u8, g: &Grant, operator: u8) -> Member {

@@ -190,6 +190,7 @@ mod tests {
             signing_key: key(n).public(),
             counter: 1,
             via: via.map(|v| MeshKey([v; 32])),
+            own: None,
         };
         let member = Member {
             record: Signed::sign(&record, &key(n + 100)).unwrap(),

@@ -162,6 +162,7 @@ async fn join(n: u32, to: SocketAddr, pin: PublicKey) -> Result<Client, Failed> 
         signing_key: key.public(),
         counter: 1,
         via: None,
+        own: None,
     };
     let member = holdfast_core::grant::Member {
         record: Signed::sign(&record, &token(n / USES))?,

@@ -1,11 +1,11 @@
-//! The store's entries as types. Keys: `documents`, `starts`, `grants/ID`, `names/NAME`,
+//! The store's entries as types. Keys: `documents`, `starts`, `told`, `grants/ID`, `names/NAME`,
 //! `indexes/N`, `members/KEY`, `statuses/KEY`, `endpoints/KEY` (KEY: a signing key in hex). Every
 //! value is JSON; readers ignore fields they do not know.
 
 use crate::store::{Cas, Store, StoreError};
 use holdfast_core::cluster::MeshIndex;
 use holdfast_core::grant::Member;
-use holdfast_core::keys::{PublicKey, hex, unhex};
+use holdfast_core::keys::{Digest, PublicKey, hex, unhex};
 use holdfast_core::names::{GrantId, NodeName};
 use holdfast_core::signed::Signed;
 use holdfast_core::status::NodeStatus;
@@ -16,6 +16,9 @@ use std::net::SocketAddr;
 pub const DOCUMENTS: &str = "documents";
 /// `starts`: how often the lighthouse started.
 pub const STARTS: &str = "starts";
+
+/// `told`: what members were told last.
+pub const TOLD: &str = "told";
 
 /// `grants/ID`.
 pub fn grant(id: &GrantId) -> String {
@@ -83,6 +86,15 @@ pub struct StatusRow {
 pub struct EndpointRow {
     /// Address and port.
     pub endpoint: SocketAddr,
+}
+
+/// A revision of the member list, and what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldRow {
+    /// The revision.
+    pub revision: u64,
+    /// Of all that members are told.
+    pub digest: Digest,
 }
 
 /// Reads an entry with its version.

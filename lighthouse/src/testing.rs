@@ -142,6 +142,7 @@ pub fn record(n: u8, name: &str, at: u16, grant: &Grant) -> MemberRecord {
         signing_key: key(n).public(),
         counter: 1,
         via: None,
+        own: None,
     }
 }
 

@@ -40,7 +40,7 @@ async fn a_node_joins_and_repeats_and_others_see_it() {
     assert_eq!(seen.members.len(), 2);
     assert_eq!(kind(lab.join(3, "n3", &g, 50).await), Kind::GrantUsedUp);
 
-    // Nothing of it is lost by a restart, and revisions go on growing.
+    // Nothing of it is lost by a restart, and revisions never go back.
     lab.stop().await;
     lab.start().await;
     let after = lab
@@ -49,7 +49,7 @@ async fn a_node_joins_and_repeats_and_others_see_it() {
         .await
         .unwrap();
     assert_eq!(after.members.len(), 2);
-    assert!(after.revision > seen.revision);
+    assert!(after.revision >= seen.revision);
     assert_eq!(kind(lab.join(3, "n3", &g, 50).await), Kind::GrantUsedUp);
     lab.join(1, "n1", &g, 50).await.unwrap();
     let grants = lab.operator().grants().await.unwrap();

@@ -58,7 +58,7 @@ async fn until(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_knows_a_revision_is_told_the_difference() {
-    let mut lab = Lab::new().await;
+    let lab = Lab::new().await;
     let grant = current("g1", 50, 3);
     lab.hand_over(&grant).await.unwrap();
     lab.join(1, "n1", &grant, 50).await.unwrap();
@@ -103,12 +103,88 @@ async fn who_knows_a_revision_is_told_the_difference() {
     let documents = news.documents.unwrap();
     assert_eq!(documents.policy.open(|_| true).unwrap(), out);
     assert_eq!(news.gone, public(&[2]));
+}
 
-    // After a restart nobody's revision is known.
-    lab.stop().await;
-    lab.start().await;
-    let list = lab.client(Some(1)).news(revision, WAIT).await.unwrap();
-    assert_eq!((list.since, keys(&list)), (None, public(&[1])));
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_only_what_changed_is_told() {
+    let mut lab = Lab::new().await;
+    let grant = Grant {
+        last: index(200),
+        ..current("g1", 50, 110)
+    };
+    lab.hand_over(&grant).await.unwrap();
+    for n in 1..=100 {
+        // Past the limit for one source.
+        let record = record(n, &format!("n{n}"), u16::from(n) + 15, &grant);
+        let shown = member(&record, &grant, 50);
+        let joined = lab.running().registry().join(&shown, record.signing_key);
+        joined.await.unwrap();
+    }
+    let size = |list: &MemberList| serde_json::to_vec(list).unwrap().len();
+    let whole = lab.client(Some(1)).news(0, WAIT).await.unwrap();
+    assert!(whole.lasting && keys(&whole).len() == 100);
+    let mut revision = whole.revision;
+    loop {
+        // Until all of it is published.
+        let list = lab
+            .client(Some(1))
+            .news(revision, Duration::from_secs(1))
+            .await
+            .unwrap();
+        if list.revision == revision {
+            break;
+        }
+        revision = list.revision;
+    }
+    let (store, backup) = (lab.dir().join("store.redb"), lab.tmp.path().join("backup"));
+    for restart in 0..2 {
+        lab.stop().await;
+        std::fs::copy(&store, &backup).unwrap();
+        lab.start().await;
+        let list = lab
+            .client(Some(1))
+            .news(revision, Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(
+            (list.since, list.revision),
+            (Some(revision), revision),
+            "{restart}"
+        );
+        assert!(list.members.is_empty());
+        println!(
+            "{} bytes after a restart; the whole list: {}",
+            size(&list),
+            size(&whole)
+        );
+        assert!(size(&list) < 300 && size(&whole) > 90_000);
+    }
+
+    // A change after it is told as ever; another, in a life that begins with a backup from before,
+    // gets a number of its own.
+    let mut counts = vec![];
+    for name in ["here", "there"] {
+        let n = 101 + counts.len() as u8;
+        lab.join(n, name, &grant, 50).await.unwrap();
+        let mut at = revision;
+        let list = until(&lab, 1, &mut at, |l| keys(l).contains(&key(n).public())).await;
+        assert!(list.lasting);
+        counts.push(at);
+        lab.stop().await;
+        std::fs::copy(&backup, &store).unwrap();
+        lab.start().await;
+    }
+    assert_ne!(counts[0], counts[1]);
+    for at in counts {
+        let list = lab.client(Some(1)).news(at, WAIT).await.unwrap();
+        assert_eq!((list.since, keys(&list).len()), (None, 100));
+    }
+    let list = lab
+        .client(Some(1))
+        .news(revision, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(list.since, Some(revision));
 }
 
 #[tokio::test(flavor = "multi_thread")]

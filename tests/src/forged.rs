@@ -61,6 +61,7 @@ impl ForgedStore {
                 signing_key: random_key()?.public(),
                 counter: 1,
                 via: None,
+                own: None,
             })
         };
         let borrowed = Member {

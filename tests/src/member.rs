@@ -297,6 +297,7 @@ async fn join(
         signing_key: signing.public(),
         counter: 1,
         via: None,
+        own: None,
     };
     let member = Member {
         record: Signed::sign(&record, &seed.token)?,

@@ -234,7 +234,14 @@ async fn join_at(
         .as_ref()
         .is_some_and(|a| a.cluster_id == seed.cluster_id);
     let held = doc.documents.as_ref().filter(|_| same);
-    let ready = record::prepare(seed, identity, held, &offer, Clock::now())?;
+    // A clock that was in the future when this node joined before must not keep it out now.
+    let last = doc
+        .admission
+        .as_ref()
+        .and_then(|a| node.known.open(&a.member).ok());
+    let last = last.map_or(0, |o| o.record.counter);
+    let counter = Clock::now().max(last.saturating_add(1));
+    let ready = record::prepare(seed, identity, held, &offer, counter)?;
     say("join: offer accepted");
     let reply = client
         .join(ready.member.clone())
@@ -246,11 +253,10 @@ async fn join_at(
     let name = admission.name.clone();
     let trusted = ready.documents.trusted;
     let list = reply.members;
-    let cluster = seed.cluster_id;
-    let seen = node.known.clone();
+    let (own, seen) = (admission.clone(), node.known.clone());
     let known = disk::blocking(move || {
         let held: &[_] = if same { &doc.members } else { &[] };
-        let mut kept = listed::worth_keeping(&list, held, cluster, &trusted, &seen);
+        let mut kept = listed::worth_keeping(&list, held, &own, &trusted, &seen);
         if list.members.is_empty() {
             // They are many, and asked for next.
             kept.members = held.to_vec();

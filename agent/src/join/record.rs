@@ -83,7 +83,9 @@ pub fn prepare(
         signing_key: key,
         counter,
         via: None,
+        own: None,
     };
+    let record = record.owned(&identity.signing);
     let signed = Signed::sign(&record, &seed.token).map_err(|e| Trouble::local(&e.into()))?;
     let member = Member {
         record: signed,
@@ -161,6 +163,7 @@ mod tests {
             (ready.record.name.as_str(), ready.record.counter),
             ("n1", 9)
         );
+        assert!(ready.record.is_owned());
         let nameless = Seed {
             name: None,
             ..seed()

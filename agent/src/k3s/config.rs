@@ -130,6 +130,7 @@ pub mod tests {
             signing_key: key.public(),
             counter: 1,
             via: None,
+            own: None,
         };
         Admission {
             cluster: "demo".parse().unwrap(),

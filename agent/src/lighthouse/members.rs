@@ -4,7 +4,9 @@ use super::kept::Keeper;
 use super::{clients, documents, listed, lost};
 use crate::backoff::Backoff;
 use crate::disk;
+use crate::documents::Trusted;
 use crate::node::Node;
+use anyhow::Context as _;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, MemberList};
 use holdfast_core::keys::PublicKey;
@@ -51,16 +53,29 @@ impl Pace {
     }
 }
 
+/// Which lighthouse's list is held, at which revision: after an interruption, or its restart, it tells
+/// the difference only.
+type Told = Option<(PublicKey, u64)>;
+
 /// Asks one lighthouse after the other, for ever.
 pub async fn run(node: Arc<Node>) {
     let mut pauses = Backoff::secs(1, 60);
     let mut pace = Pace::new(Instant::now());
     let mut keeper = Keeper::default();
+    let mut told = None;
     loop {
         match clients(&node.store.get()) {
             Ok(all) => {
                 for client in all {
-                    let error = stay(&node, client, &mut pauses, &mut pace, &mut keeper).await;
+                    let error = stay(
+                        &node,
+                        client,
+                        &mut pauses,
+                        &mut pace,
+                        &mut keeper,
+                        &mut told,
+                    )
+                    .await;
                     match &error {
                         // Its document names others: they are asked from now on.
                         None => break,
@@ -97,13 +112,19 @@ async fn stay(
     pauses: &mut Backoff,
     pace: &mut Pace,
     keeper: &mut Keeper,
+    told: &mut Told,
 ) -> Option<ClientError> {
     let mut introduced = false;
-    // Zero: the first answer comes at once.
-    let mut revision = 0;
+    // Zero: a whole list.
+    let mut revision = told
+        .filter(|(key, _)| *key == client.key())
+        .map_or(0, |(_, revision)| revision);
+    // The first answer comes at once.
+    let mut first = true;
     loop {
         tokio::time::sleep(pace.pause(Instant::now())).await;
-        let wait = if revision == 0 { Duration::ZERO } else { WAIT };
+        let now = std::mem::take(&mut first) || revision == 0;
+        let wait = if now { Duration::ZERO } else { WAIT };
         let list = match client.news(revision, wait).await {
             Ok(list) => list,
             Err(e) => {
@@ -122,6 +143,7 @@ async fn stay(
             revision = 0;
             continue;
         }
+        let lasting = list.lasting;
         node.notes.clear("lighthouse");
         node.notes.clear("membership");
         node.lighthouse.send_if_modified(|current| {
@@ -134,6 +156,7 @@ async fn stay(
             // What changed after this is of no use without it.
             revision = 0;
         }
+        *told = (lasting && revision > 0).then(|| (client.key(), revision));
         match taken.members.and(taken.documents) {
             Ok(()) => node.notes.clear("documents"),
             Err(e) => {
@@ -192,23 +215,30 @@ async fn take(
     }
 }
 
+/// Whether the lighthouse's operators, lighthouses or policy are older than this node's.
+fn behind([o, l, p, _]: [u64; 4], held: &Trusted) -> bool {
+    let offered = [o, l, p].into_iter();
+    offered
+        .zip(held.generations())
+        .any(|(offered, held)| offered < held)
+}
+
 async fn take_members(node: &Node, keeper: &mut Keeper, list: MemberList) -> anyhow::Result<()> {
     let doc = node.store.get();
-    let Some(cluster) = doc.admission.as_ref().map(|a| a.cluster_id) else {
-        return Ok(());
-    };
     let trusted = node.trusted()?;
     let (held, known) = (doc.clone(), node.known.clone());
+    let whole = list.since.is_none();
+    let behind = behind(list.generations, &trusted);
     let kept = disk::blocking(move || {
+        let admission = held.admission.as_ref();
+        let admission = admission.context("this node has not joined")?;
+        let (members, trusted) = (&held.members, &trusted);
         Ok(listed::worth_keeping(
-            &list,
-            &held.members,
-            cluster,
-            &trusted,
-            &known,
+            &list, members, admission, trusted, &known,
         ))
     })
     .await?;
+    node.lacking.listed(&kept, whole, behind);
     match &kept.unvouched {
         Some(why) => {
             let text = format!("the lighthouse lists members that no grant vouches for: {why}");

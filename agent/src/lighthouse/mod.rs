@@ -7,6 +7,7 @@ pub mod known;
 pub mod listed;
 mod lost;
 mod members;
+pub mod refill;
 mod standing;
 pub mod status;
 
@@ -72,6 +73,7 @@ pub fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
 pub async fn run(node: Arc<Node>) {
     tokio::join!(
         members::run(node.clone()),
+        refill::run(node.clone()),
         status::run(node.clone()),
         standing::run(node)
     );
@@ -79,7 +81,11 @@ pub async fn run(node: Arc<Node>) {
 
 /// As [`run`], on a machine that operators do not steer: no way in is kept for them.
 pub async fn run_unsteered(node: Arc<Node>) {
-    tokio::join!(members::run(node.clone()), status::run(node));
+    tokio::join!(
+        members::run(node.clone()),
+        refill::run(node.clone()),
+        status::run(node)
+    );
 }
 
 /// The lighthouse that answered last; waits until there is one.
@@ -147,6 +153,7 @@ pub mod tests {
             signing_key: key(3).public(),
             counter: 1,
             via: None,
+            own: None,
         };
         let admission = Admission {
             cluster: "demo".parse().unwrap(),

@@ -186,6 +186,7 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         opened: Opened::default(),
         callers: Default::default(),
         handed: Default::default(),
+        lacking: Default::default(),
         known: Arc::default(),
         image: ImageInfo {
             version: boot.boot.version.clone(),

@@ -134,6 +134,7 @@ mod tests {
             signing_key: key(n).public(),
             counter: 1,
             via: None,
+            own: None,
         };
         Member {
             record: Signed::sign(&record, &key(2)).unwrap(),

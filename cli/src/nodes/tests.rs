@@ -75,6 +75,7 @@ pub(crate) fn entry(status_by: u8, grant_by: u8) -> NodeEntry {
         signing_key: key(3).public(),
         counter: 1,
         via: None,
+        own: None,
     };
     let status = NodeStatus {
         cluster: ID,

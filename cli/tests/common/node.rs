@@ -63,6 +63,7 @@ impl Node {
             signing_key: key.public(),
             counter: 1,
             via: None,
+            own: None,
         };
         let member = Member {
             record: Signed::sign(&record, &seed.token).unwrap(),

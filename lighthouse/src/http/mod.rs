@@ -58,6 +58,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/members", get(nodes::members))
         .route("/v1/relay", post(nodes::relay))
         .route("/v1/mesh", get(control::mesh))
+        .route("/v1/refill", post(nodes::refill))
         .route("/v1/status", put(nodes::put_status))
         .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
         .route("/v1/control/{name}", get(control::control))

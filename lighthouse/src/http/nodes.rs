@@ -12,7 +12,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use holdfast_core::api::{
-    ApiErrorKind, JoinReply, JoinRequest, Offer, OfferRequest, RelayReply, RelayRequest,
+    ApiErrorKind, JoinReply, JoinRequest, Offer, OfferRequest, Refill, Refilled, RelayReply,
+    RelayRequest,
 };
 use holdfast_core::documents::DocumentSet;
 use holdfast_core::signed::Signed;
@@ -149,6 +150,17 @@ pub async fn relay(
         let text = format!("{} is no member that this one may reach", request.peer);
         Refusal::new(ApiErrorKind::NotFound, text)
     })
+}
+
+/// `POST /v1/refill`; a call counts as much as a join.
+pub async fn refill(
+    State(app): Shared,
+    caller: Member,
+    _: Moderate,
+    JsonBody(refill): JsonBody<Refill>,
+) -> Answer<Refilled> {
+    let filled = app.registry.take_back(refill, &caller.name).await?;
+    Ok(Json(filled))
 }
 
 /// `PUT /v1/status`

@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::rows::{self, Claim, EndpointRow, MemberRow, StatusRow};
 use holdfast_core::api::ApiErrorKind;
 use holdfast_core::cluster::MeshIndex;
-use holdfast_core::grant::{Grant, Member, MemberRecord, verify};
+use holdfast_core::grant::{Grant, Member, MemberRecord, VerifiedMember, verify};
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::NodeName;
 
@@ -28,19 +28,32 @@ impl Registry {
     /// [`Refusal`]; nothing that matters was changed then.
     pub async fn join(&self, member: &Member, caller: PublicKey) -> Result<(), Refusal> {
         let recalled = self.recall(member, caller).await?;
-        let (held, now) = (self.held(), unix_now());
+        let held = self.held();
         let verified = verify(member, self.cluster().id, &held.operators, &held.policy)?;
-        let (record, grant) = (verified.record, verified.grant);
-        // A grant's time was kept when the member first joined.
-        let at = if recalled { 0 } else { now };
-        if record.signing_key != caller {
+        if verified.record.signing_key != caller {
             let text = "the record names another signing key than the connection's";
             return Err(Refusal::denied(text));
         }
-        let _turn = self.turns.take(facts(&record)).await;
+        let _turn = self.turns.take(facts(&verified.record)).await;
         if self.has(&caller, member) {
             return Ok(());
         }
+        self.admit(member, verified, recalled).await
+    }
+
+    /// Lets a member in that was verified; its turn is taken. `recalled`: it brings back what a
+    /// lost lighthouse knew.
+    pub(super) async fn admit(
+        &self,
+        member: &Member,
+        verified: VerifiedMember,
+        recalled: bool,
+    ) -> Result<(), Refusal> {
+        let (held, now) = (self.held(), unix_now());
+        let VerifiedMember { record, grant } = verified;
+        let caller = record.signing_key;
+        // A grant's time was kept when the member first joined.
+        let at = if recalled { 0 } else { now };
         self.fits(&record)?;
         let store = self.store.as_ref();
         let grant_key = rows::grant(&grant.id);
@@ -171,7 +184,7 @@ impl Registry {
         })
     }
 
-    fn has(&self, key: &PublicKey, member: &Member) -> bool {
+    pub(super) fn has(&self, key: &PublicKey, member: &Member) -> bool {
         self.see(|s| s.members.get(key).is_some_and(|e| e.row.member == *member))
     }
 

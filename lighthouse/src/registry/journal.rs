@@ -23,7 +23,7 @@ pub struct Change {
     pub rules: Option<Vec<Rule>>,
     /// The documents are others.
     pub documents: bool,
-    /// Somebody was told a whole list in the middle of it: any of the members may have been in that.
+    /// Somebody was told of members in the middle of it: any of them may have been in that.
     pub seen: bool,
 }
 
@@ -46,13 +46,18 @@ impl Change {
     }
 }
 
+/// A revision after `revision`.
+pub fn after(revision: u64, step: u32) -> u64 {
+    revision.saturating_add(1 + u64::from(step))
+}
+
 /// Published changes, and those that wait for it.
 #[derive(Debug)]
 pub struct Journal {
     revision: u64,
     pending: Change,
-    /// The last one led to `revision`.
-    past: VecDeque<Change>,
+    /// Each with the revision that it led away from; the last one led to `revision`.
+    past: VecDeque<(u64, Change)>,
     members: usize,
 }
 
@@ -77,22 +82,23 @@ impl Journal {
         self.pending.then(change);
     }
 
-    /// A whole list is told, under the published revision but with what is gathered.
+    /// Members are told, under the published revision but with what is gathered.
     pub fn seen(&mut self) {
         self.pending.seen = !self.pending.is_empty();
     }
 
-    /// Makes what was gathered a revision; false when there was nothing.
-    pub fn publish(&mut self) -> bool {
+    /// Makes what was gathered a revision; false when there was nothing. `step`, a random number,
+    /// keeps one that goes on from a backup off the numbers that were told after it was made.
+    pub fn publish(&mut self, step: u32) -> bool {
         let change = std::mem::take(&mut self.pending);
         if change.is_empty() {
             return false;
         }
-        self.revision += 1;
         self.members += change.members.len();
-        self.past.push_back(change);
+        self.past.push_back((self.revision, change));
+        self.revision = after(self.revision, step);
         while self.past.len() > REVISIONS || (self.members > MEMBERS && !self.past.is_empty()) {
-            if let Some(old) = self.past.pop_front() {
+            if let Some((_, old)) = self.past.pop_front() {
                 self.members -= old.members.len();
             }
         }
@@ -101,10 +107,14 @@ impl Journal {
 
     /// What changed after `revision`; none when that is not known any more, or never was.
     pub fn since(&self, revision: u64) -> Option<Change> {
-        let steps = usize::try_from(self.revision.checked_sub(revision)?).ok()?;
-        let first = self.past.len().checked_sub(steps)?;
+        let first = if revision == self.revision {
+            self.past.len()
+        } else {
+            let found = self.past.binary_search_by_key(&revision, |(from, _)| *from);
+            found.ok()?
+        };
         let mut all = Change::default();
-        for change in self.past.range(first..) {
+        for (_, change) in self.past.range(first..) {
             all.then(change);
         }
         Some(all)
@@ -127,24 +137,24 @@ mod tests {
     #[test]
     fn the_difference_to_a_known_revision_tells_what_was_before() {
         let mut journal = Journal::new(7);
-        assert!(!journal.publish());
+        assert!(!journal.publish(0));
         journal.add(&change(1, &["a"]));
         journal.add(&change(1, &["b"]));
-        assert!(journal.publish());
+        assert!(journal.publish(4));
         journal.add(&change(1, &["c"]));
         journal.add(&change(2, &["c"]));
-        assert!(journal.publish());
-        assert_eq!(journal.revision(), 9);
+        assert!(journal.publish(0));
+        assert_eq!(journal.revision(), 13);
         let groups = |change: &Change, n: u8| {
             let groups = change.members[&key(n).public()].clone().unwrap();
             groups[0].to_string()
         };
         let all = journal.since(7).unwrap();
         assert_eq!((groups(&all, 1), groups(&all, 2)), ("a".into(), "c".into()));
-        assert_eq!(groups(&journal.since(8).unwrap(), 1), "c");
-        assert!(journal.since(9).unwrap().is_empty());
-        // Before the start, and from another lighthouse's time.
-        assert!(journal.since(6).is_none() && journal.since(10).is_none());
+        assert_eq!(groups(&journal.since(12).unwrap(), 1), "c");
+        assert!(journal.since(13).unwrap().is_empty());
+        // Before the start, from another lighthouse's time, and from a backup's other future.
+        assert!([6, 14, 9].iter().all(|r| journal.since(*r).is_none()));
     }
 
     #[test]
@@ -152,7 +162,7 @@ mod tests {
         let mut journal = Journal::new(0);
         for n in 0..2 * REVISIONS {
             journal.add(&change(n as u8, &["a"]));
-            journal.publish();
+            journal.publish(0);
         }
         let now = journal.revision();
         assert!(journal.since(now - REVISIONS as u64).is_some());

@@ -3,6 +3,8 @@
 use super::state::{Entry, State};
 use super::views::{self, View};
 use super::{Registry, Who, unix_now};
+use crate::rows::{self, ToldRow};
+use crate::store::StoreError;
 use bytes::Bytes;
 use holdfast_core::api::{MemberEntry, MemberList};
 use holdfast_core::cluster::AddressPlan;
@@ -15,6 +17,11 @@ use std::time::Duration;
 
 /// Changes are gathered for so long; after a quiet time the first is told at once.
 const GATHER: Duration = Duration::from_millis(250);
+
+/// For the next revision. Without random bytes it is what it was in earlier versions.
+pub(super) fn step() -> u32 {
+    getrandom::u32().map_or(0, |n| n >> 1)
+}
 
 /// Of `GET /v1/members`.
 #[derive(Debug, Clone, Copy)]
@@ -32,21 +39,36 @@ impl Registry {
     pub async fn publish(&self) {
         loop {
             self.gathered.notified().await;
-            {
+            let told = {
                 // No list is made between the two: it would be kept under the wrong revision.
-                let _still = self
+                let state = self
                     .state
                     .write()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
                 let mut journal = self.journal();
-                if !journal.publish() {
+                if !journal.publish(step()) {
                     continue;
                 }
                 self.views.clear();
                 self.revision.send_replace(journal.revision());
+                ToldRow {
+                    revision: journal.revision(),
+                    digest: state.digest(),
+                }
+            };
+            // A slow disk does not hold news up: without this a restart costs whole lists.
+            let keep = tokio::time::timeout(GATHER, self.keep(told));
+            let (kept, ()) = tokio::join!(keep, tokio::time::sleep(GATHER));
+            if let Ok(Err(error)) = kept {
+                tracing::warn!(%error, "a restart now would tell everybody everything");
             }
-            tokio::time::sleep(GATHER).await;
         }
+    }
+
+    async fn keep(&self, told: ToldRow) -> Result<(), StoreError> {
+        let store = self.store.as_ref();
+        rows::update(store, rows::TOLD, |_: Option<ToldRow>| Ok(told)).await?;
+        Ok(())
     }
 
     fn list(&self, s: &State, shown: impl Fn(&PublicKey, &Entry) -> bool) -> MemberList {
@@ -54,6 +76,7 @@ impl Registry {
         MemberList {
             revision: self.journal().revision(),
             since: None,
+            lasting: true,
             members: members.map(|(key, e)| views::entry(s, key, e)).collect(),
             gone: vec![],
             documents: None,
@@ -97,7 +120,8 @@ impl Registry {
             let mut journal = self.journal();
             let revision = journal.revision();
             let change = asked.delta.then(|| journal.since(asked.after)).flatten();
-            if change.is_none() {
+            // Members as they are now, also where what they became is not published yet.
+            if change.as_ref().is_none_or(|c| !c.is_empty()) {
                 journal.seen();
             }
             drop(journal);

@@ -1,6 +1,8 @@
 //! What the lighthouse knows: a copy in memory of what the store holds, and the revisions that
 //! long polls wait for.
 
+#[cfg(test)]
+mod deltas_tests;
 mod grants;
 mod join;
 mod journal;
@@ -18,7 +20,7 @@ use crate::dir::ClusterFile;
 use crate::error::LighthouseError;
 use crate::held::{Held, HeldError};
 use crate::refusal::Refusal;
-use crate::rows::{self, EndpointRow, MemberRow};
+use crate::rows::{self, EndpointRow, MemberRow, ToldRow};
 use crate::store::{Store, StoreError};
 use holdfast_core::access::connects;
 use holdfast_core::documents::{DocumentSet, Right};
@@ -35,7 +37,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use turn::{Fact, Turns};
 use views::Views;
 
-/// Changes that fit between two starts' revisions.
+/// Between two starts' revisions, unless the second goes on from the first one's last.
 const REVISIONS_A_START: u64 = 1 << 32;
 
 /// Unix seconds by this machine's clock.
@@ -83,6 +85,8 @@ pub struct Registry {
     documents: Mutex<()>,
     /// Unix seconds until which members bring back what a lost lighthouse knew of them.
     refill_until: AtomicU64,
+    /// One member at a time brings back what it holds of others.
+    refilling: Mutex<()>,
 }
 
 impl Registry {
@@ -104,9 +108,17 @@ impl Registry {
         let endpoints = load::<EndpointRow>(store.as_ref(), "endpoints/").await?;
         let endpoints = endpoints.into_iter().map(|(k, row)| (k, row.endpoint));
         let statuses = load(store.as_ref(), "statuses/").await?;
-        let revision = starts.wrapping_mul(REVISIONS_A_START);
+        let state = State::new(held, members, statuses, endpoints.collect());
+        let told = rows::read::<ToldRow>(store.as_ref(), rows::TOLD).await?;
+        let fresh = starts.wrapping_mul(REVISIONS_A_START);
+        let revision = match told {
+            // Nothing is lost: whoever was told this knows all that there is.
+            Some((told, _)) if told.digest == state.digest() => told.revision,
+            Some((told, _)) => journal::after(told.revision.max(fresh), lists::step()),
+            None => fresh,
+        };
         Ok(Self {
-            state: RwLock::new(State::new(held, members, statuses, endpoints.collect())),
+            state: RwLock::new(state),
             store,
             cluster,
             journal: Journal::new(revision).into(),
@@ -119,6 +131,7 @@ impl Registry {
             offers: Default::default(),
             documents: Mutex::new(()),
             refill_until: AtomicU64::new(0),
+            refilling: Mutex::new(()),
         })
     }
 
@@ -204,6 +217,21 @@ impl Registry {
     pub async fn put_documents(&self, set: DocumentSet) -> Result<(), Refusal> {
         let _one = self.documents.lock().await;
         let new = Held::open(set, &self.cluster)?;
+        self.take_over(new).await
+    }
+
+    /// Takes over those documents of a set that are newer, which a member brought.
+    ///
+    /// # Errors
+    /// As [`Self::put_documents`].
+    async fn merge_documents(&self, set: DocumentSet) -> Result<(), Refusal> {
+        let _one = self.documents.lock().await;
+        let brought = Held::open(set, &self.cluster)?;
+        self.take_over(self.held().as_ref().clone().merged(&brought))
+            .await
+    }
+
+    async fn take_over(&self, new: Held) -> Result<(), Refusal> {
         let held = self.held();
         held.may_become(&new)?;
         if *held == new {
@@ -222,24 +250,7 @@ impl Registry {
         )
         .await?;
         tracing::info!(generations = ?new.generations(), "documents taken over");
-        self.change(|s| {
-            let rules =
-                (s.held.policy.rules != new.policy.rules).then(|| s.held.policy.rules.clone());
-            let before: BTreeMap<_, _> = s
-                .members
-                .iter()
-                .map(|(key, e)| (*key, e.told().map(<[_]>::to_vec)))
-                .collect();
-            let changed = s.judge(Arc::new(new)).into_iter();
-            Change {
-                members: changed
-                    .filter_map(|key| Some((key, before.get(&key)?.clone())))
-                    .collect(),
-                rules,
-                documents: true,
-                seen: false,
-            }
-        });
+        self.change(|s| become_held(s, new));
         self.standings.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())
     }
@@ -276,6 +287,25 @@ impl Registry {
                 _ => false,
             }
         })
+    }
+}
+
+/// Puts other documents in the place of those held; what members hear of that.
+fn become_held(s: &mut State, new: Held) -> Change {
+    let rules = (s.held.policy.rules != new.policy.rules).then(|| s.held.policy.rules.clone());
+    let before: BTreeMap<_, _> = s
+        .members
+        .iter()
+        .map(|(key, e)| (*key, e.told().map(<[_]>::to_vec)))
+        .collect();
+    let changed = s.judge(Arc::new(new)).into_iter();
+    Change {
+        members: changed
+            .filter_map(|key| Some((key, before.get(&key)?.clone())))
+            .collect(),
+        rules,
+        documents: true,
+        seen: false,
     }
 }
 

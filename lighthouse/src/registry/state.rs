@@ -4,7 +4,7 @@ use super::turn::{Fact, facts};
 use crate::held::Held;
 use crate::rows::{MemberRow, StatusRow};
 use holdfast_core::grant::{MemberError, MemberRecord, OpenedMember, VerifiedMember, open};
-use holdfast_core::keys::PublicKey;
+use holdfast_core::keys::{Digest, PublicKey};
 use holdfast_core::names::GroupName;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub row: MemberRow,
+    /// Of the member's bytes.
+    digest: Digest,
     /// Its record and grant, where their signatures fit: checked once.
     opened: Option<OpenedMember>,
     /// Against the documents held now. A store that was tampered with may hold anything: this is
@@ -24,7 +26,10 @@ pub(crate) struct Entry {
 impl Entry {
     pub fn new(row: MemberRow, held: &Held) -> Self {
         let opened = open(&row.member);
+        // Read from JSON, so it can be written again.
+        let bytes = serde_json::to_vec(&row.member).unwrap_or_default();
         let mut entry = Self {
+            digest: Digest::of(&bytes),
             row,
             standing: Ok(()),
             opened: None,
@@ -115,6 +120,21 @@ impl State {
             state.put(key, row);
         }
         state
+    }
+
+    /// Of everything that members are told. Where less or more is shown of the same one day, the
+    /// first line has to change.
+    pub fn digest(&self) -> Digest {
+        let mut bytes = b"told/1\n".to_vec();
+        bytes.extend(serde_json::to_vec(&self.held.set).unwrap_or_default());
+        for (key, entry) in &self.members {
+            bytes.extend(key.0);
+            bytes.extend(entry.digest.0);
+            let endpoint = self.endpoints.get(key).map(ToString::to_string);
+            bytes.extend(endpoint.unwrap_or_default().as_bytes());
+            bytes.push(b'\n');
+        }
+        Digest::of(&bytes)
     }
 
     /// Takes a member in, in the place of what had its key.

@@ -123,6 +123,7 @@ struct Head<'a> {
     revision: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
+    lasting: bool,
     generations: [u64; 4],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<PublicKey>,
@@ -153,6 +154,7 @@ pub fn whole(state: &State, view: &View, revision: u64) -> Encoded {
     let head = Head {
         revision,
         since: None,
+        lasting: true,
         generations: state.held.generations(),
         gone: vec![],
         documents: None,
@@ -197,6 +199,7 @@ pub fn delta(state: &State, view: &View, since: u64, revision: u64, change: &Cha
     let head = Head {
         revision,
         since: Some(since),
+        lasting: true,
         generations: state.held.generations(),
         gone,
         documents: change.documents.then_some(&state.held.set),

@@ -125,7 +125,10 @@ async fn join(
         signing_key: signing.public(),
         counter: crate::words::now(),
         via: Some(node.record.mesh_key),
+        own: None,
     };
+    // A phone shows its record to no lighthouse that lost it: its node does.
+    let record = record.owned(&signing);
     let member = Member {
         record: Signed::sign(&record, token).context("signing the record")?,
         grant: offer.grant,

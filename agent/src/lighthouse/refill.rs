@@ -1,0 +1,242 @@
+//! A lighthouse restored from an old backup, or without one, is handed what it lacks of others: a
+//! member that is switched off cannot come itself.
+//!
+//! What it lacks says the difference between what this node holds and what it lists. Every other
+//! node sees the same, so each waits for a random time, longer in large clusters; what the
+//! lighthouse lists meanwhile is lacking no more. Each record is handed on once for each whole list:
+//! one that was refused is not offered over and over.
+
+use super::listed::Listed;
+use crate::node::Node;
+use anyhow::Context as _;
+use holdfast_client::{ClientError, LighthouseClient};
+use holdfast_core::api::{ApiErrorKind, REFILL_MOST, Refill};
+use holdfast_core::keys::PublicKey;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Those who are there come themselves meanwhile.
+const FIRST: Duration = Duration::from_secs(3);
+/// The random time for each member, and its bound.
+const SPREAD: Duration = Duration::from_millis(5);
+const MOST: Duration = Duration::from_secs(120);
+/// Between two calls.
+const PAUSE: Duration = Duration::from_secs(2);
+/// After a failure, or while others hand on.
+const AGAIN: Duration = Duration::from_secs(20);
+
+/// What one lighthouse lacks.
+#[derive(Debug, Default)]
+struct Plan {
+    members: BTreeSet<PublicKey>,
+    documents: bool,
+    due: Option<Instant>,
+}
+
+impl Plan {
+    /// Notes what a list showed; `whole`: all that the lighthouse tells. `spread` is the random time
+    /// to wait.
+    fn listed(&mut self, list: &Listed, whole: bool, behind: bool, now: Instant, spread: Duration) {
+        if whole {
+            self.members.clear();
+        }
+        for key in &list.told {
+            self.members.remove(key);
+        }
+        self.members.extend(&list.lacking);
+        self.documents = behind;
+        if self.members.is_empty() && !behind {
+            self.due = None;
+        } else if self.due.is_none() {
+            // An eviction that was forgotten is more urgent than a member.
+            let wait = if behind { spread / 8 } else { FIRST + spread };
+            self.due = Some(now + wait);
+        }
+    }
+
+    /// What to hand on now.
+    fn take(&mut self, now: Instant) -> Option<(Vec<PublicKey>, bool)> {
+        self.due.filter(|due| *due <= now)?;
+        let keys: Vec<_> = self.members.iter().take(REFILL_MOST).copied().collect();
+        for key in &keys {
+            self.members.remove(key);
+        }
+        let documents = std::mem::take(&mut self.documents);
+        self.due = (!self.members.is_empty()).then(|| now + PAUSE);
+        Some((keys, documents))
+    }
+
+    /// It did not get through: once more, later.
+    fn again(&mut self, keys: Vec<PublicKey>, documents: bool, now: Instant, spread: Duration) {
+        self.members.extend(keys);
+        self.documents |= documents;
+        self.due = Some(now + AGAIN + spread);
+    }
+}
+
+/// What is to be handed on to the lighthouse that is asked now.
+#[derive(Debug, Default)]
+pub struct Lacking {
+    plan: Mutex<Plan>,
+    changed: Notify,
+}
+
+impl Lacking {
+    fn with<T>(&self, work: impl FnOnce(&mut Plan) -> T) -> T {
+        let out = work(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+        out
+    }
+
+    /// Another lighthouse is asked, or the same anew.
+    pub fn forget(&self) {
+        self.with(|plan| *plan = Plan::default());
+    }
+
+    /// A list was taken; `behind`: one of the lighthouse's documents is older than this node's.
+    pub fn listed(&self, list: &Listed, whole: bool, behind: bool) {
+        let spread = spread(list.members.len());
+        self.with(|plan| plan.listed(list, whole, behind, Instant::now(), spread));
+    }
+}
+
+/// A random time, in a cluster of so many members.
+fn spread(members: usize) -> Duration {
+    let most = SPREAD
+        .saturating_mul(u32::try_from(members).unwrap_or(u32::MAX))
+        .min(MOST);
+    let mut random = [0; 2];
+    // Without random bytes nobody waits for others.
+    let _ = getrandom::fill(&mut random);
+    most * u32::from(u16::from_le_bytes(random)) / u32::from(u16::MAX)
+}
+
+/// Runs for ever.
+pub async fn run(node: Arc<Node>) {
+    let lacking = &node.lacking;
+    loop {
+        let due = lacking
+            .plan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .due;
+        let wait = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            () = lacking.changed.notified() => continue,
+        }
+        let client = node.lighthouse.borrow().clone();
+        let taken = lacking.with(|plan| plan.take(Instant::now()));
+        let (Some((keys, documents)), Some(client)) = (taken, client) else {
+            continue;
+        };
+        if let Err(e) = hand_on(&node, &client, &keys, documents).await {
+            tracing::debug!("a lighthouse is not handed what it lacks: {e:#}");
+            let known = e.downcast_ref::<ClientError>().and_then(ClientError::kind);
+            if known == Some(ApiErrorKind::NotFound) {
+                // One from before this call.
+                lacking.forget();
+            } else {
+                let spread = spread(node.store.get().members.len());
+                lacking.with(|plan| plan.again(keys, documents, Instant::now(), spread));
+            }
+        }
+    }
+}
+
+async fn hand_on(
+    node: &Node,
+    client: &LighthouseClient,
+    keys: &[PublicKey],
+    documents: bool,
+) -> anyhow::Result<()> {
+    let doc = node.store.get();
+    let mut refill = Refill::default();
+    if documents {
+        let held = doc.documents.clone().context("no documents")?;
+        refill.documents = Some(Box::new(held));
+    }
+    let members = doc.members.iter().filter_map(|m| {
+        let opened = node.known.open(&m.member).ok()?;
+        keys.contains(&opened.record.signing_key)
+            .then(|| (opened.record.grant.clone(), m.member.clone()))
+    });
+    let mut members: Vec<_> = members.collect();
+    // Uses of one grant are counted together: nobody comes between.
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    refill.members = members.into_iter().map(|(_, member)| member).collect();
+    if refill.members.is_empty() && refill.documents.is_none() {
+        return Ok(());
+    }
+    let filled = client.refill(&refill).await?;
+    tracing::info!(taken = filled.taken, refused = ?filled.refused, "a lighthouse was handed what it lacked");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::tests::key;
+
+    fn keys(of: std::ops::Range<u8>) -> Vec<PublicKey> {
+        of.map(|n| key(n).public()).collect()
+    }
+
+    fn list(told: std::ops::Range<u8>, lacking: std::ops::Range<u8>) -> Listed {
+        Listed {
+            members: vec![],
+            lacking: keys(lacking),
+            told: keys(told),
+            unvouched: None,
+        }
+    }
+
+    #[test]
+    fn what_is_listed_meanwhile_is_not_handed_on_and_nothing_twice() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        let spread = Duration::from_secs(8);
+        plan.listed(&list(0..2, 2..5), true, false, now, spread);
+        assert!(plan.take(now + spread).is_none());
+        // Another node was faster with one of them.
+        plan.listed(&list(2..3, 0..0), false, false, now, spread);
+        let (given, documents) = plan.take(now + FIRST + spread).unwrap();
+        let mut wanted = keys(3..5);
+        wanted.sort();
+        assert_eq!((given, documents), (wanted.clone(), false));
+        assert!(plan.take(now + AGAIN * 9).is_none());
+        plan.again(wanted.clone(), false, now, spread);
+        assert!(plan.take(now + AGAIN).is_none());
+        assert_eq!(plan.take(now + AGAIN + spread).unwrap().0, wanted);
+        // A whole list shows anew what is lacking.
+        plan.listed(&list(0..5, 0..0), true, false, now, spread);
+        assert!(plan.due.is_none());
+    }
+
+    #[test]
+    fn many_go_in_pieces_and_documents_at_once() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.listed(&list(0..0, 0..200), true, true, now, Duration::ZERO);
+        let (mut seen, mut at) = (BTreeSet::new(), now);
+        let (given, documents) = plan.take(at).unwrap();
+        assert!(documents && given.len() == REFILL_MOST);
+        seen.extend(given);
+        while plan.due.is_some() {
+            assert!(plan.take(at).is_none());
+            at += PAUSE;
+            let (given, documents) = plan.take(at).unwrap();
+            assert!(!documents && given.len() <= REFILL_MOST);
+            seen.extend(given);
+        }
+        assert_eq!((seen.len(), at), (200, now + PAUSE * 3));
+        for n in [0, 1, 100_000] {
+            assert!(super::spread(n) <= MOST.min(SPREAD * n as u32));
+        }
+    }
+}

@@ -14,8 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
-/// Bytes buffered per direction and connection: 20 ms at 100 Mbit/s.
-const SOCKET_BUFFER: usize = 256 * 1024;
+/// Bytes kept of what a connection sends: 20 ms at 100 Mbit/s.
+const SEND_BUFFER: usize = 256 * 1024;
+/// And of what it receives. A larger window is told in steps of 2 bytes and more, rounded down (RFC
+/// 7323): a nearly full buffer takes back a few bytes that the peer has used. smoltcp drops them, and
+/// then every acknowledgment of that peer, whose numbers lie behind them; with both directions full
+/// the connection stood still for good.
+const RECEIVE_BUFFER: usize = 65_535;
 /// A connection whose peer stays silent this long is given up.
 const SILENCE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(120);
 /// Silence is asked about this often.
@@ -183,8 +188,8 @@ impl Stack {
 
 /// A socket with our settings.
 pub(super) fn add_socket(sockets: &mut SocketSet<'static>) -> SocketHandle {
-    let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
-    let mut socket = tcp::Socket::new(buffer(), buffer());
+    let buffer = |len| tcp::SocketBuffer::new(vec![0; len]);
+    let mut socket = tcp::Socket::new(buffer(RECEIVE_BUFFER), buffer(SEND_BUFFER));
     socket.set_nagle_enabled(false);
     socket.set_timeout(Some(SILENCE));
     socket.set_keep_alive(Some(KEEP_ALIVE));

@@ -180,6 +180,33 @@ fn run(steps: &[Step]) {
     }
 }
 
+#[test]
+fn rules_that_held_for_a_moment_leave_nothing_behind() {
+    use Step::{Ask, Forget, Join, Policy, Publish};
+    let (there, told) = (Join(0, 0, 1), Publish(0));
+    for steps in [
+        [
+            Policy(0, 1),
+            told.clone(),
+            Policy(0, 0),
+            Ask(1),
+            Policy(0, 1),
+            Ask(1),
+        ],
+        [
+            Policy(0, 0),
+            told.clone(),
+            Policy(0, 1),
+            Ask(1),
+            Policy(0, 0),
+            Ask(1),
+        ],
+        [told.clone(), Ask(1), Forget(0), told, Policy(0, 1), Ask(1)],
+    ] {
+        run(&[std::slice::from_ref(&there), &steps[..]].concat());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]

@@ -105,7 +105,9 @@ impl Journal {
         true
     }
 
-    /// What changed after `revision`; none when that is not known any more, or never was.
+    /// What changed after `revision`, with what is gathered: whoever is told is told of the members as
+    /// they are now, by the rules as they are now. None when the revision is not known any more, or
+    /// never was.
     pub fn since(&self, revision: u64) -> Option<Change> {
         let first = if revision == self.revision {
             self.past.len()
@@ -117,6 +119,7 @@ impl Journal {
         for (_, change) in self.past.range(first..) {
             all.then(change);
         }
+        all.then(&self.pending);
         Some(all)
     }
 }

@@ -174,12 +174,14 @@ pub fn delta(state: &State, view: &View, since: u64, revision: u64, change: &Cha
     let (mut shown, mut gone) = (vec![], vec![]);
     let mut look = |key: &PublicKey, old: Option<&Groups>| {
         let now = state.members.get(key);
-        let was = match old {
-            Some(groups) => change.seen || view.shows(before, groups.as_deref()),
-            None => now.is_some_and(|e| view.shows(before, e.told())),
-        };
+        // Whoever was told in the middle of it may hold anybody, or not, by rules that are neither.
+        let was = change.seen
+            || match old {
+                Some(groups) => view.shows(before, groups.as_deref()),
+                None => now.is_some_and(|e| view.shows(before, e.told())),
+            };
         match now.filter(|e| view.shows(rules, e.told())) {
-            Some(e) if old.is_some() || !was => shown.push(entry(state, key, e)),
+            Some(e) if old.is_some() || change.seen || !was => shown.push(entry(state, key, e)),
             Some(_) => {}
             None if was => gone.push(*key),
             None => {}

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// Folders that the unit hides from its program (`ProtectHome`, `PrivateTmp`).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 /// The unit's file name.
 const UNIT: &str = "holdfast-member.service";
 const UNITS: &str = "/etc/systemd/system";
@@ -103,6 +105,15 @@ fn unit(program: &Path, dir: &Path) -> Result<String> {
             path.display()
         )))
     };
+    for path in [program, dir] {
+        if let Some(hidden) = HIDDEN.iter().find(|at| path.starts_with(at)) {
+            return Err(Exit::Usage.error(format!(
+                "{} is not seen by the service, which has no {hidden}: copy the program to \
+                 /usr/local/bin, and let --dir name a folder elsewhere",
+                path.display()
+            )));
+        }
+    }
     Ok(format!(
         "# Written by `holdfast join`.\n\
          [Unit]\n\
@@ -142,6 +153,11 @@ fn unit_path() -> PathBuf {
     Path::new(UNITS).join(UNIT)
 }
 
+/// Whether `unit` runs the member of this folder: another folder's is another membership's.
+fn is_of(unit: &str, dir: &Path) -> bool {
+    unit.contains(&format!("--dir {}\n", dir.display()))
+}
+
 /// Runs `join`.
 pub async fn join(app: &App, args: JoinArgs) -> Result<()> {
     needs_root("holdfast join")?;
@@ -152,7 +168,15 @@ pub async fn join(app: &App, args: JoinArgs) -> Result<()> {
         None
     } else if Path::new(BOOTED).exists() {
         let program = std::env::current_exe().context("cannot find this program")?;
-        Some(unit(&program, dir)?)
+        let unit = unit(&program, dir)?;
+        let there = std::fs::read_to_string(unit_path()).unwrap_or_default();
+        if !there.is_empty() && !is_of(&there, dir) {
+            return Err(Exit::Failed.error(format!(
+                "{} runs another membership of this machine: `holdfast leave` with its --dir first",
+                unit_path().display()
+            )));
+        }
+        Some(unit)
     } else {
         let text = "systemd does not run here: --foreground runs the member itself";
         return Err(Exit::Usage.error(text));
@@ -223,15 +247,18 @@ fn tell(app: &App, joined: &Joined, service: bool) -> Result<()> {
 pub async fn leave(app: &App, args: LeaveArgs) -> Result<()> {
     needs_root("holdfast leave")?;
     let dir = &args.dir.dir;
-    let was = member::joined(dir).await?;
+    let Some(was) = member::joined(dir).await? else {
+        return Err(Exit::Failed.error(format!(
+            "no membership in {}: --dir names the folder that `holdfast join` was given",
+            dir.display()
+        )));
+    };
     down(dir).await?;
-    if unit_path().exists() {
+    let unit = std::fs::read_to_string(unit_path()).unwrap_or_default();
+    if is_of(&unit, dir) {
         std::fs::remove_file(unit_path()).with_context(|| unit_path().display().to_string())?;
         systemctl(&["daemon-reload"])?;
     }
-    let Some(was) = was else {
-        return Err(Exit::Failed.error("this machine has not joined"));
-    };
     member::forget(dir)?;
     app.print(&was, || {
         format!(
@@ -245,8 +272,7 @@ pub async fn leave(app: &App, args: LeaveArgs) -> Result<()> {
 pub async fn down(dir: &Path) -> Result<bool> {
     let own = std::fs::read_to_string(unit_path()).unwrap_or_default();
     let mut ran = false;
-    // Another folder's member is another's service.
-    if own.contains(&format!("--dir {}\n", dir.display())) && Path::new(BOOTED).exists() {
+    if is_of(&own, dir) && Path::new(BOOTED).exists() {
         ran = systemctl(&["is-active", "--quiet", UNIT]).is_ok();
         systemctl(&["disable", "--now", UNIT])?;
     }
@@ -271,7 +297,16 @@ mod tests {
         );
         // Port 53 of its mesh address.
         assert!(unit.contains("CAP_NET_BIND_SERVICE"), "{unit}");
-        for bad in ["relative", "/with space", "/50%", "/a\nb"] {
+        assert!(is_of(&unit, Path::new("/var/lib/holdfast")));
+        // A folder whose name begins so, or a typing error.
+        for other in ["/var/lib/holdfas", "/var/lib/holdfast2", "/tmp/tset"] {
+            assert!(!is_of(&unit, Path::new(other)), "{other}");
+        }
+        let hidden = ["/home/ada/holdfast", "/root/holdfast", "/tmp/holdfast"];
+        for bad in ["relative", "/with space", "/50%", "/a\nb"]
+            .iter()
+            .chain(&hidden)
+        {
             assert!(
                 super::unit(Path::new(bad), Path::new("/d")).is_err(),
                 "{bad}"

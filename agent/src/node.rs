@@ -3,7 +3,6 @@
 use crate::clock::Clock;
 use crate::documents::Trusted;
 use crate::init::Init;
-use crate::lighthouse::documents::Handed;
 use crate::lighthouse::known::Known;
 use crate::lighthouse::refill::Lacking;
 use crate::network::Wanted;
@@ -68,8 +67,6 @@ pub struct Node {
     pub opened: Opened,
     /// Members that called to exchange documents.
     pub callers: Callers,
-    /// When documents were handed to a lighthouse that was behind.
-    pub handed: Handed,
     /// Members whose signatures were checked.
     pub known: Arc<Known>,
     /// What the lighthouse lacks that is asked now.

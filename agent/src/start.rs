@@ -160,7 +160,6 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
         callers: Default::default(),
-        handed: Default::default(),
         lacking: Default::default(),
         known: Arc::default(),
         store,

@@ -71,7 +71,6 @@ pub struct Rates {
     documents: Buckets<IpAddr>,
     statuses: Buckets<PublicKey>,
     reads: Buckets<PublicKey>,
-    brought: Buckets<PublicKey>,
     lists: Buckets<PublicKey>,
 }
 
@@ -84,7 +83,6 @@ impl Default for Rates {
             // An agent gives one each half minute, and one for each change.
             statuses: Buckets::new(20, secs(1)),
             reads: Buckets::new(60, secs(5)),
-            brought: Buckets::new(4, secs(5)),
             lists: Buckets::new(60, secs(5)),
         }
     }
@@ -109,11 +107,6 @@ impl Rates {
     /// Documents for a member: as often as its agent takes lists.
     pub fn read(&self, key: PublicKey) -> bool {
         self.reads.allow(key, Instant::now())
-    }
-
-    /// Documents that a member hands over.
-    pub fn bring(&self, key: PublicKey) -> bool {
-        self.brought.allow(key, Instant::now())
     }
 
     /// Whole lists for a member, megabytes in a large cluster: as often as its agent takes them.

@@ -16,11 +16,9 @@ use holdfast_tls::{ClientAuth, Identity, server_config};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Sets of documents that members hand over at a time: some hundred kB each in a large cluster.
-const BRINGERS: usize = 4;
 /// What most systems let a process open at least.
 const USUAL_FILES: u64 = 1024;
 
@@ -137,7 +135,6 @@ impl Lighthouse {
             blobs,
             board: Switchboard::default(),
             rates: Rates::default(),
-            bringers: Arc::new(Semaphore::new(BRINGERS)),
             mesh: mesh.clone(),
             running,
         });

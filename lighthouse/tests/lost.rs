@@ -6,7 +6,7 @@ mod common;
 use common::testing::*;
 use common::{Lab, current, kind};
 use holdfast_client::{ClientError, LighthouseClient, SuccessorError, Trust, succeed, successor};
-use holdfast_core::api::{ApiErrorKind as Kind, OfferRequest};
+use holdfast_core::api::{ApiErrorKind as Kind, OfferRequest, Refill};
 use holdfast_core::documents::{DocumentSet, Roots};
 use holdfast_core::signed::Signed;
 use holdfast_lighthouse::{Config, Keys, Lighthouse, LighthouseDir, unix_now};
@@ -270,18 +270,23 @@ async fn an_older_backup_is_brought_forward_by_its_members() {
         ..held.clone()
     };
     let member = lab.client(Some(1));
-    assert_eq!(kind(member.put_documents(&forged).await), Kind::Denied);
+    let refill = |set: &DocumentSet| Refill {
+        documents: Some(Box::new(set.clone())),
+        ..Refill::default()
+    };
+    let filled = member.refill(&refill(&forged)).await.unwrap();
+    assert_eq!(filled.refused.len(), 1, "{filled:?}");
     let stranger = lab.client(Some(3));
-    assert_eq!(kind(stranger.put_documents(&held).await), Kind::Denied);
+    assert_eq!(kind(stranger.refill(&refill(&held)).await), Kind::Denied);
     let looker = lab.client(Some(LOOKER));
-    assert_eq!(kind(looker.put_documents(&held).await), Kind::Denied);
-    member.put_documents(&held).await.unwrap();
+    assert_eq!(kind(looker.refill(&refill(&held)).await), Kind::Denied);
+    assert_eq!(kind(member.put_documents(&held).await), Kind::Denied);
+    assert_eq!(lab.running().registry().held().generations(), [7, 1, 1, 1]);
+    member.refill(&refill(&held)).await.unwrap();
     assert_eq!(lab.running().registry().held().generations(), [7, 1, 9, 1]);
     assert_eq!(kind(poll(&lab.client(Some(2))).await), Kind::Evicted);
     // Never back.
-    member
-        .put_documents(&lab.documents(&policy(8)))
-        .await
-        .unwrap();
+    let older = lab.documents(&policy(8));
+    member.refill(&refill(&older)).await.unwrap();
     assert_eq!(lab.running().registry().held().generations(), [7, 1, 9, 1]);
 }

@@ -6,8 +6,6 @@ use crate::{disk, releases};
 use anyhow::Context as _;
 use holdfast_client::LighthouseClient;
 use holdfast_core::documents::{DocumentSet, Roots};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 /// Whether a lighthouse holds something newer: operators, lighthouses, policy, release list.
 fn newer(offered: [u64; 4], held: &Trusted, list: Option<u64>) -> bool {
@@ -47,51 +45,7 @@ pub async fn bring_forward(
         let set = client.documents().await?;
         store(node, &set).await?;
     }
-    hand_over(node, client, offered).await;
     Ok(())
-}
-
-/// When documents were last handed to a lighthouse.
-#[derive(Debug, Default)]
-pub struct Handed(Mutex<Option<Instant>>);
-
-/// A lighthouse that does not take them is asked again after this.
-const AGAIN: Duration = Duration::from_secs(60);
-
-impl Handed {
-    fn due(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|at| now.saturating_duration_since(at) >= AGAIN);
-        if due {
-            *last = Some(now);
-        }
-        due
-    }
-}
-
-/// Whether a lighthouse holds something older: it was put back to a backup.
-fn behind(offered: [u64; 4], held: [u64; 3]) -> bool {
-    offered
-        .iter()
-        .zip(held)
-        .any(|(offered, held)| *offered < held)
-}
-
-/// Gives a lighthouse what it has forgotten. Older ones take nothing from members.
-async fn hand_over(node: &Node, client: &LighthouseClient, offered: [u64; 4]) {
-    let doc = node.store.get();
-    let (Ok(held), Some(set)) = (node.trusted_in(&doc), &doc.documents) else {
-        return;
-    };
-    if !behind(offered, held.generations()) || !node.handed.due(Instant::now()) {
-        return;
-    }
-    match client.put_documents(set).await {
-        Ok(()) => {
-            tracing::info!(generations = ?held.generations(), "a lighthouse was behind: documents handed over")
-        }
-        Err(e) => tracing::debug!("a lighthouse is behind and takes no documents: {e}"),
-    }
 }
 
 /// Checks documents against what is held, and keeps what is newer.
@@ -127,19 +81,4 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
         tracing::info!("a newer release list is stored");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lighthouse_that_is_behind_is_told_now_and_then() {
-        assert!(behind([1, 1, 8, 1], [1, 1, 9]));
-        assert!(!behind([1, 1, 9, 0], [1, 1, 9]));
-        assert!(!behind([2, 2, 10, 1], [1, 1, 9]));
-        let (handed, now) = (Handed::default(), Instant::now());
-        assert!(handed.due(now) && !handed.due(now + AGAIN / 2));
-        assert!(handed.due(now + AGAIN));
-    }
 }

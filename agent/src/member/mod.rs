@@ -185,7 +185,6 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
         callers: Default::default(),
-        handed: Default::default(),
         lacking: Default::default(),
         known: Arc::default(),
         image: ImageInfo {

@@ -12,7 +12,6 @@ use holdfast_core::names::{NodeName, OperatorName};
 use http::request::Parts;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -185,37 +184,6 @@ impl FromRequestParts<Arc<App>> for Accounted {
         Err(busy(
             "too many accounts from this node; try again in some seconds",
         ))
-    }
-}
-
-/// Who hands over documents: an operator with every right, or a member, in moderation. What counts
-/// is who signed them.
-pub struct Bringer {
-    /// Of a member: one of the few places for what members bring.
-    pub member: Option<OwnedSemaphorePermit>,
-}
-
-impl FromRequestParts<Arc<App>> for Bringer {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        let refused = match Operator::from_request_parts(parts, app).await {
-            Ok(operator) => {
-                operator.needs(app, Right::All)?;
-                return Ok(Self { member: None });
-            }
-            Err(refused) => refused,
-        };
-        let Ok(member) = Member::from_request_parts(parts, app).await else {
-            return Err(refused);
-        };
-        // All members find out at once that a lighthouse is behind; the first one's set is enough.
-        match app.bringers.clone().try_acquire_owned() {
-            Ok(place) if app.rates.bring(member.key) => Ok(Self {
-                member: Some(place),
-            }),
-            _ => Err(busy("too many bring documents; try again in some seconds")),
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
 use holdfast_core::api::ApiErrorKind;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Everything that handlers use.
 #[derive(Debug)]
@@ -33,8 +33,6 @@ pub struct App {
     pub board: Switchboard,
     /// Bounds how often what is asked.
     pub rates: Rates,
-    /// Places for members that hand over documents.
-    pub bringers: Arc<Semaphore>,
     /// The way to nodes.
     pub mesh: MeshLink,
     /// Its sender goes with the lighthouse: raw streams end then.

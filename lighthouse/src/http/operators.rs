@@ -2,7 +2,7 @@
 
 use super::App;
 use super::body::{JsonBody, Named};
-use super::caller::{Bringer, Operator};
+use super::caller::Operator;
 use crate::refusal::Refusal;
 use crate::registry::Live;
 use axum::Json;
@@ -20,16 +20,14 @@ fn done() -> Answer<Value> {
     Ok(Json(json!({ "ok": true })))
 }
 
-/// `PUT /v1/documents`. Members call it too, for a lighthouse that was put back to an older backup.
+/// `PUT /v1/documents`
 pub async fn put_documents(
     State(app): Shared,
-    caller: Bringer,
+    caller: Operator,
     JsonBody(set): JsonBody<DocumentSet>,
 ) -> Answer<Value> {
-    match caller.member {
-        Some(_place) => app.registry.bring_documents(set).await?,
-        None => app.registry.put_documents(set).await?,
-    }
+    caller.needs(&app, Right::All)?;
+    app.registry.put_documents(set).await?;
     done()
 }
 

@@ -200,16 +200,6 @@ impl Registry {
         self.see(|s| s.held.operators.allows(key, right))
     }
 
-    /// Takes over what a member holds that is newer: after an older backup of the store.
-    ///
-    /// # Errors
-    /// As [`Self::put_documents`].
-    pub async fn bring_documents(&self, set: DocumentSet) -> Result<(), Refusal> {
-        let new = Held::open(set, &self.cluster)?;
-        let merged = self.held().as_ref().clone().merged(&new);
-        self.put_documents(merged.set).await
-    }
-
     /// Takes over a newer set of documents.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ impl Peer {
             asked_at: None,
             gave_up_at: None,
             failures: 0,
+            repeated: 0,
             rx_bytes: 0,
             tx_bytes: 0,
         };
@@ -85,6 +86,8 @@ pub(crate) struct PeerState {
     asked_at: Option<Instant>,
     gave_up_at: Option<Instant>,
     failures: u32,
+    /// Handshakes begun anew, since the last session, because the peer answered all else.
+    repeated: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
 }
@@ -247,6 +250,23 @@ impl PeerState {
         }
     }
 
+    /// A peer that was heard since it was asked for a handshake lost that, or its answer got lost: one
+    /// begins anew without waiting for the protocol's 5 s; later each time, lest a peer that refuses
+    /// be asked for ever.
+    fn repeat_handshake(&mut self, packets_wait: bool, out: &mut Outbox, now: Instant) {
+        let wanted = !self.live && (packets_wait || self.kept_in_touch());
+        let Some(asked) = self.asked_at.filter(|_| wanted) else {
+            return;
+        };
+        let patience = HANDSHAKE_PATIENCE + 2 * self.paths.rtt().unwrap_or_default();
+        let patience = patience.saturating_mul(1 << self.repeated.min(8));
+        let heard = self.paths.heard_last().is_some_and(|at| at > asked);
+        if heard && now.saturating_duration_since(asked) >= patience {
+            self.repeated = self.repeated.saturating_add(1);
+            self.ask(true, out, now);
+        }
+    }
+
     /// Asks the peer on the way in use, and seeks one; how many answers came until now.
     pub(crate) fn ping(&mut self, out: &mut Outbox, now: Instant) -> u64 {
         let mut asks = vec![];
@@ -378,6 +398,7 @@ impl PeerState {
         self.paths.measure(self.relay, now, &mut asks);
         self.carry_out(asks, out);
         self.found(before, packets_wait, out, now);
+        self.repeat_handshake(packets_wait, out, now);
         let mut message = [0; MIN_ROOM];
         match self.crypto.tick(&mut message) {
             Due::Message(len) => {
@@ -452,7 +473,7 @@ impl PeerState {
             return false;
         }
         self.live = true;
-        self.failures = 0;
+        (self.failures, self.repeated) = (0, 0);
         self.paths.failed(0, now);
         self.gave_up_at = None;
         if self.relay {

@@ -115,3 +115,14 @@ fn a_member_that_moves_is_direct_again_within_seconds() {
     }
     assert!(net.write(1, 2, 60) && net.write(2, 1, 60));
 }
+
+#[test]
+fn a_handshake_that_the_relay_lost_is_begun_anew_before_tcp_gives_up() {
+    // The invitation, the first question and the handshake.
+    for lost in 1..=3 {
+        let mut net = Net::new(&[Nat::Symmetric, Nat::Symmetric]);
+        net.lost = lost;
+        assert!(net.write(1, 2, 1200), "{lost} lost");
+        assert_eq!(net.lost, 0);
+    }
+}

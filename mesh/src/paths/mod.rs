@@ -10,8 +10,10 @@
 //!
 //! A plain WireGuard peer answers no questions: there the last authentic source is the way.
 
+mod heard;
 mod mtu;
 mod path;
+mod quality;
 mod race;
 #[cfg(test)]
 mod tests;
@@ -104,17 +106,6 @@ pub(crate) struct Paths {
     met: Guesses,
 }
 
-/// How good the way in use is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Quality {
-    /// Bytes of the largest IP packet that came through whole, of those tried.
-    pub mtu: Option<u16>,
-    /// Full datagrams do not.
-    pub narrow: bool,
-    /// In percent.
-    pub loss: Option<u8>,
-}
-
 impl Paths {
     /// `number`: the first question's; random, so that answers of an earlier run fit none.
     pub(crate) fn new(plain: bool, configured: Option<SocketAddr>, number: u64) -> Self {
@@ -154,56 +145,15 @@ impl Paths {
         self.path(self.current?)?.rtt
     }
 
-    /// What the way in use carries: the largest IP packet that was answered, whether larger ones are
-    /// cut, and the loss in percent.
-    pub(crate) fn quality(&self, now: Instant) -> Quality {
-        let Some(path) = self.current.and_then(|way| self.path(way)) else {
-            return Quality::default();
-        };
-        let headers = if path.way.next_hop().is_ipv4() {
-            28
-        } else {
-            48
-        };
-        Quality {
-            mtu: path.mtu.carries().map(|payload| payload + headers),
-            narrow: path.mtu.narrow(),
-            loss: path.loss(now),
-        }
-    }
-
-    /// The UDP payload that the way in use carries whole, when that is less than a full datagram.
-    pub(crate) fn narrow(&self) -> Option<u16> {
-        let path = self.current.and_then(|way| self.path(way))?;
-        let least = mtu::SIZES[mtu::SIZES.len() - 1];
-        path.mtu
-            .narrow()
-            .then(|| path.mtu.carries().unwrap_or(least))
+    /// When something authentic last came on the way in use, if the peer has answered there.
+    pub(crate) fn heard_last(&self) -> Option<Instant> {
+        let path = self.path(self.current?).filter(|p| p.confirmed)?;
+        path.heard
     }
 
     /// Something is relayed to the peer, or from it.
     pub(crate) fn relays(&mut self, now: Instant) {
         self.relays = Some(now);
-    }
-
-    /// Measures what the way in use carries; `always`: also without traffic.
-    pub(crate) fn measure(&mut self, always: bool, now: Instant, asks: &mut Vec<Ask>) {
-        let recent = |at: Option<Instant>| at.is_some_and(|at| now - at < IN_USE);
-        let Some(way) = self.current.filter(|w| !w.is_relayed() && !w.is_stream()) else {
-            return;
-        };
-        if self.plain || !(always || recent(self.used) || recent(self.relays)) {
-            return;
-        }
-        let number = self.next_number();
-        let Some(path) = self.path_mut(way).filter(|p| p.alive(now)) else {
-            return;
-        };
-        if path.silent_since.is_some_and(|at| now - at > ANSWER_AGAIN) {
-            path.mtu.unsure();
-        } else if let Some(size) = path.mtu.due(path.rtt.unwrap_or_default(), number, now) {
-            asks.push(Ask::Measure(way, number, size));
-        }
     }
 
     /// How many answers came.
@@ -399,74 +349,6 @@ impl Paths {
     fn direct_lives(&self, now: Instant) -> bool {
         let udp = |p: &&Path| !p.way.is_stream();
         self.direct.iter().filter(udp).any(|p| p.alive(now))
-    }
-
-    /// Something authentic of WireGuard came on `way`.
-    pub(crate) fn heard(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
-        if self.plain {
-            self.remember(way, Origin::Seen);
-            self.current = Some(way);
-        }
-        // What is repeated by someone else must not look like an answer of a silent peer.
-        let plain = self.plain;
-        match self.path_mut(way) {
-            Some(path) if plain || (path.confirmed && !path.dead(now)) => path.heard(now),
-            _ => self.met(way, now, asks),
-        }
-    }
-
-    /// Something authentic came on a way that was not confirmed, or is dead: ask back.
-    fn met(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
-        if self.plain {
-            return;
-        }
-        if way.is_relayed() {
-            let gone = |p: &Path| p.way != way && p.dead(now);
-            if self.relay.as_ref().is_none_or(gone) {
-                self.relay = Some(Path::new(way, Origin::Seen));
-            }
-        } else {
-            self.remember(way, Origin::Seen);
-        }
-        if self.current.is_none() {
-            self.current = Some(way);
-        }
-        let Some(path) = self.path(way) else {
-            return;
-        };
-        // A stranger may repeat what he saw of the peer's, from places of his choice.
-        let known = path.confirmed;
-        if path.since_asked(now) >= ANSWER_AGAIN && (known || self.met.one_more(now)) {
-            self.ping(way, now, asks);
-            // The peer may have moved: what we use now is in doubt until it answers.
-            if let Some(current) = self.current.filter(|c| *c != way) {
-                self.ping(current, now, asks);
-            }
-        }
-    }
-
-    /// A question of the peer came on `way`.
-    pub(crate) fn asked(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
-        match self.path_mut(way) {
-            Some(path) if path.confirmed && !path.dead(now) => path.heard(now),
-            _ => self.met(way, now, asks),
-        }
-    }
-
-    /// An answer came on `way`; true when it was to a question of ours, asked there.
-    pub(crate) fn answered(&mut self, way: Way, number: u64, now: Instant) -> bool {
-        let path = self.path_mut(way);
-        if path.is_some_and(|p| p.mtu.answered(number, now)) {
-            return true;
-        }
-        let known = self.path_mut(way).is_some_and(|p| p.answered(number, now));
-        self.answers += u64::from(known);
-        if known && !way.is_relayed() {
-            self.races_lost = 0;
-            self.next_race = None;
-        }
-        self.choose(now);
-        known
     }
 
     fn ping(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {

@@ -215,6 +215,32 @@ fn a_stream_is_used_only_while_udp_does_not_answer() {
 }
 
 #[test]
+fn a_peer_that_went_over_to_its_stream_is_followed_without_traffic_of_our_own() {
+    let at: SocketAddr = "[100::1]:1".parse().unwrap();
+    let stream = Way::Direct(at);
+    for data in [false, true] {
+        let mut world = World::new(Some(place(1)), &[(direct(1), 10), (stream, 20)]);
+        let (now, mut asks) = (world.now, vec![]);
+        world.paths.stream(at, now, &mut asks);
+        world.take(asks, &mut vec![]);
+        world.go(1000);
+        assert_eq!(world.current(), Some(direct(1)));
+        world.pass((IN_USE + WATCH).as_millis() as u64, false);
+        world.open.retain(|(way, _)| *way == stream);
+        // All of it comes by the stream now: questions, or data.
+        let (now, mut asks) = (world.now, vec![]);
+        if data {
+            world.paths.heard(stream, now, &mut asks);
+        } else {
+            world.paths.asked(stream, now, &mut asks);
+        }
+        world.take(asks, &mut vec![]);
+        world.pass(500, false);
+        assert_eq!(world.current(), Some(stream), "{data}");
+    }
+}
+
+#[test]
 fn an_idle_peer_is_left_in_peace() {
     let mut world = World::new(Some(place(1)), &[(direct(1), 10)]);
     world.go(1000);

@@ -17,7 +17,7 @@ use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, names, s
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
-use holdfast_core::state::StateDoc;
+use holdfast_core::state::{StateDoc, unread};
 use holdfast_core::status::K3sState;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,6 +85,15 @@ async fn open_store(path: Option<PathBuf>, notes: &Notes) -> Arc<Store> {
                     say(&text);
                     notes.set("state", text);
                 }
+                let doc = store.get();
+                let unread = unread(&doc);
+                if !unread.is_empty() {
+                    let fields = unread.join(", ");
+                    notes.set(
+                        "state of a later version",
+                        format!("hf-state holds what this version cannot read: {fields}"),
+                    );
+                }
                 return Arc::new(store);
             }
             Err(e) => say(&format!(
@@ -99,7 +108,7 @@ fn wanted(doc: &StateDoc) -> Wanted {
     doc.admission
         .as_ref()
         .map_or_else(Wanted::default, |a| Wanted {
-            seed: a.network.clone(),
+            seed: (&a.network).into(),
             wifi: a.wifi.as_ref().map(Into::into),
             host_name: Some(a.name.to_string()),
             plan: Some(node::plan(a)),

@@ -61,7 +61,11 @@ fn anew(faults: [Fault; 2]) -> anyhow::Result<(StateDoc, Lost)> {
     if blank(a) && blank(b) {
         return Ok((StateDoc::default(), None));
     }
-    let may_mend = |f: &Fault| matches!(f, Fault::Disk(_) | Fault::Content(StateError::Version(_)));
+    let later = |e: &StateError| matches!(e, StateError::Version(_) | StateError::Content(_));
+    let may_mend = |f: &Fault| match f {
+        Fault::Disk(_) => true,
+        Fault::Content(e) => later(e),
+    };
     if may_mend(a) || may_mend(b) {
         bail!("hf-state cannot be read and is not overwritten: {a}; {b}");
     }
@@ -233,6 +237,20 @@ pub mod tests {
         assert!(refused.to_string().contains("not overwritten"), "{refused}");
         let blank = Fault::Content(StateError::Magic([0; 8]));
         assert!(anew([Fault::Disk("copy 0: EIO".into()), blank]).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_state_of_a_later_version_is_not_overwritten_by_one_that_cannot_read_it() {
+        let disk = partition();
+        let (store, _) = Store::open(disk.path()).await.unwrap();
+        // As this version writes what it does not know, and then what it does.
+        let odd = |d: &mut StateDoc| d.other.insert("admission".into(), "of 2031".into());
+        store.update(odd).await.unwrap();
+        store.update(odd).await.unwrap();
+        let before = std::fs::read(disk.path()).unwrap();
+        let refused = Store::open(disk.path()).await.err().unwrap();
+        assert!(refused.to_string().contains("not overwritten"), "{refused}");
+        assert!(std::fs::read(disk.path()).unwrap() == before);
     }
 
     /// CRC-32 (IEEE), bit by bit.

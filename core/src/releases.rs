@@ -104,6 +104,24 @@ impl ReleaseList {
         self.keys.get(..self.count).unwrap_or_default()
     }
 
+    /// The list of the keys that are in both, as the one of the higher generation; none without a key
+    /// in common. What is to start has to pass the list that the loader reads and the newest one.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        let (newer, older) = match self.generation >= other.generation {
+            true => (self, other),
+            false => (other, self),
+        };
+        let mut keys = [[0; 32]; KEYS_MAX];
+        let both = newer.keys().iter().filter(|k| older.keys().contains(k));
+        let count = keys
+            .iter_mut()
+            .zip(both)
+            .map(|(to, key)| *to = *key)
+            .count();
+        Self::new(newer.cluster, newer.generation, keys.get(..count)?).ok()
+    }
+
     /// Encodes the block, still without signatures; see [`add_signature`].
     #[must_use]
     pub fn encode(&self) -> Block {

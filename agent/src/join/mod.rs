@@ -292,10 +292,10 @@ fn admission(seed: &Seed, ready: &Ready) -> Admission {
         role: ready.grant.role,
         index: ready.record.index,
         member: ready.member.clone(),
-        lighthouses: seed.lighthouses.clone(),
-        network: seed.network.clone(),
+        lighthouses: seed.lighthouses.iter().map(Into::into).collect(),
+        network: (&seed.network).into(),
         wifi: seed.wifi.as_ref().map(Into::into),
-        k3s: seed.k3s.clone(),
+        k3s: (&seed.k3s).into(),
         seed_scrubbed: false,
         other: Default::default(),
     }

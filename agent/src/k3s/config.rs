@@ -147,9 +147,9 @@ pub mod tests {
             lighthouses: vec![],
             network: Default::default(),
             wifi: None,
-            k3s: holdfast_core::seed::SeedK3s {
+            k3s: holdfast_core::state::K3s {
                 labels: vec!["site=home: \"x\"".into()],
-                taints: vec![],
+                ..Default::default()
             },
             seed_scrubbed: true,
             other: Default::default(),

@@ -2,6 +2,7 @@
 
 use crate::documents::{Trusted, merge};
 use crate::node::Node;
+use crate::releases::Offered;
 use crate::{disk, releases};
 use anyhow::Context as _;
 use holdfast_client::LighthouseClient;
@@ -31,16 +32,21 @@ pub async fn bring_forward(
     let held = node.trusted()?;
     let keys = releases::trusted(admission.cluster_id, &roots)?;
     let partition = node.partition("hf-slots");
-    let list = match partition.clone() {
-        Some(p) => disk::blocking(move || Ok(releases::read(&p, &keys).ok())).await?,
-        None => None,
-    };
+    let carried = doc.documents.as_ref().map(|set| set.releases.clone());
     // Without a disk of its own a node has no list to bring forward.
-    let list = if partition.is_some() {
-        list.map(|l| l.generation)
-    } else {
-        Some(u64::MAX)
+    let list = match partition {
+        Some(p) => {
+            disk::blocking(move || {
+                let stored = releases::read(&p, &keys).ok().map(|l| l.generation);
+                // One that waits is not fetched again.
+                let carried = carried.and_then(|list| releases::open(&keys, &list).ok());
+                Ok(stored.max(carried.map(|(list, _)| list.generation)))
+            })
+            .await?
+        }
+        None => Some(u64::MAX),
     };
+    follow(node).await?;
     if newer(offered, &held, list) {
         let set = client.documents().await?;
         store(node, &set).await?;
@@ -57,7 +63,6 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let roots = Roots(admission.roots.clone());
     let keys = releases::trusted(admission.cluster_id, &roots)?;
-    let partition = node.partition("hf-slots");
     let mut merged = merge(doc.documents.as_ref(), set, &roots, admission.cluster_id)?;
     for why in &merged.refused {
         tracing::warn!("a document of the lighthouse is refused: {why}");
@@ -66,7 +71,6 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
     if let (Err(_), Some(held)) = (&sound, &doc.documents) {
         merged.set.releases.clone_from(&held.releases);
     }
-    let list = merged.set.releases.clone();
     // First what evicts: a bad list must not stand in its way.
     if doc.documents.as_ref() != Some(&merged.set) {
         tracing::info!(generations = ?merged.trusted.generations(), "newer documents");
@@ -75,10 +79,48 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
             .await?;
     }
     sound?;
-    if let Some(partition) = partition
-        && disk::blocking(move || releases::bring_forward(&partition, &keys, &list)).await?
-    {
-        tracing::info!("a newer release list is stored");
+    follow(node).await
+}
+
+/// The loader's release list follows the newest one, as soon as all that lies on the disk counts
+/// under that.
+///
+/// # Errors
+/// When the disk refuses.
+async fn follow(node: &Node) -> anyhow::Result<()> {
+    let doc = node.store.get();
+    let (Some(admission), Some(set), Some(slots)) =
+        (&doc.admission, &doc.documents, node.partition("hf-slots"))
+    else {
+        return Ok(());
+    };
+    let keys = releases::trusted(admission.cluster_id, &Roots(admission.roots.clone()))?;
+    let found = |name| Some((name, node.partition(name)?));
+    let partitions: Vec<_> = releases::HEADERS.into_iter().filter_map(found).collect();
+    let list = set.releases.clone();
+    let offered = disk::blocking(move || {
+        // Nothing that a root signed: there is nothing to follow.
+        match releases::open(&keys, &list) {
+            Ok(_) => releases::bring_forward(&slots, &keys, &list, &partitions).map(Some),
+            Err(_) => Ok(None),
+        }
+    });
+    match offered.await? {
+        Some(Offered::Waits {
+            generation,
+            partition,
+        }) => {
+            let text = format!(
+                "release list {generation} leaves out the key that signed {partition}: the loader \
+                 goes on with the list before, until that system is replaced"
+            );
+            node.notes.set("releases", text);
+        }
+        Some(Offered::Stored) => {
+            tracing::info!("a newer release list is stored");
+            node.notes.clear("releases");
+        }
+        _ => node.notes.clear("releases"),
     }
     Ok(())
 }

@@ -168,14 +168,16 @@ pub mod tests {
                 grant: Signed::sign(&grant, &key(1)).unwrap(),
             },
             lighthouses: vec![
-                SeedLighthouse {
+                (&SeedLighthouse {
                     https: vec!["old:1".into()],
                     key: key(20).public(),
-                },
-                SeedLighthouse {
+                })
+                    .into(),
+                (&SeedLighthouse {
                     https: vec!["gone:1".into()],
                     key: key(22).public(),
-                },
+                })
+                    .into(),
             ],
             network: Default::default(),
             wifi: None,

@@ -244,7 +244,8 @@ async fn decide(node: &Node, order: &Order, front: &[u8]) -> Result<Plan, Upgrad
     let slots = node
         .partition("hf-slots")
         .context("this machine has no hf-slots")?;
-    let list = disk::blocking(move || releases::read(&slots, &keys)).await?;
+    let newest = doc.documents.as_ref().map(|set| set.releases.clone());
+    let list = disk::blocking(move || releases::judging(&slots, &keys, newest.as_deref())).await?;
     let here = Here {
         cluster: admission.cluster_id,
         releases: &list,

@@ -9,17 +9,20 @@
 //! 56   4  CRC-32 (IEEE) of bytes 0..56
 //! 4096    payload: JSON, a [`StateDoc`]
 //! ```
-//! Readers keep fields they do not know and write them back (decision 6).
+//! Readers keep fields they do not know and write them back (decision 6). A field that they know but
+//! cannot read, because a later version wrote it, costs no more than that field ([`decode`]).
+
+mod kept;
+mod salvage;
 
 use crate::cluster::{ClusterId, MeshIndex};
 use crate::documents::DocumentSet;
 use crate::grant::Member;
 use crate::keys::{Digest, MeshKey, PrivateKey, PublicKey};
 use crate::names::{ClusterName, NodeName, Role};
-use crate::seed::{
-    Country, Passphrase, SeedK3s, SeedLighthouse, SeedNetwork, SeedWifi, Ssid, WifiNetwork,
-};
 use crate::status::HistoryEntry;
+pub use kept::{K3s, KnownNetwork, Lighthouse, Network, Wifi};
+pub use salvage::{UNREAD, unread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +38,7 @@ pub const HEADER_LEN: usize = 4096;
 /// Longest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 15 * 1024 * 1024;
 
-type Extra = serde_json::Map<String, serde_json::Value>;
+pub(crate) type Extra = serde_json::Map<String, serde_json::Value>;
 
 /// Everything that a node must remember besides `/var`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -130,78 +133,19 @@ pub struct Admission {
     /// Its own record and grant.
     pub member: Member,
     /// Lighthouses as the seed named them; the document's come first.
-    pub lighthouses: Vec<SeedLighthouse>,
+    pub lighthouses: Vec<Lighthouse>,
     /// Network settings from the seed.
-    pub network: SeedNetwork,
+    pub network: Network,
     /// Wi-Fi from the seed, passphrases included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wifi: Option<Wifi>,
     /// k3s settings from the seed.
-    pub k3s: SeedK3s,
+    pub k3s: K3s,
     /// The seed volume was formatted anew after the join.
     pub seed_scrubbed: bool,
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,
-}
-
-/// Wi-Fi as the node keeps it. A seed refuses what it does not know; the state must not, so that an
-/// older image reads what a later one wrote.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Wifi {
-    /// Where the node stands.
-    pub country: Country,
-    /// In the order of preference.
-    pub networks: Vec<KnownNetwork>,
-    /// What a later version wrote.
-    #[serde(flatten)]
-    pub other: Extra,
-}
-
-/// A Wi-Fi network that the node may use.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KnownNetwork {
-    /// Its name.
-    pub ssid: Ssid,
-    /// Its passphrase; none: an open network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub passphrase: Option<Passphrase>,
-    /// It does not announce its name.
-    #[serde(default)]
-    pub hidden: bool,
-    /// What a later version wrote.
-    #[serde(flatten)]
-    pub other: Extra,
-}
-
-impl From<&SeedWifi> for Wifi {
-    fn from(seed: &SeedWifi) -> Self {
-        let keep = |n: &WifiNetwork| KnownNetwork {
-            ssid: n.ssid.clone(),
-            passphrase: n.passphrase.clone(),
-            hidden: n.hidden,
-            other: Extra::default(),
-        };
-        Self {
-            country: seed.country.clone(),
-            networks: seed.networks.iter().map(keep).collect(),
-            other: Extra::default(),
-        }
-    }
-}
-
-impl From<&Wifi> for SeedWifi {
-    fn from(kept: &Wifi) -> Self {
-        let tell = |n: &KnownNetwork| WifiNetwork {
-            ssid: n.ssid.clone(),
-            passphrase: n.passphrase.clone(),
-            hidden: n.hidden,
-        };
-        Self {
-            country: kept.country.clone(),
-            networks: kept.networks.iter().map(tell).collect(),
-        }
-    }
 }
 
 /// A peer on disk.
@@ -237,7 +181,8 @@ pub enum StateError {
     /// Damaged.
     #[error("the state is damaged: {0}")]
     Damaged(&'static str),
-    /// Sound bytes that do not parse.
+    /// Sound bytes of which this version cannot read what a node is nothing without: a later one
+    /// wrote them, and reads them.
     #[error("the state does not parse: {0}")]
     Content(String),
     /// Too much to store.
@@ -305,7 +250,8 @@ pub fn peek(header: &[u8]) -> Result<(usize, u64), StateError> {
     Ok((len, u64::from_le_bytes(seq)))
 }
 
-/// Reads one copy.
+/// Reads one copy. What this version cannot read of it is left out, and kept aside under [`UNREAD`],
+/// unless it is what a node is nothing without.
 ///
 /// # Errors
 /// [`StateError`] when it does not count.
@@ -319,7 +265,10 @@ pub fn decode(copy: &[u8]) -> Result<(StateDoc, u64), StateError> {
     if Digest::of(payload).0 != copy[24..56] {
         return Err(StateError::Damaged("payload digest"));
     }
-    let doc = serde_json::from_slice(payload).map_err(|e| StateError::Content(e.to_string()))?;
+    let doc = match serde_json::from_slice(payload) {
+        Ok(doc) => doc,
+        Err(e) => salvage::salvage(payload).ok_or(StateError::Content(e.to_string()))?,
+    };
     Ok((doc, seq))
 }
 
@@ -355,21 +304,6 @@ mod tests {
         let (back, seq) = decode(&encode(&doc, 7).unwrap()).unwrap();
         assert_eq!((back.clock_floor, seq), (3, 7));
         assert_eq!(back.other["colour"], "blue");
-    }
-
-    #[test]
-    fn wifi_is_kept_whole_and_a_later_versions_fields_with_it() {
-        let text = r#"{"country":"DE","networks":[{"ssid":"home","passphrase":"correct horse",
-            "band":"5"},{"ssid":"open","hidden":true}],"roaming":true}"#;
-        let kept: Wifi = serde_json::from_str(text).unwrap();
-        let back: serde_json::Value = serde_json::to_value(&kept).unwrap();
-        assert_eq!(back["networks"][0]["band"], "5");
-        assert_eq!(back["roaming"], true);
-        let seed = SeedWifi::from(&kept);
-        assert_eq!(SeedWifi::from(&Wifi::from(&seed)), seed);
-        assert_eq!(back["networks"][0]["passphrase"], "correct horse");
-        assert!(seed.networks[1].hidden && seed.networks[1].passphrase.is_none());
-        assert!(!format!("{kept:?}").contains("horse"));
     }
 
     #[test]

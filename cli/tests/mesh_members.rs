@@ -3,158 +3,18 @@
 //!
 //! Needs root; installs what it needs otherwise. Everything is removed at the end.
 
-#[path = "../../lighthouse/tests/common/plain.rs"]
-mod plain;
+#[path = "common/stage.rs"]
+mod stage;
 
-use plain::*;
-use serde_json::Value;
-use std::fs::File;
-use std::net::{IpAddr, UdpSocket};
+use stage::plain::{WireguardGo, run, until};
+use stage::{OPERATOR, Stage};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const ECHO: u16 = 7000;
-const OPERATOR: usize = 1;
 const PHONE: usize = 4;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Stage {
-    wire: Wire,
-    dir: tempfile::TempDir,
-}
-
-impl Stage {
-    /// A cluster whose lighthouse does not run yet.
-    fn new(tag: &str, machines: u8) -> Self {
-        let root = nix::unistd::geteuid().is_root();
-        assert!(root, "network namespaces and TUN devices need root");
-        let stage = Self {
-            wire: Wire::new(tag, machines),
-            dir: tempfile::tempdir().unwrap(),
-        };
-        let cluster = stage.path("home").display().to_string();
-        stage.ok(
-            OPERATOR,
-            &format!("cluster new home --dir {cluster} --lighthouse 10.98.0.1 --https-port 8443 --udp-port 51820"),
-        );
-        stage
-    }
-
-    /// Runs until dropped, killed as by a power cut.
-    fn lighthouse(&self) -> Running {
-        let dir = self.path("home/lighthouse").display().to_string();
-        let line = format!("lighthouse run --dir {dir}");
-        let running = self.spawn(OPERATOR, &line, "lighthouse.log");
-        until("the lighthouse answers", || {
-            let out = self.command(OPERATOR, "nodes").output().unwrap();
-            out.status.success().then_some(())
-        });
-        running
-    }
-
-    /// `holdfast LINE` on a machine.
-    fn command(&self, machine: usize, line: &str) -> Command {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", self.wire.at(machine)])
-            .arg(env!("CARGO_BIN_EXE_holdfast"))
-            .args(line.split_whitespace())
-            .current_dir(self.dir.path())
-            .env("HOLDFAST_PASSPHRASE", "correct horse")
-            .env("HOLDFAST_CLUSTER", self.dir.path().join("home"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn ok(&self, machine: usize, line: &str) -> String {
-        let out = self.command(machine, line).output().unwrap();
-        assert!(out.status.success(), "{line}: {out:?}");
-        String::from_utf8(out.stdout).unwrap()
-    }
-
-    fn json(&self, machine: usize, line: &str) -> Value {
-        serde_json::from_str(&self.ok(machine, &format!("{line} --output json"))).unwrap()
-    }
-
-    fn fails(&self, machine: usize, line: &str) -> String {
-        let out = self.command(machine, line).output().unwrap();
-        assert!(!out.status.success(), "{line}: {out:?}");
-        String::from_utf8(out.stderr).unwrap()
-    }
-
-    fn spawn(&self, machine: usize, line: &str, log: &str) -> Running {
-        let log = File::create(self.dir.path().join(log)).unwrap();
-        let mut command = self.command(machine, line);
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        Running(command.spawn().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Machine `n` joins as `name`, and runs until dropped.
-    fn join(&self, n: usize, name: &str) -> (Running, IpAddr) {
-        self.ok(
-            OPERATOR,
-            &format!("seed new --role bare --name {name} --out {name}.toml"),
-        );
-        let line = format!("join {name}.toml --foreground --dir {}", self.member(name));
-        let running = self.spawn(n, &line, &format!("{name}.log"));
-        let status = format!("mesh status --dir {} --output json", self.member(name));
-        until(&format!("{name} has a mesh"), || {
-            let out = self.command(n, &status).output().unwrap();
-            let peers: Value = serde_json::from_slice(&out.stdout).ok()?;
-            let lighthouse = peers.as_array()?.first()?["handshake_age"].clone();
-            lighthouse.is_u64().then_some(())
-        });
-        let nodes = self.json(OPERATOR, "nodes");
-        let own = nodes.as_array().unwrap().iter().find(|v| v["name"] == name);
-        let address = own.unwrap()["mesh_address"].as_str().unwrap();
-        (running, address.parse().unwrap())
-    }
-
-    fn member(&self, name: &str) -> String {
-        self.path(&format!("{name}.member")).display().to_string()
-    }
-
-    /// Sends back what comes.
-    fn echo(&self, machine: usize) {
-        let socket = there(self.wire.at(machine), || UdpSocket::bind(("::", ECHO)));
-        let socket = socket.join().unwrap().unwrap();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 2000];
-            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(&buffer[..len], from);
-            }
-        });
-    }
-
-    /// Whether a datagram comes back from an address within half a second.
-    fn reaches(&self, machine: usize, to: IpAddr) -> bool {
-        let exchange = there(self.wire.at(machine), move || {
-            let socket = UdpSocket::bind(("::", 0))?;
-            socket.connect((to, ECHO))?;
-            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-            socket.send(&[7; 1300])?;
-            let mut back = [0; 2000];
-            let len = socket.recv(&mut back)?;
-            assert!(back[..len] == [7; 1300]);
-            std::io::Result::Ok(())
-        });
-        exchange.join().unwrap().is_ok()
-    }
-}
+/// Whom the policy evicts, reachable members drop within this time.
+const EVICTED: Duration = Duration::from_secs(2);
 
 /// What `wg` takes of a configuration for `wg-quick`, and the addresses.
 fn for_wg(text: &str) -> (String, Vec<String>) {
@@ -220,7 +80,7 @@ fn a_machine_joins_and_a_phone_reaches_it_through_the_lighthouse() {
     assert!(said.contains("n1, n2"), "{said}");
     let made = stage.json(
         OPERATOR,
-        "client new --wireguard phone --node n1 --save phone.conf",
+        "client new --wireguard phone --node n1 --group phones --save phone.conf",
     );
     assert_eq!(made["endpoint"], "10.98.0.1:51820");
     let file = stage.path("phone.conf");
@@ -267,11 +127,29 @@ fn a_machine_joins_and_a_phone_reaches_it_through_the_lighthouse() {
         .find(|v| v["name"] == "phone");
     assert_eq!(view.unwrap()["client"], true);
 
-    // Out it goes.
-    stage.ok(OPERATOR, "evict phone");
-    until("the phone reaches nobody", || {
-        (!stage.reaches(PHONE, at1)).then_some(())
+    // The first rule closes what it does not open, also behind the node that the phone knows.
+    stage.ok(OPERATOR, "policy allow phones n1-s");
+    until("the phone reaches n2 no more", || {
+        (!stage.reaches(PHONE, at2)).then_some(())
     });
+    assert!(stage.reaches(PHONE, at1));
+    assert!(!stage.reaches(3, own) && !stage.reaches(3, at1));
+    // The phone's node has to be a peer of n2, too, which any rule between them makes it.
+    stage.ok(OPERATOR, "policy allow n1-s n2-s --tcp 1");
+    stage.ok(OPERATOR, "policy allow phones n2-s");
+    until("and again", || stage.reaches(PHONE, at2).then_some(()));
+
+    // Out it goes, before anybody can do much more with it.
+    stage.ok(OPERATOR, "evict phone");
+    let (evicted, mut last) = (Instant::now(), Duration::ZERO);
+    until("the phone reaches nobody", || {
+        let (asked, reached) = (evicted.elapsed(), stage.reaches(PHONE, at1));
+        last = if reached { asked } else { last };
+        (!reached).then_some(())
+    });
+    println!("evicted, the phone was last answered after {last:?}");
+    assert!(last < EVICTED, "{last:?}");
+    assert!(!stage.reaches(PHONE, at2));
 
     // What joined goes without a trace.
     let place = stage.wire.at(2);

@@ -2,22 +2,30 @@
 #![no_main]
 
 use holdfast_core::cluster::{AddressPlan, ClusterId, MeshIndex};
+use holdfast_core::control::{Reply, Request};
 use holdfast_core::documents::{DocumentSet, Operators, Policy};
 use holdfast_core::grant::{Member, verify};
+use holdfast_core::ipc::{InitReply, InitRequest};
 use holdfast_core::seed::{Seed, compact};
+use holdfast_core::state::StateDoc;
+use holdfast_core::{manifest, state};
 use holdfast_mesh::fuzz;
 use libfuzzer_sys::fuzz_target;
+use serde::{Serialize, de::DeserializeOwned};
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
 // By themselves: all of the agent would be compiled with the instruments otherwise.
 #[path = "../../agent/src/names/answer.rs"]
 mod answer;
+mod disk;
+#[path = "../../init/src/log/journal.rs"]
+mod journal;
 mod table;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 15] = [
     ("receive", receive),
     ("merge", fuzz::merge),
     ("split", fuzz::split),
@@ -25,6 +33,14 @@ const TARGETS: [(&str, Target); 7] = [
     ("names", resolver),
     ("documents", documents),
     ("seed", seed),
+    ("probe", fuzz::probe),
+    ("frames", fuzz::frames),
+    ("control", control),
+    ("state", node_state),
+    ("bundle", bundle),
+    ("record", disk::record),
+    ("table", disk::table),
+    ("journal", log_lines),
 ];
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
@@ -103,5 +119,58 @@ fn seed(data: &[u8]) {
     }
     if let Ok(line) = std::str::from_utf8(data) {
         let _ = compact::unpack(line);
+    }
+}
+
+/// Written again, what was read says the same.
+fn settles<T: Serialize + DeserializeOwned>(data: &[u8]) {
+    if let Ok(value) = serde_json::from_slice::<T>(data) {
+        let once = serde_json::to_vec(&value).expect("what was read can be written");
+        let read: T = serde_json::from_slice(&once).expect("and read again");
+        let twice = serde_json::to_vec(&read).expect("and written");
+        assert_eq!(once, twice);
+    }
+}
+
+/// What operators and members send to a node, a node's answers, and what passes between agent and init.
+fn control(data: &[u8]) {
+    settles::<Request>(data);
+    settles::<Reply>(data);
+    settles::<InitRequest>(data);
+    settles::<InitReply>(data);
+}
+
+/// A node's state behind a checksum that holds: an older or later version wrote it.
+fn node_state(data: &[u8]) {
+    let _ = state::peek(data);
+    let _ = state::decode(data);
+    let Ok(doc) = serde_json::from_slice::<StateDoc>(data) else {
+        return;
+    };
+    let copy = state::encode(&doc, 7).expect("what was read can be written");
+    let (_, seq) = state::decode(&copy).expect("and read again");
+    assert_eq!(seq, 7);
+}
+
+/// The front of a bundle, which anybody may serve.
+fn bundle(data: &[u8]) {
+    if let Ok((signed, start)) = manifest::read(data) {
+        assert!(start % 4096 == 0 && signed.open(|_| false).is_err());
+        let _ = signed.open_self();
+    }
+}
+
+/// What any program on a node, or in a container with the socket, sends to the log.
+fn log_lines(data: &[u8]) {
+    for entry in [
+        journal::native(data),
+        journal::kernel(data).map(|(_, entry)| entry),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        // One character may become three, and what an event's fields say is joined to it.
+        assert!(entry.message.len() <= 4 * journal::MESSAGE_MAX && entry.priority < 8);
+        assert!(!entry.message.contains('\u{1b}') && !entry.unit.contains('\n'));
     }
 }

@@ -205,3 +205,25 @@ pub fn filter(input: &[u8]) {
         }
     }
 }
+
+/// What a peer that holds the keys may put into a probe.
+pub fn probe(input: &[u8]) {
+    if let Some(message) = crate::probe::decode(input) {
+        let again = crate::probe::encode(&message);
+        assert_eq!(crate::probe::decode(&again), Some(message));
+    }
+}
+
+/// What comes out of a TLS stream, in pieces: the first byte says how long they are.
+pub fn frames(input: &[u8]) {
+    let [piece, rest @ ..] = input else { return };
+    let whole = crate::stream::frames(rest);
+    let (mut held, mut found) = (vec![], 0);
+    for piece in rest.chunks(usize::from(*piece).max(1)) {
+        held.extend_from_slice(piece);
+        let (datagrams, used) = crate::stream::frames(&held);
+        found += datagrams.len();
+        held.drain(..used);
+    }
+    assert_eq!((found, rest.len() - held.len()), (whole.0.len(), whole.1));
+}

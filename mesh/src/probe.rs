@@ -130,7 +130,7 @@ pub(crate) fn tag(datagram: &[u8]) -> Option<Tag> {
     rest.first_chunk().copied()
 }
 
-fn encode(message: &Message) -> Vec<u8> {
+pub(crate) fn encode(message: &Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(SHORT);
     match message {
         Message::Ping(number) => {
@@ -153,7 +153,7 @@ fn encode(message: &Message) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<Message> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Message> {
     let (kind, rest) = bytes.split_first()?;
     let number = || rest.first_chunk().map(|n| u64::from_le_bytes(*n));
     match kind {

@@ -107,7 +107,7 @@ impl Streams {
 }
 
 /// The whole datagrams at the beginning of `bytes`, and how many bytes they take.
-fn frames(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
+pub(crate) fn frames(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
     let (mut found, mut used) = (vec![], 0);
     while let Some((head, rest)) = bytes[used..].split_first_chunk::<HEAD>() {
         let len = usize::from(u16::from_be_bytes(*head));

@@ -21,6 +21,8 @@ fn unit_of(identifier: &str) -> String {
         .strip_prefix("holdfast-")
         .unwrap_or(identifier)
         .chars()
+        // One that holds a line's end would look like lines of others.
+        .map(|c| if c.is_control() { ' ' } else { c })
         .take(32)
         .collect()
 }
@@ -126,6 +128,14 @@ pub fn kernel(record: &[u8]) -> Option<(u64, Entry)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_another_line() {
+        let mut bytes = b"MESSAGE=x\nSYSLOG_IDENTIFIER\n".to_vec();
+        bytes.extend(12_u64.to_le_bytes());
+        bytes.extend(b"pod\n10:00 init\n");
+        assert_eq!(native(&bytes).unwrap().unit, "pod 10:00 in");
+    }
 
     #[test]
     fn native_fields_of_both_kinds() {

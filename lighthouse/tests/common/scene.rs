@@ -67,8 +67,10 @@ impl Scene {
             }
             let name = format!("r{n}");
             routers.push(if nat == Nat::Double {
-                world.router("c", Nat::PortRestricted, 9, ("w", "203.0.113"));
-                world.router(&name, Nat::PortRestricted, n, ("c", "192.168.9"))
+                let (outer, net) = [("c", 9), ("d", 8)][usize::from(n - 1)];
+                world.router(outer, Nat::PortRestricted, net, ("w", "203.0.113"));
+                let upstream = format!("192.168.{net}");
+                world.router(&name, Nat::PortRestricted, n, (outer, &upstream))
             } else {
                 world.router(&name, nat, n, ("w", "203.0.113"))
             });

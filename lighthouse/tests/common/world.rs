@@ -34,6 +34,25 @@ impl Nat {
         self == Self::V6Only
     }
 
+    /// One outer address and port, whoever is written to.
+    pub fn cone(self) -> bool {
+        use Nat::{AddressRestricted, Double, FullCone, PortRestricted};
+        matches!(self, FullCone | AddressRestricted | PortRestricted | Double)
+    }
+
+    /// Whether two members behind these can reach each other directly.
+    pub fn meets(self, other: Self) -> bool {
+        use Nat::{AddressRestricted, FullCone, Hairpin, Symmetric, V6Only};
+        match (self, other) {
+            // It writes from a port that nobody knows before: whoever looks at addresses alone lets it in.
+            (Symmetric, cone) | (cone, Symmetric) => {
+                matches!(cone, FullCone | AddressRestricted)
+            }
+            (V6Only, V6Only) | (Hairpin, Hairpin) => true,
+            (a, b) => a.cone() && b.cone(),
+        }
+    }
+
     /// What `nft` is told; `host` is the member behind it, `outer` the router's address.
     fn rules(self, host: &str, outer: &str) -> String {
         if self == Self::Hairpin {
@@ -77,6 +96,8 @@ impl Nat {
                }}
              }}
              table ip6 f {{
+               chain inward_all {{ type filter hook prerouting priority -300
+               }}
                chain onward {{ type filter hook forward priority 0
                  iifname \"wan\" ct state established,related accept
                  iifname \"wan\" drop

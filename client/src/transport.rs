@@ -27,7 +27,8 @@ pub struct LighthouseClient {
     pub(crate) http: reqwest::Client,
     addresses: Vec<String>,
     key: PublicKey,
-    /// Where the last answer came from: tried first.
+    /// Tried first: where the last answer came from, or the one after an address whose connection
+    /// broke.
     last_good: AtomicUsize,
 }
 
@@ -68,6 +69,16 @@ impl LighthouseClient {
         self.key
     }
 
+    /// After a connection to `address` that was made and broke, or gave no answer in time: the
+    /// next call begins with another address, since this one may take connections for ever and
+    /// answer none. This call may have had its effect: it is the caller's to repeat.
+    fn distrust(&self, address: &str) {
+        if let Some(at) = self.addresses.iter().position(|a| a == address) {
+            self.last_good
+                .store((at + 1) % self.addresses.len(), Ordering::Relaxed);
+        }
+    }
+
     /// Sends what `build` makes to the first address that takes a connection.
     pub(crate) async fn send(
         &self,
@@ -103,6 +114,7 @@ impl LighthouseClient {
                     reason: chain(&error),
                 });
             } else {
+                self.distrust(address);
                 return Err(ClientError::Broken {
                     address: address.clone(),
                     reason: chain(&error),
@@ -129,9 +141,13 @@ impl LighthouseClient {
                 }
             })
             .await?;
-        let response = accepted(&address, response).await?;
         let status = response.status().as_u16();
-        let bytes = read_all(&address, response).await?;
+        let read = async { read_all(&address, accepted(&address, response).await?).await };
+        let bytes = read.await.inspect_err(|e| {
+            if matches!(e, ClientError::Broken { .. }) {
+                self.distrust(&address);
+            }
+        })?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::Unexpected {
             address,
             status,
@@ -144,11 +160,14 @@ impl LighthouseClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn upgrade(&self, path: &str, token: &str) -> Result<Stream, ClientError> {
+        let begun = self.last_good.load(Ordering::Relaxed);
         // No timeout on the request itself: it would end the stream too.
         let sent = self.send(Method::GET, path, |r| {
             r.header(CONNECTION, "Upgrade").header(UPGRADE, token)
         });
         let late = |_| {
+            // The call began with it. Was it a later one, its turn comes at the next.
+            self.distrust(&self.addresses[begun]);
             ClientError::Unreachable(vec![Attempt {
                 address: self.addresses.join(", "),
                 reason: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),

@@ -66,6 +66,41 @@ async fn the_second_address_serves_when_the_first_is_dead() {
     }
 }
 
+/// Takes connections and ends each after TLS, without an answer.
+async fn mute() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let identity = Identity::from_key(&key(1)).unwrap();
+        let config = server_config(&identity, &[b"http/1.1"], ClientAuth::Optional).unwrap();
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            drop(accept(socket, config.clone()).await);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_address_that_takes_connections_and_answers_nothing_loses_its_turn() {
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
+    let mute = mute().await;
+    let broke = |error: &ClientError| {
+        let at = matches!(error, ClientError::Broken { address, .. } if *address == mute);
+        assert!(at, "{error}");
+    };
+    // Behind a dead one too.
+    let (good, _) = server(OK).await;
+    let one = client(&[DEAD, &mute, &good], 1);
+    broke(&one.health().await.unwrap_err());
+    one.health().await.unwrap();
+    let (good, _) = server(UPGRADED).await;
+    let one = client(&[&mute, &good], 1);
+    let name = "n1".parse().unwrap();
+    broke(&one.control(&name).await.map(drop).unwrap_err());
+    one.control(&name).await.map(drop).unwrap();
+}
+
 #[tokio::test]
 async fn a_wrong_key_is_told_apart_from_a_dead_address() {
     let (address, _) = server("").await;

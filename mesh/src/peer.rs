@@ -243,7 +243,8 @@ impl PeerState {
         if let Some(way) = current {
             tracing::debug!("peer {} is reached by {way} now", self.key);
         }
-        let patient = |at| now.saturating_duration_since(at) < HANDSHAKE_PATIENCE;
+        let patience = HANDSHAKE_PATIENCE.max(self.paths.usual_rtt().unwrap_or_default());
+        let patient = |at| now.saturating_duration_since(at) < patience;
         let wanted = packets_wait || self.kept_in_touch();
         if !self.live && wanted && !self.asked_at.is_some_and(patient) {
             self.ask(true, out, now);
@@ -258,7 +259,7 @@ impl PeerState {
         let Some(asked) = self.asked_at.filter(|_| wanted) else {
             return;
         };
-        let patience = HANDSHAKE_PATIENCE + 2 * self.paths.rtt().unwrap_or_default();
+        let patience = HANDSHAKE_PATIENCE + 2 * self.paths.usual_rtt().unwrap_or_default();
         let patience = patience.saturating_mul(1 << self.repeated.min(8));
         let heard = self.paths.heard_last().is_some_and(|at| at > asked);
         if heard && now.saturating_duration_since(asked) >= patience {

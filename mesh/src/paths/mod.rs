@@ -145,6 +145,11 @@ impl Paths {
         self.path(self.current?)?.rtt
     }
 
+    /// The usual round trip on the way in use.
+    pub(crate) fn usual_rtt(&self) -> Option<Duration> {
+        self.path(self.current?)?.usual()
+    }
+
     /// When something authentic last came on the way in use, if the peer has answered there.
     pub(crate) fn heard_last(&self) -> Option<Instant> {
         let path = self.path(self.current?).filter(|p| p.confirmed)?;
@@ -398,8 +403,9 @@ impl Paths {
         }
         let current = self.current.and_then(|way| self.path(way));
         // One lost answer is made up for at once.
-        let doubtful = current.is_some_and(|p| p.silent_since.is_some() && !p.dead(now));
-        self.watch(if doubtful { ANSWER_AGAIN } else { WATCH }, now, asks);
+        let doubtful = current.filter(|p| p.silent_since.is_some() && !p.dead(now));
+        let every = doubtful.map_or(WATCH, |p| p.ask_again(ANSWER_AGAIN));
+        self.watch(every, now, asks);
         if self.direct_lives(now) {
             return;
         }

@@ -4,20 +4,29 @@ use super::mtu::Mtu;
 use crate::way::Way;
 use std::time::{Duration, Instant};
 
-/// Questions under way on one path.
-const OPEN_PINGS: usize = 4;
+/// Questions under way on one path: those of more than a round trip, however long that is
+/// ([`Path::ask_again`]).
+const OPEN_PINGS: usize = 16;
+/// Of a round trip, the part after which an unanswered question is asked again.
+const PART: u32 = 12;
 /// A path that was not heard of for longer counts no more: its NAT may have forgotten it.
 pub(super) const STALE: Duration = Duration::from_secs(25);
 /// A path whose questions stay without answer for so long is dead. With a second until it is asked
 /// this is less than three: TCP, which sends again after 0.2, 0.6, 1.4 and 3 s, is heard by then.
 pub(super) const DEAD: Duration = Duration::from_millis(1500);
+/// The same where nothing was answered yet, and so the round trip is not known.
+const UNKNOWN: Duration = Duration::from_millis(2500);
+/// On a slow path, three round trips, but no more than this beyond one,
+const BEYOND: Duration = Duration::from_secs(3);
+/// and no more than this at all.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// No answer for so long begins to be a doubt.
 const DOUBT: Duration = Duration::from_millis(300);
 
 /// Questions over which loss is counted; older ones count by half.
 const REMEMBERED: u32 = 64;
-/// An answer may take so long before it counts as lost.
+/// An answer may take so long, or two round trips, before it counts as lost.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Who named a path.
@@ -46,6 +55,8 @@ pub(super) struct Path {
     pub asked: Option<Instant>,
     /// Of the last answer.
     pub rtt: Option<Duration>,
+    /// Smoothed as TCP does it (RFC 6298, 2): one late answer changes little.
+    usual: Option<Duration>,
     /// What it carries.
     pub mtu: Mtu,
     pings: [Option<(u64, Instant)>; OPEN_PINGS],
@@ -64,6 +75,7 @@ impl Path {
             silent_since: None,
             asked: None,
             rtt: None,
+            usual: None,
             mtu: Mtu::default(),
             pings: [None; OPEN_PINGS],
             questions: 0,
@@ -73,7 +85,26 @@ impl Path {
 
     /// Its questions went unanswered for too long.
     pub(super) fn dead(&self, now: Instant) -> bool {
-        self.silence(now) >= DEAD
+        self.silence(now) >= self.patience()
+    }
+
+    /// The usual round trip.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        self.usual
+    }
+
+    /// A silence for so long means death. Up to 0.5 s there and back it is [`DEAD`].
+    fn patience(&self) -> Duration {
+        let known = self.usual.filter(|_| self.confirmed);
+        known.map_or(UNKNOWN, |usual| {
+            DEAD.max((usual * 3).min(usual + BEYOND)).min(LONGEST)
+        })
+    }
+
+    /// A question without answer is asked again after so long: on a slow path less often, so that those
+    /// of a round trip are remembered until their answers come.
+    pub(super) fn ask_again(&self, least: Duration) -> Duration {
+        self.usual.map_or(least, |usual| least.max(usual / PART))
     }
 
     /// Since the first question that is not answered; nothing where all are.
@@ -84,7 +115,8 @@ impl Path {
 
     /// A silence longer than this is not just the round trip.
     pub(super) fn late(&self) -> Duration {
-        self.rtt.map_or(DOUBT, |rtt| DOUBT.max(rtt * 2))
+        let twice = self.usual.map_or(DOUBT, |usual| DOUBT.max(usual * 2));
+        twice.min(self.patience())
     }
 
     /// Confirmed, and heard of lately.
@@ -113,7 +145,8 @@ impl Path {
     /// Questions of late without an answer, in percent; none: nothing was asked.
     pub(super) fn loss(&self, now: Instant) -> Option<u8> {
         let open = self.pings.iter().flatten();
-        let open = open.filter(|(_, at)| now.saturating_duration_since(*at) < LATE);
+        let late = self.usual.map_or(LATE, |usual| LATE.max(usual * 2));
+        let open = open.filter(|(_, at)| now.saturating_duration_since(*at) < late);
         let asked = self.questions.saturating_sub(open.count() as u32);
         let lost = asked.saturating_sub(self.answers) * 100;
         lost.checked_div(asked).map(|percent| percent as u8)
@@ -132,7 +165,9 @@ impl Path {
         };
         self.answers += 1;
         if let Some((_, at)) = slot.take() {
-            self.rtt = Some(now.saturating_duration_since(at));
+            let rtt = now.saturating_duration_since(at);
+            self.rtt = Some(rtt);
+            self.usual = Some(self.usual.map_or(rtt, |usual| (usual * 7 + rtt) / 8));
         }
         self.confirmed = true;
         self.silent_since = None;

@@ -1,6 +1,6 @@
 //! What the way in use carries: its size and its loss.
 
-use super::{ANSWER_AGAIN, Ask, IN_USE, Paths, mtu};
+use super::{Ask, IN_USE, Paths, mtu};
 use std::time::Instant;
 
 /// How good the way in use is.
@@ -55,9 +55,9 @@ impl Paths {
         let Some(path) = self.path_mut(way).filter(|p| p.alive(now)) else {
             return;
         };
-        if path.silent_since.is_some_and(|at| now - at > ANSWER_AGAIN) {
+        if path.silence(now) > path.late() {
             path.mtu.unsure();
-        } else if let Some(size) = path.mtu.due(path.rtt.unwrap_or_default(), number, now) {
+        } else if let Some(size) = path.mtu.due(path.usual().unwrap_or_default(), number, now) {
             asks.push(Ask::Measure(way, number, size));
         }
     }

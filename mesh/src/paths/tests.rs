@@ -184,6 +184,11 @@ fn a_plain_peer_is_where_it_was_heard_and_is_asked_nothing() {
 
 #[test]
 fn a_stream_is_used_only_while_udp_does_not_answer() {
+    [300, 2000].into_iter().for_each(stands_in_for_udp);
+}
+
+/// UDP answers after `rtt` ms.
+fn stands_in_for_udp(rtt: u64) {
     let at: SocketAddr = "[100::1]:1".parse().unwrap();
     let stream = Way::Direct(at);
     let mut world = World::new(Some(place(1)), &[(stream, 10)]);
@@ -195,8 +200,8 @@ fn a_stream_is_used_only_while_udp_does_not_answer() {
     world.go(500);
     assert_eq!(world.current(), Some(stream));
     // UDP answers, slower: it is used at once.
-    world.open.push((direct(1), 300));
-    for _ in 0..60 {
+    world.open.push((direct(1), rtt));
+    for _ in 0..75 {
         world.go(100);
         let (now, mut asks) = (world.now, vec![]);
         world.paths.retry_udp(now, &mut asks);

@@ -117,6 +117,26 @@ fn a_member_that_moves_is_direct_again_within_seconds() {
 }
 
 #[test]
+fn a_link_that_comes_up_anew_in_the_same_place_costs_no_packet() {
+    let mut net = Net::new(&[Nat::Cone, Nat::Cone]);
+    assert!(net.write(1, 2, 200));
+    net.go(1000);
+    assert!(net.direct(1, 2) && net.direct(2, 1));
+    let relayed = net.relayed;
+    for _ in 0..20 {
+        let mut out = Outbox::default();
+        net.hosts[1].engine.knock(&mut out, net.now);
+        net.send(1, &out);
+        for _ in 0..10 {
+            assert!(net.write(1, 2, 60) && net.write(2, 1, 60));
+            assert!(net.direct(1, 2), "{:?}", net.way(1, 2));
+        }
+    }
+    // Questions and invitations at most.
+    assert!(net.relayed - relayed < 20 * 10, "{}", net.relayed - relayed);
+}
+
+#[test]
 fn a_handshake_that_the_relay_lost_is_begun_anew_before_tcp_gives_up() {
     // The invitation, the first question and the handshake.
     for lost in 1..=3 {

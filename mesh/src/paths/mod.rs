@@ -353,7 +353,7 @@ impl Paths {
 
     fn direct_lives(&self, now: Instant) -> bool {
         let udp = |p: &&Path| !p.way.is_stream();
-        self.direct.iter().filter(udp).any(|p| p.alive(now))
+        self.direct.iter().filter(udp).any(|p| p.certain(now))
     }
 
     fn ping(&mut self, way: Way, now: Instant, asks: &mut Vec<Ask>) {
@@ -403,6 +403,7 @@ impl Paths {
         }
         let current = self.current.and_then(|way| self.path(way));
         // One lost answer is made up for at once.
+        let shaken = current.is_some_and(|p| p.shaken);
         let doubtful = current.filter(|p| p.silent_since.is_some() && !p.dead(now));
         let every = doubtful.map_or(WATCH, |p| p.ask_again(ANSWER_AGAIN));
         self.watch(every, now, asks);
@@ -410,11 +411,14 @@ impl Paths {
             return;
         }
         let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
-        // The one that died may be the only one there is: an answer revives it.
-        if let Some(dead) = self.relay.as_ref().filter(|p| p.dead(now))
-            && dead.since_asked(now) >= WATCH
-        {
-            self.ping(dead.way, now, asks);
+        // The one that died may be the only one there is: an answer revives it. And what is in use may
+        // not work any more where this member is now.
+        let sought = self.relay.as_ref().filter(|p| match p.dead(now) {
+            true => p.since_asked(now) >= WATCH,
+            false => shaken && !p.certain(now) && p.since_asked(now) >= ANSWER_AGAIN,
+        });
+        if let Some(way) = sought.map(|p| p.way) {
+            self.ping(way, now, asks);
         }
         let again = |at| now.saturating_duration_since(at) >= RELAY_AGAIN;
         if relay.is_none() && self.relay_asked.is_none_or(again) {
@@ -448,10 +452,12 @@ impl Paths {
             let overdue = p.silence(now) >= p.late();
             (overdue, p.way.is_stream(), p.silent_since.is_some(), rtt)
         };
-        let best = self.direct.iter().filter(|p| p.alive(now)).min_by_key(rank);
+        let certain = self.direct.iter().filter(|p| p.certain(now));
+        let best = certain.min_by_key(rank);
         let held = self.current.and_then(|way| self.path(way));
+        let shaken = held.filter(|p| p.shaken && p.alive(now)).map(|p| p.way);
         let udp = |p: &&Path| !p.way.is_relayed() && !p.way.is_stream();
-        let held = held.filter(|p| udp(p) && p.alive(now) && p.silent_since.is_none());
+        let held = held.filter(|p| udp(p) && p.certain(now) && p.silent_since.is_none());
         let chosen = match (best, held) {
             (Some(best), Some(held)) => {
                 let (new, old) = (best.rtt, held.rtt);
@@ -463,8 +469,10 @@ impl Paths {
             (Some(best), None) => Some(best.way),
             _ => None,
         };
-        let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
-        self.current = chosen.or(relay).or_else(|| self.guess()).or(self.current);
+        let relay = self.relay.as_ref().filter(|p| !p.dead(now));
+        let answered = relay.filter(|p| p.certain(now)).map(|p| p.way);
+        let chosen = chosen.or(answered).or(shaken).or(relay.map(|p| p.way));
+        self.current = chosen.or_else(|| self.guess()).or(self.current);
     }
 
     /// Without anything certain: the confirmed and last heard of first, in turn.

@@ -47,6 +47,8 @@ pub(super) struct Path {
     pub origin: Origin,
     /// An answer came back on it.
     pub confirmed: bool,
+    /// This member's own address or link changed since.
+    pub shaken: bool,
     /// When something authentic last came on it.
     pub heard: Option<Instant>,
     /// The first question since the last answer.
@@ -71,6 +73,7 @@ impl Path {
             way,
             origin,
             confirmed: false,
+            shaken: false,
             heard: None,
             silent_since: None,
             asked: None,
@@ -125,6 +128,11 @@ impl Path {
         self.confirmed && !self.dead(now) && self.heard.is_some_and(|at| quiet(at) < STALE)
     }
 
+    /// The same, and an answer came since this member's own address or link last changed.
+    pub(super) fn certain(&self, now: Instant) -> bool {
+        self.alive(now) && !self.shaken
+    }
+
     /// Since it was last asked; the longest time when it never was.
     pub(super) fn since_asked(&self, now: Instant) -> Duration {
         self.asked
@@ -169,10 +177,17 @@ impl Path {
             self.rtt = Some(rtt);
             self.usual = Some(self.usual.map_or(rtt, |usual| (usual * 7 + rtt) / 8));
         }
-        self.confirmed = true;
+        (self.confirmed, self.shaken) = (true, false);
         self.silent_since = None;
         self.heard(now);
         true
+    }
+
+    /// This member's own address or link changed: what was asked before shows nothing.
+    pub(super) fn shake(&mut self) {
+        self.shaken = true;
+        (self.silent_since, self.asked) = (None, None);
+        self.pings = [None; OPEN_PINGS];
     }
 
     /// Nothing is known of it any more but that it exists.

@@ -108,19 +108,21 @@ impl Paths {
         for at in 0..count {
             let path = &self.direct[(at + first % count) % count];
             let guess = path.origin == Origin::Told && !path.confirmed;
-            if !path.alive(now) && (!guess || self.guesses.one_more(now)) {
+            if !path.certain(now) && (!guess || self.guesses.one_more(now)) {
                 self.ping(path.way, now, asks);
             }
         }
     }
 
-    /// This member's own address or link changed: nothing is certain any more.
+    /// This member's own address or link changed: nothing is certain any more. What is in use stays in
+    /// use until another way was answered, or this one was silent for too long: often enough nothing
+    /// that matters has changed, and anything else would be a guess.
     pub(crate) fn roamed(&mut self, now: Instant, asks: &mut Vec<Ask>) {
         if self.plain {
             return;
         }
-        let mut all = self.direct.iter_mut().chain(&mut self.relay);
-        all.by_ref().for_each(Path::doubt);
+        let all = self.direct.iter_mut().chain(&mut self.relay);
+        all.for_each(Path::shake);
         (self.race, self.next_race, self.races_lost) = (None, None, 0);
         self.relay_asked = None;
         if self.wanted(now) {

@@ -5,12 +5,11 @@
 //! and a probe finds out. The kernel knows this for a socket only, so it is set around each send;
 //! datagrams that others send meanwhile may be cut too, which does no harm.
 //!
-//! IPv6 knows no such leave: routers cut nothing, and the kernel only at its interface's MTU. On a
-//! narrow IPv6 path TCP connections that open later fit, by their segment size ([`crate::mss`]).
+//! IPv6 knows no such leave: there what is too large is cut before it is sent ([`crate::parts`]).
 
 use nix::sys::socket::setsockopt;
 use nix::{setsockopt_impl, sockopt_impl};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,36 +23,37 @@ sockopt_impl!(
     V4, SetOnly, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int,
     nix::sys::socket::sockopt::SetStruct<libc::c_int>
 );
-sockopt_impl!(
-    /// `IPV6_MTU_DISCOVER`, ipv6(7).
-    V6, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int,
-    nix::sys::socket::sockopt::SetStruct<libc::c_int>
-);
+
 /// Shared by those who find out and those who send.
 #[derive(Debug, Default)]
 pub(crate) struct Narrow {
     any: AtomicBool,
-    places: RwLock<BTreeSet<SocketAddr>>,
+    /// With the UDP payload that they take whole.
+    places: RwLock<BTreeMap<SocketAddr, u16>>,
     /// Held around sends that may be cut, and around those that must not be.
     turn: Mutex<()>,
 }
 
 impl Narrow {
-    pub(crate) fn has(&self, to: SocketAddr) -> bool {
-        self.any.load(Ordering::Relaxed)
-            && self
-                .places
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(&to)
+    /// The UDP payload that gets there whole, where that is less than a full datagram.
+    pub(crate) fn size(&self, to: SocketAddr) -> Option<u16> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        places.get(&to).copied()
     }
 
-    pub(crate) fn set(&self, to: SocketAddr, narrow: bool) {
+    pub(crate) fn set(&self, to: SocketAddr, size: Option<u16>) {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        if !narrow {
-            places.remove(&to);
-        } else if places.len() < MAX {
-            places.insert(to);
+        match size {
+            None => {
+                places.remove(&to);
+            }
+            Some(size) if places.len() < MAX || places.contains_key(&to) => {
+                places.insert(to, size);
+            }
+            Some(_) => {}
         }
         self.any.store(!places.is_empty(), Ordering::Relaxed);
     }
@@ -87,14 +87,6 @@ fn allow(socket: &UdpSocket, cut: bool) -> io::Result<()> {
         libc::IP_PMTUDISC_PROBE
     };
     setsockopt(socket, V4, &v4)?;
-    if socket.local_addr()?.is_ipv6() {
-        let v6 = if cut {
-            libc::IPV6_PMTUDISC_OMIT
-        } else {
-            libc::IPV6_PMTUDISC_PROBE
-        };
-        setsockopt(socket, V6, &v6)?;
-    }
     Ok(())
 }
 
@@ -107,10 +99,10 @@ mod tests {
         let narrow = Narrow::default();
         let [one, two]: [SocketAddr; 2] =
             ["192.0.2.1:1", "[2001:db8::1]:1"].map(|a| a.parse().unwrap());
-        narrow.set(one, true);
-        assert!(narrow.has(one) && !narrow.has(two));
-        narrow.set(one, false);
-        assert!(!narrow.has(one));
+        narrow.set(one, Some(1372));
+        assert_eq!((narrow.size(one), narrow.size(two)), (Some(1372), None));
+        narrow.set(one, None);
+        assert_eq!(narrow.size(one), None);
         for address in ["127.0.0.1:0", "[::]:0"] {
             let Ok(socket) = UdpSocket::bind(address) else {
                 continue;

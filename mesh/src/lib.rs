@@ -59,6 +59,7 @@ mod mss;
 mod netstack;
 mod outbox;
 mod packet;
+mod parts;
 mod paths;
 mod peer;
 mod pending;

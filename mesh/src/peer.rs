@@ -161,11 +161,13 @@ impl PeerState {
     /// Whoever sends to the next hop of `way`, which is in use, learns whether it is narrow.
     fn tell_narrow(&self, way: Way) {
         let (to, narrow) = (way.next_hop(), self.paths.narrow());
-        if narrow.is_some() != self.here.narrow.has(to) {
-            self.here.narrow.set(to, narrow.is_some());
+        let before = self.here.narrow.size(to);
+        if narrow != before {
+            self.here.narrow.set(to, narrow);
             match narrow {
+                Some(_) if before.is_some() => {}
                 Some(_) => tracing::warn!(
-                    "{to} (peer {}) gets no full datagram whole: they may be cut on the way",
+                    "{to} (peer {}) gets no full datagram whole: they are cut",
                     self.key
                 ),
                 None => tracing::info!("{to} (peer {}) gets full datagrams again", self.key),
@@ -173,10 +175,14 @@ impl PeerState {
         }
     }
 
-    /// The longest packet that travels whole inside of the mesh on the way in use.
+    /// The longest packet that travels whole inside of the mesh on the way in use, of a relayed one on
+    /// this member's leg.
     pub(crate) fn inner_mtu(&self) -> usize {
         let over = DATA_OVERHEAD + RELAY_HEADER;
-        let narrow = self.paths.narrow();
+        let narrow = match self.paths.current() {
+            Some(Way::Relayed { via, .. }) => self.here.narrow.size(via),
+            _ => self.paths.narrow(),
+        };
         narrow.map_or(MTU, |payload| usize::from(payload) - over)
     }
 

@@ -3,6 +3,7 @@
 use crate::error::MeshError;
 use crate::fragment::Narrow;
 use crate::outbox::{Outbox, Send};
+use crate::parts;
 use crate::probe;
 use crate::stop::Stop;
 use crate::stream::{Streams, is_stream};
@@ -12,6 +13,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Receive buffers handed to the kernel at a time; each takes a whole GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 8;
@@ -29,6 +31,8 @@ pub struct MeshSocket {
     stop: Arc<Stop>,
     streams: Streams,
     narrow: Arc<Narrow>,
+    /// Datagrams that were cut.
+    cut: AtomicU32,
 }
 
 impl MeshSocket {
@@ -76,6 +80,7 @@ impl MeshSocket {
                 stop,
                 streams: Streams::default(),
                 narrow: Arc::default(),
+                cut: AtomicU32::new(getrandom::u32().unwrap_or(1)),
             })
         };
         open().map_err(|source| MeshError::Bind { addr, source })
@@ -133,9 +138,22 @@ impl MeshSocket {
             bytes
                 .chunks(send.segment)
                 .for_each(|datagram| self.narrow.whole(|| one(datagram)));
-        } else if self.narrow.has(send.to) {
-            let cut = || bytes.chunks(send.segment).for_each(one);
-            self.narrow.cut(&self.io, cut);
+        } else if let Some(size) = self.narrow.size(send.to) {
+            let datagrams = bytes.chunks(send.segment);
+            if send.to.is_ipv4() {
+                self.narrow.cut(&self.io, || datagrams.for_each(one));
+                return true;
+            }
+            for datagram in datagrams {
+                if datagram.len() <= usize::from(size) {
+                    one(datagram);
+                    continue;
+                }
+                let number = self.cut.fetch_add(1, Ordering::Relaxed);
+                parts::cut(datagram, number)
+                    .iter()
+                    .for_each(|part| one(part));
+            }
         } else {
             return false;
         }

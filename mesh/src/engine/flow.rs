@@ -7,6 +7,7 @@ use crate::keys::MeshKey;
 use crate::mss;
 use crate::outbox::{MIN_ROOM, Outbox};
 use crate::packet::{self, Kind, MAX_PACKET};
+use crate::parts;
 use crate::peer::{Peer, PeerState, Received};
 use crate::probe::{self, Tag};
 use crate::way::{self, Channel, Way};
@@ -108,7 +109,19 @@ impl Engine {
         let lighthouses = self.lighthouses();
         let filter = self.filter();
         let mut access: Option<(IpAddr, Option<&Access>)> = None;
+        let mut mtu = MTU;
         for datagram in packet::datagrams(buffer, stride) {
+            let whole;
+            let datagram = match parts::part(datagram) {
+                None => datagram,
+                Some(part) => match hold(&self.parts).join(from, part, now) {
+                    None => continue,
+                    Some(both) => {
+                        whole = both;
+                        whole.as_slice()
+                    }
+                },
+            };
             let (way, datagram) = match way::relayed(datagram) {
                 None => (Way::Direct(from), datagram),
                 Some((channel, inner)) if lighthouses.all.contains(&from) => {
@@ -168,7 +181,9 @@ impl Engine {
                 Some(Some(peer)) if same(peer.index) => {}
                 Some(Some(peer)) => {
                     drop(current.take());
-                    current = Some((peer, peer.lock()));
+                    let state = peer.lock();
+                    mtu = state.inner_mtu();
+                    current = Some((peer, state));
                 }
             }
             let Some((peer, state)) = current.as_mut() else {
@@ -189,7 +204,7 @@ impl Engine {
                     {
                         own_source = Some((peer.index, source));
                         let packet = sink.held(len);
-                        if let Some(lower) = mss::clamped(packet, MTU) {
+                        if let Some(lower) = mss::clamped(packet, mtu) {
                             packet.copy_from_slice(&lower);
                         }
                         let to = table.onward(peer.index, packet);

@@ -13,6 +13,7 @@ use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::limiter::SourceLimiter;
 use crate::outbox::Outbox;
 use crate::packet;
+use crate::parts::Parts;
 use crate::peer::Peer;
 use crate::pending::Pending;
 use crate::probe::Tag;
@@ -108,6 +109,8 @@ pub(crate) struct Engine {
     configured: Mutex<BTreeMap<MeshKey, PeerConfig>>,
     pending: Mutex<Pending>,
     sources: Mutex<SourceLimiter>,
+    /// Halves of datagrams.
+    parts: Mutex<Parts>,
     /// What this member relays for others.
     relay: Mutex<Relay>,
     /// Plain clients of its peers.
@@ -144,6 +147,7 @@ impl Engine {
             configured: Mutex::default(),
             pending: Mutex::default(),
             sources: Mutex::default(),
+            parts: Mutex::default(),
             relay: Mutex::default(),
             clients: Mutex::default(),
             has_clients: AtomicBool::new(false),

@@ -96,7 +96,7 @@ pub(crate) struct PeerState {
 const OBSERVE: Duration = Duration::from_secs(20);
 /// and this often while it is in doubt whether it is there.
 const SOON: Duration = Duration::from_millis(500);
-/// A way was found: a handshake that is under way elsewhere is begun anew after so long.
+/// A way was found: a handshake that is under way on another that works is begun anew after so long.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a datagram turned out to be.
@@ -250,7 +250,9 @@ impl PeerState {
             tracing::debug!("peer {} is reached by {way} now", self.key);
         }
         let patience = HANDSHAKE_PATIENCE.max(self.paths.usual_rtt().unwrap_or_default());
-        let patient = |at| now.saturating_duration_since(at) < patience;
+        // What went to a mere guess is most likely lost: nothing is waited for then.
+        let under_way = before.is_some_and(|way| self.paths.works(way, now));
+        let patient = |at| under_way && now.saturating_duration_since(at) < patience;
         let wanted = packets_wait || self.kept_in_touch();
         if !self.live && wanted && !self.asked_at.is_some_and(patient) {
             self.ask(true, out, now);

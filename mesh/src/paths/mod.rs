@@ -177,6 +177,11 @@ impl Paths {
         self.direct.iter().chain(&self.relay).find(|p| p.way == way)
     }
 
+    /// Whether the peer answers on `way`, as far as is known.
+    pub(crate) fn works(&self, way: Way, now: Instant) -> bool {
+        self.path(way).is_some_and(|p| p.certain(now))
+    }
+
     /// Whether `way` is one of them.
     pub(crate) fn holds(&self, way: Way) -> bool {
         self.path(way).is_some()

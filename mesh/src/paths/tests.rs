@@ -211,7 +211,7 @@ fn stands_in_for_udp(rtt: u64) {
     assert_eq!(world.paths.without_udp(world.now), None);
     // And no more once it is silent; a new address of the configuration takes nothing away.
     world.open.retain(|(way, _)| *way == stream);
-    world.go(5000);
+    world.go(8000);
     assert_eq!(world.current(), Some(stream));
     world.paths.configure(false, Some(place(2)), true);
     assert_eq!(world.current(), Some(stream));

@@ -71,6 +71,9 @@ pub struct Node {
     pub known: Arc<Known>,
     /// What the lighthouse lacks that is asked now.
     pub lacking: Lacking,
+    /// Counts the moves to another network, or to another place of one
+    /// ([`roaming`](crate::network::roaming)): connections from before are begun anew.
+    pub roamed: watch::Sender<u64>,
 }
 
 /// The last state's documents, opened.

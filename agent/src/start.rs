@@ -6,7 +6,7 @@ use crate::console::say;
 use crate::forever::forever;
 use crate::init::Init;
 use crate::network::netlink::Netlink;
-use crate::network::{Network, Uplinks, Wanted};
+use crate::network::{Network, Uplinks, Wanted, roaming};
 use crate::node::{self, Node, Opened};
 use crate::notes::Notes;
 use crate::seed::cidata::Drives;
@@ -170,6 +170,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         opened: Opened::default(),
         callers: Default::default(),
         lacking: Default::default(),
+        roamed: Default::default(),
         known: Arc::default(),
         store,
         image,
@@ -188,6 +189,7 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
     );
     let uplinks = network.uplinks();
     forever("network", network.run());
+    forever("roaming", roaming::tell(node.clone(), uplinks.clone()));
     forever("time", time_servers(node.clone(), uplinks.clone()));
     let (tables, table) = channel::channel(None);
     forever("hosts", hosts::keep(node.clone(), table.clone()));

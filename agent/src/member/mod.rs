@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::forever::forever;
 use crate::init::Init;
 use crate::network::netlink::Netlink;
+use crate::network::roaming;
 use crate::node::{self, Node, Opened};
 use crate::notes::Notes;
 use crate::seed::Places;
@@ -186,6 +187,7 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         opened: Opened::default(),
         callers: Default::default(),
         lacking: Default::default(),
+        roamed: Default::default(),
         known: Arc::default(),
         image: ImageInfo {
             version: boot.boot.version.clone(),
@@ -255,6 +257,8 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
     forever("clock", node.clock.clone().keep());
     let (tables, table) = watch::channel(None);
     forever("names", names::keep(node.clone(), tables));
+    let uplinks = uplinks::watch();
+    forever("roaming", roaming::tell(node.clone(), uplinks.clone()));
     forever(
         "resolved",
         resolved::keep(node.clone(), netlink.clone(), own),
@@ -265,7 +269,7 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
                 node.clone(),
                 netlink.clone(),
                 Handle::current(),
-                uplinks::watch()
+                uplinks
             ),
             lighthouse::run_unsteered(node.clone()),
             spread::run(node.clone()),

@@ -42,11 +42,11 @@ pub async fn run(
     node: Arc<Node>,
     netlink: Netlink,
     runtime: tokio::runtime::Handle,
-    mut uplinks: watch::Receiver<Uplinks>,
+    uplinks: watch::Receiver<Uplinks>,
 ) {
     let mut pauses = Backoff::secs(1, 30);
     loop {
-        match life(&node, &netlink, &runtime, &mut uplinks).await {
+        match life(&node, &netlink, &runtime, &uplinks).await {
             Ok(never) => match never {},
             Err(e) => {
                 node.notes.set("mesh", format!("the mesh is down: {e:#}"));
@@ -61,7 +61,7 @@ async fn life(
     node: &Node,
     netlink: &Netlink,
     runtime: &tokio::runtime::Handle,
-    uplinks: &mut watch::Receiver<Uplinks>,
+    uplinks: &watch::Receiver<Uplinks>,
 ) -> anyhow::Result<std::convert::Infallible> {
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
@@ -99,7 +99,7 @@ async fn until_its_end<T>(mesh: &MeshHandle, work: impl Future<Output = T>) -> T
 async fn steer(
     node: &Node,
     netlink: &Netlink,
-    uplinks: &mut watch::Receiver<Uplinks>,
+    uplinks: &watch::Receiver<Uplinks>,
     handle: &MeshHandle,
     plan: &AddressPlan,
     index: MeshIndex,
@@ -110,11 +110,12 @@ async fn steer(
     node.notes.clear("mesh");
     tracing::info!(port, addresses = ?wanted, "mesh started");
     let avoid = avoided(plan);
+    let moves = node.roamed.subscribe();
     handle.set_places(places(&uplinks.borrow(), port), avoid.clone());
     tokio::select! {
         why = handle.stopped() => Err(anyhow::anyhow!("{why}")),
         e = keep_peers(node, handle) => Err(e),
-        e = knock(handle, uplinks, &avoid) => Err(e),
+        e = knock(handle, moves, uplinks, &avoid) => Err(e),
         e = relays::run(node, handle) => Err(e),
         e = good::keep(node, handle) => Err(e),
         e = relays::stand_in(node, handle) => Err(e),
@@ -138,20 +139,17 @@ fn places(uplinks: &Uplinks, port: u16) -> Vec<SocketAddr> {
     addresses.map(|a| SocketAddr::new(a.addr(), port)).collect()
 }
 
-/// Lighthouses and peers hear from a new address at once, not when a timer has run down; returns
-/// only on an error.
+/// After each of `moves`, lighthouses and peers hear from the new address at once, not when a timer
+/// has run down; returns only on an error.
 async fn knock(
     mesh: &MeshHandle,
-    uplinks: &mut watch::Receiver<Uplinks>,
+    mut moves: watch::Receiver<u64>,
+    uplinks: &watch::Receiver<Uplinks>,
     avoid: &[IpNet],
 ) -> anyhow::Error {
-    while uplinks.changed().await.is_ok() {
-        let places = places(&uplinks.borrow_and_update(), mesh.port());
-        let some = !places.is_empty();
-        mesh.set_places(places, avoid.to_vec());
-        if some {
-            mesh.knock();
-        }
+    while moves.changed().await.is_ok() {
+        mesh.set_places(places(&uplinks.borrow(), mesh.port()), avoid.to_vec());
+        mesh.knock();
     }
     anyhow::anyhow!("nobody tells of uplinks any more")
 }

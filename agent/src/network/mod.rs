@@ -5,6 +5,7 @@
 mod dhcp;
 pub mod netlink;
 pub mod plan;
+pub mod roaming;
 mod wifi;
 
 use crate::init::Init;
@@ -47,20 +48,31 @@ pub struct Network {
     notes: Notes,
     wanted: watch::Receiver<Wanted>,
     uplinks: watch::Sender<Uplinks>,
+    /// Counts the links that came up.
+    came_up: u64,
 }
 
 /// When the leases run out, by interface.
 type Expiries = BTreeMap<String, dhcp::Expiry>;
 
 enum Event {
-    Dhcp(String, u32, dhcp::News),
+    Dhcp(String, dhcp::News),
+}
+
+/// The interface that is addressed.
+#[derive(Debug, Clone)]
+struct Port {
+    name: String,
+    index: u32,
+    /// Of its routes.
+    metric: u32,
+    /// As in [`Uplink`].
+    came_up: u64,
 }
 
 /// What addresses an interface.
 struct Task {
-    index: u32,
-    /// Of its routes.
-    metric: u32,
+    port: Port,
     mode: Mode,
     /// DHCP, where it is used.
     running: Option<JoinHandle<()>>,
@@ -71,7 +83,7 @@ impl Task {
     /// another network, DHCP asks anew; the address stays until then. One that died is replaced.
     fn holds(&self, link: Option<&Link>) -> bool {
         let alive = self.running.as_ref().is_none_or(|r| !r.is_finished());
-        alive && link.is_some_and(|l| l.index == self.index && l.carrier)
+        alive && link.is_some_and(|l| l.index == self.port.index && l.carrier)
     }
 }
 
@@ -97,6 +109,7 @@ impl Network {
             notes,
             wanted,
             uplinks: watch::Sender::new(Uplinks::new()),
+            came_up: 0,
         }
     }
 
@@ -138,12 +151,12 @@ impl Network {
                 changed = self.wanted.changed() => {
                     if changed.is_err() { return; }
                 }
-                Some(Event::Dhcp(name, index, news)) = happened.recv() => {
+                Some(Event::Dhcp(name, news)) = happened.recv() => {
                     // What is left of a client that was stopped for static addresses is no news.
                     if let Some(task) = tasks.get(&name)
                         && task.mode == Mode::Automatic
                     {
-                        self.dhcp(&name, index, task.metric, news, &wanted).await;
+                        self.dhcp(&task.port, news, &wanted).await;
                     }
                 }
                 // Should a message of the kernel be lost.
@@ -154,7 +167,7 @@ impl Network {
 
     /// Sets interfaces up and starts what addresses them.
     async fn survey(
-        &self,
+        &mut self,
         wanted: &Wanted,
         radios: &mut Radios,
         tasks: &mut BTreeMap<String, Task>,
@@ -184,16 +197,22 @@ impl Network {
             }
             tracing::info!(interface = link.name, ?mode, "uplink");
             let expiry = expiries.entry(link.name.clone()).or_default().clone();
-            let running = self.start(&link, &mode, wanted, expiry, events).await;
-            tasks.insert(
-                link.name.clone(),
-                Task {
-                    index: link.index,
-                    metric: plan::metric(&link),
-                    mode,
-                    running,
-                },
-            );
+            self.came_up += 1;
+            let port = Port {
+                name: link.name.clone(),
+                index: link.index,
+                metric: plan::metric(&link),
+                came_up: self.came_up,
+            };
+            let running = self
+                .start(&link, &port, &mode, wanted, expiry, events)
+                .await;
+            let task = Task {
+                port,
+                mode,
+                running,
+            };
+            tasks.insert(link.name.clone(), task);
         }
         Ok(())
     }
@@ -212,6 +231,7 @@ impl Network {
     async fn start(
         &self,
         link: &Link,
+        port: &Port,
         mode: &Mode,
         wanted: &Wanted,
         expiry: dhcp::Expiry,
@@ -222,17 +242,16 @@ impl Network {
                 // No address of a lease stays.
                 expiry.set(None);
                 let uplink = plan::from_seed(&wanted.seed);
-                self.apply(&link.name, link.index, plan::metric(link), uplink)
-                    .await;
+                self.apply(port, uplink).await;
                 None
             }
             Mode::Automatic => {
                 let (send, mut news) = mpsc::channel(4);
-                let (name, index, events) = (link.name.clone(), link.index, events.clone());
+                let (name, events) = (link.name.clone(), events.clone());
                 let dhcp = dhcp::run(link.clone(), wanted.host_name.clone(), send, expiry);
                 let forward = async move {
                     while let Some(n) = news.recv().await {
-                        let event = Event::Dhcp(name.clone(), index, n);
+                        let event = Event::Dhcp(name.clone(), n);
                         if events.send(event).await.is_err() {
                             return;
                         }
@@ -245,21 +264,22 @@ impl Network {
         }
     }
 
-    async fn dhcp(&self, name: &str, index: u32, metric: u32, news: dhcp::News, wanted: &Wanted) {
+    async fn dhcp(&self, port: &Port, news: dhcp::News, wanted: &Wanted) {
         match news {
             dhcp::News::Leased(lease) => {
                 let uplink = plan::from_lease(&lease, Some(&wanted.seed), wanted.plan.as_ref());
-                self.apply(name, index, metric, uplink).await;
+                self.apply(port, uplink).await;
             }
             dhcp::News::Expired => {
-                tracing::warn!(interface = name, "the DHCP lease has run out");
-                self.apply(name, index, metric, Uplink::default()).await;
+                tracing::warn!(interface = port.name, "the DHCP lease has run out");
+                self.apply(port, Uplink::default()).await;
             }
         }
     }
 
     /// Brings an interface to what it was told to use.
-    async fn apply(&self, name: &str, index: u32, metric: u32, uplink: Uplink) {
+    async fn apply(&self, port: &Port, mut uplink: Uplink) {
+        let (index, metric) = (port.index, port.metric);
         let mut wrong = vec![];
         if uplink.mtu.is_some() {
             wrong.extend(self.netlink.up(index, uplink.mtu).await.err());
@@ -281,10 +301,13 @@ impl Network {
             wrong.extend(self.netlink.add_route(index, route, metric).await.err());
         }
         for e in &wrong {
-            tracing::warn!(interface = name, "{e:#}");
+            tracing::warn!(interface = port.name, "{e:#}");
         }
-        self.uplinks.send_modify(|all| {
-            all.insert(name.to_owned(), uplink);
+        uplink.came_up = port.came_up;
+        // A lease that was renewed is no news to anybody.
+        self.uplinks.send_if_modified(|all| {
+            let before = all.insert(port.name.clone(), uplink.clone());
+            before.as_ref() != Some(&uplink)
         });
         let dns = plan::resolv_conf(self.uplinks.borrow().values().flat_map(|u| &u.dns));
         if let Err(e) = write_resolv_conf(&dns) {
@@ -402,8 +425,12 @@ mod tests {
             carrier,
         };
         let task = |running| Task {
-            index: 2,
-            metric: 1026,
+            port: Port {
+                name: "eth0".into(),
+                index: 2,
+                metric: 1026,
+                came_up: 1,
+            },
             mode: Mode::Automatic,
             running,
         };

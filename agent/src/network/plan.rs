@@ -84,6 +84,9 @@ pub struct Uplink {
     pub ntp: Vec<String>,
     /// The link's MTU, where the network says one that a link may have (RFC 791: 68 at least).
     pub mtu: Option<u16>,
+    /// Counts how often its link came up: the network may be another one each time, whatever its
+    /// addresses.
+    pub came_up: u64,
 }
 
 /// The default route of a family.
@@ -109,7 +112,7 @@ pub fn from_seed(seed: &SeedNetwork) -> Uplink {
             .collect(),
         dns: seed.dns.clone(),
         ntp: seed.ntp.clone(),
-        mtu: None,
+        ..Uplink::default()
     }
 }
 
@@ -210,6 +213,7 @@ pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>, plan: Option<&Addre
             own_ntp
         },
         mtu: lease.mtu.filter(|m| *m >= LEAST_MTU),
+        ..Uplink::default()
     }
 }
 

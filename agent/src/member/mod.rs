@@ -257,7 +257,7 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
     forever("clock", node.clock.clone().keep());
     let (tables, table) = watch::channel(None);
     forever("names", names::keep(node.clone(), tables));
-    let uplinks = uplinks::watch();
+    let uplinks = uplinks::watch(netlink.clone()).await?;
     forever("roaming", roaming::tell(node.clone(), uplinks.clone()));
     forever(
         "resolved",

@@ -2,6 +2,7 @@
 //! there is a Wi-Fi network, addressed by DHCP and router advertisements or by the seed, for as long
 //! as the agent runs.
 
+pub mod addresses;
 mod dhcp;
 pub mod netlink;
 pub mod plan;

@@ -20,22 +20,29 @@ use tokio::sync::watch;
 const TABLE: u32 = 1380;
 const PREFERENCE: u32 = 1380;
 
+/// What the kernel tells of by itself.
+const LISTENED: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+
 /// The routing socket; clones share it.
 #[derive(Clone)]
 pub struct Netlink {
-    handle: Handle,
-    /// Counts changes of links.
+    pub(super) handle: Handle,
+    /// Counts changes of links and addresses.
     changes: Arc<watch::Sender<u64>>,
 }
 
 impl Netlink {
-    /// Opens the socket and listens for changes of links.
+    /// Opens the socket and listens for changes of links and addresses.
     ///
     /// # Errors
     /// As the kernel says.
     pub fn open() -> anyhow::Result<Self> {
         let (connection, handle, mut events) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            rtnetlink::new_multicast_connection(&LISTENED)
                 .context("the kernel's routing socket cannot be opened")?;
         forever("netlink", connection);
         let changes = Arc::new(watch::Sender::new(0));
@@ -48,7 +55,7 @@ impl Netlink {
         Ok(Self { handle, changes })
     }
 
-    /// Told of each change of a link.
+    /// Told of each change of a link or an address.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -12,6 +12,7 @@ use holdfast_core::api::{ApiErrorKind, MemberList};
 use holdfast_core::keys::PublicKey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long the lighthouse may hold a request; also how often the clock is compared at least.
 const WAIT: Duration = Duration::from_secs(50);
@@ -57,29 +58,45 @@ impl Pace {
 /// the difference only.
 type Told = Option<(PublicKey, u64)>;
 
+/// Why a lighthouse is asked no more.
+enum Left {
+    /// It fails.
+    Failed(ClientError),
+    /// Its documents name others in its place.
+    Replaced,
+    /// This machine moved to another network: connections are begun anew.
+    Moved,
+}
+
 /// Asks one lighthouse after the other, for ever.
 pub async fn run(node: Arc<Node>) {
+    let mut moves = node.roamed.subscribe();
+    let mut fresh = None;
     let mut pauses = Backoff::secs(1, 60);
     let mut pace = Pace::new(Instant::now());
     let mut keeper = Keeper::default();
     let mut told = None;
     loop {
-        match clients(&node.store.get()) {
+        match fresh.take().unwrap_or_else(|| clients(&node.store.get())) {
             Ok(all) => {
                 for client in all {
-                    let error = stay(
+                    let left = stay(
                         &node,
                         client,
+                        &mut moves,
                         &mut pauses,
                         &mut pace,
                         &mut keeper,
                         &mut told,
                     )
                     .await;
-                    match &error {
-                        // Its document names others: they are asked from now on.
-                        None => break,
-                        Some(error) => match lost::follow(&node, error).await {
+                    match &left {
+                        Left::Replaced => break,
+                        Left::Moved => {
+                            fresh = Some(anew(&node));
+                            break;
+                        }
+                        Left::Failed(error) => match lost::follow(&node, error).await {
                             Ok(true) => break,
                             Ok(false) => {}
                             Err(e) => tracing::warn!("{e:#}"),
@@ -92,8 +109,35 @@ pub async fn run(node: Arc<Node>) {
                     .set("lighthouse", format!("no lighthouse can be asked: {e:#}"));
             }
         }
-        tokio::time::sleep(pauses.pause()).await;
+        if fresh.is_some() {
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pauses.pause()) => {}
+            // A network that came up is worth an attempt at once.
+            Ok(()) = moves.changed() => {
+                pauses.reset();
+                fresh = Some(anew(&node));
+            }
+        }
     }
+}
+
+/// Clients without connections, the one in use first. It takes its place before it has answered:
+/// whatever hangs on it is begun anew, as connections from another network lead nowhere, and would be
+/// missed for a minute only when they are silent for too long.
+fn anew(node: &Node) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
+    let mut all = clients(&node.store.get())?;
+    node.lighthouse.send_if_modified(|current| {
+        let Some(key) = current.as_ref().map(|c| c.key()) else {
+            return false;
+        };
+        all.sort_by_key(|c| c.key() != key);
+        let same = all.first().filter(|c| c.key() == key);
+        *current = same.cloned().or(current.take());
+        same.is_some()
+    });
+    Ok(all)
 }
 
 /// Whether the *lighthouses* document no longer names the one with `key` among others.
@@ -105,15 +149,16 @@ fn replaced(node: &Node, key: &PublicKey) -> bool {
     !named.is_empty() && !named.iter().any(|l| l.key == *key)
 }
 
-/// Stays with one lighthouse until it fails, or until its documents name others in its place.
+/// Stays with one lighthouse for as long as may be.
 async fn stay(
     node: &Node,
     client: Arc<LighthouseClient>,
+    moves: &mut watch::Receiver<u64>,
     pauses: &mut Backoff,
     pace: &mut Pace,
     keeper: &mut Keeper,
     told: &mut Told,
-) -> Option<ClientError> {
+) -> Left {
     let mut introduced = false;
     // Zero: a whole list.
     let mut revision = told
@@ -125,7 +170,11 @@ async fn stay(
         tokio::time::sleep(pace.pause(Instant::now())).await;
         let now = std::mem::take(&mut first) || revision == 0;
         let wait = if now { Duration::ZERO } else { WAIT };
-        let list = match client.news(revision, wait).await {
+        let answer = tokio::select! {
+            answer = client.news(revision, wait) => answer,
+            Ok(()) = moves.changed() => return Left::Moved,
+        };
+        let list = match answer {
             Ok(list) => list,
             Err(e) => {
                 if !introduced && lost::introduce(node, &client, &e).await {
@@ -133,7 +182,7 @@ async fn stay(
                     continue;
                 }
                 failed(node, &e);
-                return Some(e);
+                return Left::Failed(e);
             }
         };
         pauses.reset();
@@ -165,7 +214,7 @@ async fn stay(
             }
         }
         if replaced(node, &client.key()) {
-            return None;
+            return Left::Replaced;
         }
     }
 }

@@ -265,12 +265,7 @@ pub async fn run(dir: &Path, version: &str) -> anyhow::Result<()> {
     );
     let work = async {
         tokio::join!(
-            meshed::run(
-                node.clone(),
-                netlink.clone(),
-                Handle::current(),
-                uplinks
-            ),
+            meshed::run(node.clone(), netlink.clone(), Handle::current(), uplinks),
             lighthouse::run_unsteered(node.clone()),
             spread::run(node.clone()),
             names::serve(node.clone(), table),

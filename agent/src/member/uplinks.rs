@@ -216,7 +216,9 @@ mod tests {
     fn shown(links: &[(&str, Option<InfoKind>)], routes: Vec<RouteMessage>) -> Shown {
         let all = || (1..).zip(links);
         Shown {
-            interfaces: all().map(|(n, (name, k))| link(n, name, k.clone())).collect(),
+            interfaces: all()
+                .map(|(n, (name, k))| link(n, name, k.clone()))
+                .collect(),
             addresses: all()
                 .map(|(n, _)| message(n, &format!("192.0.2.{n}/24"), AddressFlags::empty()))
                 .collect(),
@@ -225,7 +227,9 @@ mod tests {
     }
 
     fn names(of: &Shown) -> Vec<String> {
-        of.uplinks(|name| name.starts_with("en")).into_keys().collect()
+        of.uplinks(|name| name.starts_with("en"))
+            .into_keys()
+            .collect()
     }
 
     #[test]
@@ -250,8 +254,21 @@ mod tests {
     #[test]
     fn other_networks_on_top_of_this_machines_are_none_whatever_goes_over_them() {
         let inner = [
-            "tailscale0", "wg0", "cali12ab", "cilium_host", "lxcbr0", "podman0", "tun0", "docker0",
-            "br-12ab", "veth12", "cni0", "flannel.1", "virbr0", "ztabcd", MESH_INTERFACE,
+            "tailscale0",
+            "wg0",
+            "cali12ab",
+            "cilium_host",
+            "lxcbr0",
+            "podman0",
+            "tun0",
+            "docker0",
+            "br-12ab",
+            "veth12",
+            "cni0",
+            "flannel.1",
+            "virbr0",
+            "ztabcd",
+            MESH_INTERFACE,
         ];
         let mut links: Vec<_> = inner.map(|name| (name, None)).into();
         // Those whose names say nothing.
@@ -263,7 +280,10 @@ mod tests {
 
     #[test]
     fn what_is_down_or_has_no_address_is_none() {
-        let mut all = shown(&[("enp1s0", None), ("enp2s0", None), ("enp3s0", None)], vec![]);
+        let mut all = shown(
+            &[("enp1s0", None), ("enp2s0", None), ("enp3s0", None)],
+            vec![],
+        );
         all.interfaces[0].header.flags = LinkFlags::Up;
         all.addresses.remove(1);
         assert_eq!(names(&all), ["enp3s0"]);

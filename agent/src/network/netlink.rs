@@ -41,9 +41,8 @@ impl Netlink {
     /// # Errors
     /// As the kernel says.
     pub fn open() -> anyhow::Result<Self> {
-        let (connection, handle, mut events) =
-            rtnetlink::new_multicast_connection(&LISTENED)
-                .context("the kernel's routing socket cannot be opened")?;
+        let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&LISTENED)
+            .context("the kernel's routing socket cannot be opened")?;
         forever("netlink", connection);
         let changes = Arc::new(watch::Sender::new(0));
         let told = changes.clone();

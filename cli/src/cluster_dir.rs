@@ -9,6 +9,7 @@
 //! | `grants/ID.json` | grants not yet handed to the lighthouse |
 //! | `grants/handed-over/ID.json` | copies of those that it has |
 //! | `lighthouse/` | all that the first lighthouse needs |
+//! | `lighthouses/NAME/` | the same for each other one |
 
 use crate::counters::Counters;
 use crate::exit::Exit;
@@ -16,15 +17,16 @@ use crate::files;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as B64;
-use holdfast_core::cluster::{AddressPlan, ClusterId};
+use holdfast_core::cluster::{AddressPlan, ClusterId, MeshIndex};
 use holdfast_core::documents::{
-    Document, DocumentSet, Lighthouses, Operators, Policy, Roots, accept,
+    Document, DocumentSet, Lighthouse, Lighthouses, Operators, Policy, Roots, accept,
 };
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::ClusterName;
 use holdfast_core::releases::ReleaseList;
 use holdfast_core::signed::Signed;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The file that makes a directory a cluster's.
@@ -59,10 +61,13 @@ pub struct ClusterConfig {
     pub dual_stack: bool,
     /// Public halves of the roots: the one in use, the printed one.
     pub roots: Vec<PublicKey>,
-    /// `host:port` of the lighthouse's HTTPS API as this machine reaches it, tried before those in
+    /// `host:port` of the first lighthouse's HTTPS API as this machine reaches it, tried before those in
     /// the lighthouses document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api: Vec<String>,
+    /// The same of the other lighthouses, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_apis: BTreeMap<String, Vec<String>>,
 }
 
 /// The documents, opened and found to be signed by a root.
@@ -234,6 +239,45 @@ impl ClusterDir {
     /// The first lighthouse's files.
     pub fn lighthouse(&self) -> PathBuf {
         self.path.join("lighthouse")
+    }
+
+    /// The files of the others, each in a folder of its name.
+    pub fn lighthouses(&self) -> PathBuf {
+        self.path.join("lighthouses")
+    }
+
+    /// The files of one lighthouse.
+    pub fn lighthouse_of(&self, lighthouse: &Lighthouse) -> PathBuf {
+        if lighthouse.index == MeshIndex::LIGHTHOUSE {
+            return self.lighthouse();
+        }
+        // A root signed the name, and yet it stays in its folder.
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = lighthouse.name.chars().map(plain).collect();
+        self.lighthouses().join(name)
+    }
+
+    /// This machine's own way to a lighthouse, where it has one: the nodes' way may lead nowhere
+    /// from here, slowly.
+    pub fn way_to(&self, lighthouse: &Lighthouse) -> Vec<String> {
+        let own = if lighthouse.index == MeshIndex::LIGHTHOUSE {
+            Some(&self.config.api)
+        } else {
+            self.config.other_apis.get(&lighthouse.name)
+        };
+        let own = own.filter(|own| !own.is_empty());
+        own.unwrap_or(&lighthouse.https).clone()
+    }
+
+    /// Takes note of another way from here to a lighthouse; none: as nodes go.
+    pub fn set_way(&mut self, lighthouse: &Lighthouse, way: Vec<String>) {
+        if lighthouse.index == MeshIndex::LIGHTHOUSE {
+            self.config.api = way;
+        } else if way.is_empty() {
+            self.config.other_apis.remove(&lighthouse.name);
+        } else {
+            self.config.other_apis.insert(lighthouse.name.clone(), way);
+        }
     }
 
     /// Where a grant waits until the lighthouse has it.

@@ -5,13 +5,14 @@ use crate::exit::Exit;
 use crate::lighthouse::{Connection, explain};
 use crate::words::plain;
 use anyhow::{Context as _, Result};
-use holdfast_client::Stream;
+use holdfast_client::{ClientError, LighthouseClient, Stream};
 use holdfast_core::control::{ALPN, MAX_FRAME, Reply, Request};
 use holdfast_core::grant::VerifiedMember;
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::NodeName;
 use holdfast_core::status::NodeStatus;
 use holdfast_tls::{ClientStream, client_config, connect, pin_mismatch};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -26,6 +27,8 @@ pub struct Target<'a> {
     connection: &'a Connection,
     name: NodeName,
     key: PublicKey,
+    /// Through which lighthouse it was reached last.
+    via: AtomicUsize,
 }
 
 /// An open control stream.
@@ -46,6 +49,7 @@ impl Connection {
             connection: self,
             name: member.record.name.clone(),
             key: member.record.signing_key,
+            via: AtomicUsize::new(0),
         }
     }
 }
@@ -91,15 +95,33 @@ impl Target<'_> {
         &self.name
     }
 
+    /// The lighthouse through which the node was reached last.
+    pub fn via(&self) -> &LighthouseClient {
+        let via = self.connection.all().nth(self.via.load(Ordering::Relaxed));
+        via.unwrap_or(&self.connection.client)
+    }
+
+    /// A stream through the first lighthouse that reaches the node.
+    async fn stream(&self) -> Result<Stream, ClientError> {
+        let all: Vec<_> = self.connection.all().collect();
+        let begin = self.via.load(Ordering::Relaxed);
+        let mut first = None;
+        for at in (0..all.len()).map(|i| (begin + i) % all.len()) {
+            match all[at].control(&self.name).await {
+                Ok(stream) => {
+                    self.via.store(at, Ordering::Relaxed);
+                    return Ok(stream);
+                }
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(ClientError::NoAddress))
+    }
+
     /// Opens a stream and asks.
     pub async fn ask(&self, request: &Request) -> Result<NodeStream> {
         let name = &self.name;
-        let stream = self
-            .connection
-            .client
-            .control(name)
-            .await
-            .map_err(explain)?;
+        let stream = self.stream().await.map_err(explain)?;
         let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])?;
         let mut tls = connect(stream, config).await.map_err(|e| match pin_mismatch(&e) {
             Some(mismatch) => Exit::Refused.error(format!(

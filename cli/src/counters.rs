@@ -104,6 +104,7 @@ mod tests {
                 dual_stack: false,
                 roots: vec![],
                 api: vec![],
+                other_apis: Default::default(),
             },
         };
         cluster.save_counters(&Counters::fresh()).unwrap();

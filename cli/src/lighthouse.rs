@@ -5,17 +5,29 @@ use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
 use crate::exit::Exit;
 use crate::words;
 use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::ApiErrorKind;
-use holdfast_core::documents::{Lighthouse, Policy, next_generation};
-use holdfast_core::keys::PrivateKey;
+use holdfast_core::documents::{DocumentSet, Lighthouse, Policy, next_generation};
+use holdfast_core::keys::{PrivateKey, PublicKey};
 use holdfast_core::signed::Signed;
 use holdfast_tls::Identity;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
-/// A lighthouse that answered, and all that is needed to talk through it.
+mod everywhere;
+
+pub use everywhere::merged;
+
+/// The lighthouses that answered, and all that is needed to talk through them.
 pub struct Connection {
-    /// The API.
+    /// The API of the first of them.
     pub client: LighthouseClient,
+    /// The others of them, by name, in the document's order.
+    pub others: Vec<(String, LighthouseClient)>,
+    /// Those that did not answer, and why.
+    pub missed: Vec<(String, String)>,
     /// The operator's key as TLS shows it.
     pub identity: Identity,
     /// The newest documents known, verified.
@@ -54,55 +66,126 @@ pub fn explain(error: ClientError) -> anyhow::Error {
     }
 }
 
-/// Finds the cluster, opens the operator's key, and connects to the first lighthouse that answers.
+/// Finds the cluster, opens the operator's key, and connects to the lighthouses that answer.
 pub async fn connect(app: &App) -> Result<Connection> {
     let cluster = app.cluster()?;
     let operator = app.key(&cluster, KeyFile::Operator)?;
     connect_as(cluster, operator).await
 }
 
-/// This machine's own way, where it has one; the nodes' way may lead nowhere from here, slowly.
-fn addresses(cluster: &ClusterDir, lighthouse: &Lighthouse, first: bool) -> Vec<String> {
-    let own = &cluster.config.api;
-    if first && !own.is_empty() {
-        own.clone()
-    } else {
-        lighthouse.https.clone()
+/// Once one lighthouse answered, the others have so long: one that is gone must not hold up every
+/// command.
+const GRACE: Duration = Duration::from_secs(2);
+/// Documents that name other lighthouses are followed so often.
+const FOLLOWED: usize = 3;
+
+/// What asking one lighthouse for its documents came to.
+type Asked = (
+    Lighthouse,
+    LighthouseClient,
+    Result<DocumentSet, ClientError>,
+);
+
+/// Asks all beside each other; those that are late are left out.
+async fn ask(all: &[Lighthouse], cluster: &ClusterDir, identity: &Identity) -> Result<Vec<Asked>> {
+    let mut asking = FuturesUnordered::new();
+    for lighthouse in all {
+        let client =
+            LighthouseClient::new(cluster.way_to(lighthouse), lighthouse.key, Some(identity))
+                .map_err(explain)?;
+        asking.push(async move {
+            let found = client.documents().await;
+            (lighthouse.clone(), client, found)
+        });
     }
+    let mut asked: Vec<Asked> = vec![];
+    let mut until = None;
+    loop {
+        let next = match until {
+            None => Ok(asking.next().await),
+            Some(until) => timeout_at(until, asking.next()).await,
+        };
+        let Ok(Some(one)) = next else { break };
+        if one.2.is_ok() && until.is_none() {
+            until = Some(Instant::now() + GRACE);
+        }
+        asked.push(one);
+    }
+    Ok(asked)
 }
 
 /// As [`connect`], with a key opened before.
 pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Connection> {
     let identity = Identity::from_key(&operator).context("the operator's key")?;
     let mut documents = cluster.documents()?;
-    let mut last = None;
-    for (i, lighthouse) in documents.lighthouses.lighthouses.clone().iter().enumerate() {
-        let client = LighthouseClient::new(
-            addresses(&cluster, lighthouse, i == 0),
-            lighthouse.key,
-            Some(&identity),
-        )
-        .map_err(explain)?;
-        match client.documents().await {
-            Ok(found) => {
-                if documents.take_newer(&found, &cluster.roots(), cluster.config.id)? {
-                    let _lock = cluster.lock()?;
-                    // Another command may have signed something since they were read.
-                    let held = cluster.documents()?.set;
-                    documents.take_newer(&held, &cluster.roots(), cluster.config.id)?;
-                    cluster.save_documents(&documents.set)?;
+    let mut reached: Vec<(Lighthouse, LighthouseClient)> = vec![];
+    let mut failed: Vec<(PublicKey, ClientError)> = vec![];
+    for _ in 0..FOLLOWED {
+        let new = |l: &&Lighthouse| {
+            reached.iter().all(|(r, _)| r.key != l.key)
+                && failed.iter().all(|(key, _)| *key != l.key)
+        };
+        let all: Vec<_> = documents
+            .lighthouses
+            .lighthouses
+            .iter()
+            .filter(new)
+            .cloned()
+            .collect();
+        if all.is_empty() {
+            break;
+        }
+        let mut newer = false;
+        for (lighthouse, client, found) in ask(&all, &cluster, &identity).await? {
+            match found {
+                Ok(found) => {
+                    newer |= documents.take_newer(&found, &cluster.roots(), cluster.config.id)?;
+                    reached.push((lighthouse, client));
                 }
-                return Ok(Connection {
-                    client,
-                    identity,
-                    documents,
-                    cluster,
-                });
+                Err(error) => failed.push((lighthouse.key, error)),
             }
-            Err(error) => last = Some(explain(error)),
+        }
+        if newer {
+            let _lock = cluster.lock()?;
+            // Another command may have signed something since they were read.
+            let held = cluster.documents()?.set;
+            documents.take_newer(&held, &cluster.roots(), cluster.config.id)?;
+            cluster.save_documents(&documents.set)?;
+        } else {
+            break;
         }
     }
-    Err(last.unwrap_or_else(|| Exit::Unreachable.error("documents.json names no lighthouse")))
+    let named = &documents.lighthouses.lighthouses;
+    let place = |key: &PublicKey| named.iter().position(|l| l.key == *key);
+    // One that is named no more is the last to be asked: as long as no other answers.
+    reached.sort_by_key(|(l, _)| place(&l.key).unwrap_or(usize::MAX));
+    let mut missed = vec![];
+    for l in named
+        .iter()
+        .filter(|l| reached.iter().all(|(r, _)| r.key != l.key))
+    {
+        let why = failed.iter().find(|(key, _)| *key == l.key);
+        let why = why.map_or_else(
+            || format!("no answer within {} s", GRACE.as_secs()),
+            |(_, error)| error.to_string(),
+        );
+        missed.push((l.name.clone(), why));
+    }
+    let mut clients = reached.into_iter().map(|(l, client)| (l.name, client));
+    match clients.next() {
+        Some((_, client)) => Ok(Connection {
+            client,
+            others: clients.collect(),
+            missed,
+            identity,
+            documents,
+            cluster,
+        }),
+        None => Err(match failed.pop() {
+            Some((_, error)) => explain(error),
+            None => Exit::Unreachable.error("documents.json names no lighthouse"),
+        }),
+    }
 }
 
 impl Connection {
@@ -112,19 +195,20 @@ impl Connection {
         let all = &self.documents.lighthouses.lighthouses;
         let own = all
             .iter()
-            .enumerate()
-            .find(|(_, l)| l.key == self.client.key())
+            .find(|l| l.key == self.client.key())
             .context("documents.json does not name the lighthouse that answers")?;
-        let addresses = addresses(&self.cluster, own.1, own.0 == 0);
-        LighthouseClient::new(addresses, own.1.key, Some(&identity)).map_err(explain)
+        LighthouseClient::new(self.cluster.way_to(own), own.key, Some(&identity)).map_err(explain)
     }
 
-    /// Hands all documents over.
-    pub async fn push_documents(&self) -> Result<()> {
-        self.client
-            .put_documents(&self.documents.set)
-            .await
-            .map_err(explain)
+    /// Hands all documents over, to every lighthouse that answers.
+    pub async fn push_documents(&self, app: &App) -> Result<()> {
+        let done = self.client.put_documents(&self.documents.set).await;
+        done.map_err(explain)?;
+        self.tell_others(app, "the documents", "`holdfast cluster push`", |other| {
+            other.put_documents(&self.documents.set)
+        })
+        .await;
+        Ok(())
     }
 
     /// Takes what other commands on this machine signed meanwhile; whether that was anything.
@@ -175,6 +259,11 @@ impl Connection {
         }
         pushed.map_err(explain).context(
             "the policy is signed and kept in documents.json, but the lighthouse has not got it: `holdfast cluster push` tries again",
-        )
+        )?;
+        self.tell_others(app, "the policy", "`holdfast cluster push`", |other| {
+            other.put_documents(&self.documents.set)
+        })
+        .await;
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster_dir::Documents;
 use crate::exit::Exit;
-use crate::lighthouse::{Connection, explain};
+use crate::lighthouse::{Connection, merged};
 use crate::words::roughly;
 use anyhow::Result;
 use holdfast_core::api::NodeEntry;
@@ -290,11 +290,14 @@ impl Connection {
         }
     }
 
-    /// All entries, as the lighthouse lists them.
+    /// All entries, as the lighthouses list them.
     pub async fn entries(&self) -> Result<Vec<NodeEntry>> {
-        let mut entries = self.client.nodes().await.map_err(explain)?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        let judge = self.judge();
+        let counter = |entry: &NodeEntry| {
+            let member = judge.member_in_or_out(entry).ok();
+            member.map(|m| m.record.counter)
+        };
+        Ok(merged(self.listed().await?, counter))
     }
 
     /// The member called `name`, verified.

@@ -118,6 +118,10 @@ pub struct Lighthouse {
     pub index: MeshIndex,
 }
 
+/// With so many lighthouses, the first of the document, a member keeps in touch: each costs it a
+/// session, two connections and a list of its members.
+pub const MOST_LIGHTHOUSES: usize = 4;
+
 /// Where the lighthouses are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lighthouses {

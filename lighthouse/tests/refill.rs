@@ -5,7 +5,7 @@ mod common;
 use common::testing::*;
 use common::{Lab, current, kind};
 use holdfast_core::api::{ApiErrorKind as Kind, REFILL_MOST, Refill, Refilled};
-use holdfast_core::documents::Policy;
+use holdfast_core::documents::{Lighthouse, Policy};
 use holdfast_core::grant::{Grant, Member, MemberRecord};
 use holdfast_core::keys::MeshKey;
 use holdfast_core::signed::Signed;
@@ -261,4 +261,44 @@ async fn whoever_was_evicted_stays_out() {
     assert_eq!(filled, Refilled::default());
     let again = lab.client(Some(A)).members(0, Duration::ZERO).await;
     assert_eq!(kind(again), Kind::Evicted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_another_lighthouse_let_in_is_known_here_after_its_grants_end_too() {
+    let mut lab = Lab::new().await;
+    put_back(&mut lab).await;
+    let b = lab.client(Some(B));
+    let over = Grant {
+        not_after: NOW,
+        id: "g9".parse().unwrap(),
+        uses: 1,
+        ..SHELF.clone()
+    };
+    let late = |n: u8, at: u16| {
+        let record = MemberRecord {
+            grant: over.id.clone(),
+            ..record(n, &format!("n{n}"), at, &over)
+        };
+        members(vec![signed(&record.owned(&key(n)), &over)])
+    };
+    // Alone, nobody else can have let it in.
+    let filled = b.refill(&late(A, 16)).await.unwrap();
+    assert_eq!((filled.taken, filled.refused.len()), (0, 1), "{filled:?}");
+    let mut set = lab.documents(&policy(1));
+    let mut list = lighthouses(2, &lab.keys.identity(), 8443, 51820);
+    list.lighthouses.push(Lighthouse {
+        name: "two".into(),
+        key: key(77).public(),
+        mesh_key: MeshKey([77; 32]),
+        index: index(2),
+        ..list.lighthouses[0].clone()
+    });
+    set.lighthouses = Signed::sign(&list, &key(ROOT)).unwrap();
+    lab.operator().put_documents(&set).await.unwrap();
+    let filled = b.refill(&late(A, 16)).await.unwrap();
+    assert_eq!((filled.taken, filled.refused.len()), (1, 0), "{filled:?}");
+    // Its one use is counted: whoever used the token at the other one too is not taken.
+    let filled = b.refill(&late(C, 17)).await.unwrap();
+    assert_eq!((filled.taken, filled.refused.len()), (0, 1), "{filled:?}");
+    assert!(filled.refused[0].contains("1 uses"), "{filled:?}");
 }

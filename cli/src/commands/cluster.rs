@@ -139,7 +139,7 @@ fn show(app: &App, cluster: &ClusterDir) -> Result<()> {
 
 async fn push(app: &App) -> Result<()> {
     let connection = lighthouse::connect(app).await?;
-    connection.push_documents().await?;
+    connection.push_documents(app).await?;
     let d = &connection.documents;
     #[derive(Serialize)]
     struct Pushed {

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::exit::Exit;
-use crate::lighthouse::{connect, explain};
+use crate::lighthouse::connect;
 use crate::nodes::{Judge, not_believed};
 use anyhow::Result;
 use holdfast_core::api::{GrantStatus, NodeEntry};
@@ -76,12 +76,12 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     };
     let member = member_of(&connection.judge(), &entry)?;
     let key = member.record.signing_key;
-    let grants = connection.client.grants().await.map_err(explain)?;
+    let grants = connection.grants().await?;
     let held = &connection.documents.policy;
     let revoked =
         revocation(&member, &grants).filter(|new| !held.revoked.iter().any(|old| old.id == new.id));
     if held.evicted.contains(&key) && revoked.is_none() {
-        connection.push_documents().await?;
+        connection.push_documents(app).await?;
     } else {
         let revoked = revoked.clone();
         connection
@@ -94,11 +94,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             })
             .await?;
     }
-    connection
-        .client
-        .forget(&args.node)
-        .await
-        .map_err(explain)?;
+    connection.forget(&args.node).await?;
     let evicted = Evicted {
         name: args.node,
         key: key.to_string(),

@@ -1,9 +1,11 @@
 //! `holdfast lighthouse`.
 
 mod config;
+mod folder;
 mod install;
 mod replace;
 mod run;
+mod several;
 
 pub use config::{CONFIG, LighthouseConfig};
 
@@ -17,6 +19,13 @@ pub enum Verb {
     Run(run::Args),
     /// Write a systemd unit for a lighthouse, and say which ports to open
     Install(install::Args),
+    /// Prepare one more lighthouse, on another machine
+    Add(several::AddArgs),
+    /// Take a lighthouse out
+    Remove(several::RemoveArgs),
+    /// List the lighthouses, and which of them answer
+    #[command(after_help = "Example:\n  holdfast lighthouse list --output json")]
+    List,
     /// Prepare a lighthouse elsewhere, with new keys, and tell the old one, which still runs
     Move(replace::MoveArgs),
     /// Prepare a lighthouse with new keys in the place of one that is lost
@@ -28,6 +37,9 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => run::run(app, args).await,
         Verb::Install(args) => install::run(app, args),
+        Verb::Add(args) => several::add(app, args).await,
+        Verb::Remove(args) => several::remove(app, args).await,
+        Verb::List => several::list(app).await,
         Verb::Move(args) => replace::move_it(app, args).await,
         Verb::Restore(args) => replace::restore(app, args),
     }

@@ -182,7 +182,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
         }
     } else if !matches!(verb, Verb::Show) {
         // An earlier change may not have reached the lighthouse.
-        connection.push_documents().await?;
+        connection.push_documents(app).await?;
     }
     let policy = &connection.documents.policy;
     let shown = Shown {

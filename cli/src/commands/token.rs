@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
 use crate::exit::Exit;
-use crate::lighthouse::{Connection, connect, connect_as, explain};
+use crate::lighthouse::{connect, connect_as};
 use crate::secrets::{new_key, random};
 use crate::table::table;
 use crate::{files, series, words};
@@ -151,7 +151,7 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
         (None, _) => None,
         (Some(prefix), connection) => {
             let held = match connection {
-                Some(connection) => grants(connection).await?,
+                Some(connection) => connection.grants().await?,
                 None => vec![],
             };
             Some(series::after(&held, prefix, args.first_number, args.uses)?)
@@ -181,11 +181,7 @@ pub async fn mint(app: &App, args: &GrantArgs, offline: bool) -> Result<Minted> 
     let signed = Signed::sign(&grant, &operator).context("signing the grant")?;
     let (documents, pushed) = match connection {
         Some(connection) => {
-            connection
-                .client
-                .put_grant(&grant.id, &signed)
-                .await
-                .map_err(explain)?;
+            connection.put_grant(app, &grant.id, &signed).await?;
             cluster.keep_pushed(grant.id.as_str(), &serde_json::to_vec_pretty(&signed)?)?;
             (connection.documents, true)
         }
@@ -260,7 +256,10 @@ fn row(status: &GrantStatus, documents: &Documents, now: u64) -> Option<Row> {
         "not by an operator"
     } else if documents.policy.revoked.iter().any(|r| r.id == grant.id) {
         "revoked"
-    } else if used >= grant.uses as usize {
+    } else if used > grant.uses as usize {
+        // At several lighthouses, before they heard of each other's uses.
+        "used too often"
+    } else if used == grant.uses as usize {
         "used up"
     } else if grant.not_after < now {
         "expired"
@@ -282,14 +281,11 @@ fn row(status: &GrantStatus, documents: &Documents, now: u64) -> Option<Row> {
     })
 }
 
-async fn grants(connection: &Connection) -> Result<Vec<GrantStatus>> {
-    connection.client.grants().await.map_err(explain)
-}
-
 async fn list(app: &App) -> Result<()> {
     let connection = connect(app).await?;
     let now = words::now();
-    let mut rows: Vec<Row> = grants(&connection)
+    let mut rows: Vec<Row> = connection
+        .grants()
         .await?
         .iter()
         .filter_map(|g| row(g, &connection.documents, now))
@@ -339,8 +335,7 @@ fn grants_in(dir: &Path) -> Result<Vec<(PathBuf, Signed<Grant>, Grant)>> {
 async fn push(app: &App, args: &PushArgs) -> Result<()> {
     let connection = connect(app).await?;
     let put = async |grant: &Grant, signed: &Signed<Grant>| {
-        let done = connection.client.put_grant(&grant.id, signed).await;
-        done.map_err(explain)
+        connection.put_grant(app, &grant.id, signed).await
     };
     let cluster = &connection.cluster;
     let mut pushed = vec![];
@@ -368,7 +363,8 @@ async fn push(app: &App, args: &PushArgs) -> Result<()> {
 
 async fn revoke(app: &App, which: &str) -> Result<()> {
     let mut connection = connect(app).await?;
-    let found: Vec<(Grant, RevokedGrant)> = grants(&connection)
+    let found: Vec<(Grant, RevokedGrant)> = connection
+        .grants()
         .await?
         .iter()
         .filter_map(|status| {

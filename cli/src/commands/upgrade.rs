@@ -135,8 +135,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
 
     let steps = Arc::new(Steps::new());
     let bar = steps.clone();
-    let sent = connection
-        .client
+    // There the node fetches it.
+    let sent = target
+        .via()
         .upload_blob(&digest, &args.bundle, move |done, total| {
             bar.set("upload", done, total)
         })

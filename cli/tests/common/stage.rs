@@ -118,14 +118,19 @@ impl Stage {
             OPERATOR,
             &format!("seed new --role bare --name {name} --group {name}-s --out {name}.toml"),
         );
+        self.join_with(n, name)
+    }
+
+    /// As [`join`](Self::join), with the seed that there is.
+    pub fn join_with(&self, n: usize, name: &str) -> (Running, IpAddr) {
         let line = format!("join {name}.toml --foreground --dir {}", self.member(name));
         let running = self.spawn(n, &line, &format!("{name}.log"));
         let status = format!("mesh status --dir {} --output json", self.member(name));
         until(&format!("{name} has a mesh"), || {
             let out = self.command(n, &status).output().unwrap();
             let peers: Value = serde_json::from_slice(&out.stdout).ok()?;
-            let lighthouse = peers.as_array()?.first()?["handshake_age"].clone();
-            lighthouse.is_u64().then_some(())
+            let some = peers.as_array()?.iter().any(|p| p["handshake_age"].is_u64());
+            some.then_some(())
         });
         let nodes = self.json(OPERATOR, "nodes");
         let own = nodes.as_array().unwrap().iter().find(|v| v["name"] == name);

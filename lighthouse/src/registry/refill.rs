@@ -3,6 +3,9 @@
 //! Each shows the record and the grant it joined with. For a bounded time, because a grant's uses
 //! and end are kept by the lighthouse alone, and this one has forgotten them.
 //!
+//! Where there are several lighthouses, what one of them let in comes to the others in the same way,
+//! and not bounded in time.
+//!
 //! And each hands on what it holds of others, which may be switched off: newer documents, for they
 //! say who is out, then records with their grants. What the connection's key proves of one that
 //! joins, its own signature in the record has to prove here; without one (records from before) the
@@ -124,7 +127,10 @@ impl Registry {
             ));
         }
         self.put_grant(&grant.id, member.grant.clone()).await?;
-        let recalled = self.recalls();
+        // Another lighthouse may have let it in while this one was away, and its grant have ended
+        // meanwhile: it must not be lost with that other one. Uses are counted all the same.
+        let several = held.lighthouses.lighthouses.len() > 1;
+        let recalled = self.recalls() || several && record.is_owned();
         self.admit(&member, verified, recalled).await?;
         Ok(true)
     }

@@ -96,7 +96,7 @@ fn own(path: &Path) -> bool {
     first.is_some_and(|f| {
         matches!(
             f.as_str(),
-            CLUSTER_TOML | "keys" | "documents.json" | "counters.json" | "grants"
+            CLUSTER_TOML | "keys" | "documents.json" | "counters.json" | "grants" | "lighthouses"
         ) || f.split('.').next() == Some("lighthouse")
     })
 }
@@ -176,8 +176,11 @@ fn check(app: &App, cluster: &ClusterDir) -> Result<()> {
             ));
         }
     }
-    if cluster.lighthouse().exists() {
-        holdfast_lighthouse::LighthouseDir::open(&cluster.lighthouse())?.keys()?;
+    for lighthouse in &documents.lighthouses.lighthouses {
+        let dir = cluster.lighthouse_of(lighthouse);
+        if dir.exists() {
+            holdfast_lighthouse::LighthouseDir::open(&dir)?.keys()?;
+        }
     }
     Ok(())
 }

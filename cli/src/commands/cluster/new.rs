@@ -273,6 +273,7 @@ pub fn run(app: &App, args: Args) -> Result<()> {
         dual_stack: args.dual_stack,
         roots: vec![keys.root.public(), keys.paper.public()],
         api: place.api.clone(),
+        other_apis: Default::default(),
     };
     let operator = args.operator.clone().unwrap_or_else(own_name);
     let set =

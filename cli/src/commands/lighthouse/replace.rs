@@ -3,19 +3,18 @@
 //! meet the new one at an address they know, go over to it and fill it again.
 
 use super::super::cluster::new::host_port;
-use super::{CONFIG, LighthouseConfig};
+use super::folder::{port_of, sign, unknown, write_folder};
 use crate::app::App;
-use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
+use crate::cluster_dir::ClusterDir;
 use crate::exit::Exit;
 use crate::lighthouse::{connect, explain};
 use crate::{files, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::api::LighthouseIdentity;
-use holdfast_core::documents::{DocumentSet, Lighthouse, Lighthouses, Roots, next_generation};
-use holdfast_core::signed::Signed;
-use holdfast_lighthouse::{ClusterFile, Keys, LighthouseDir, unix_now};
+use holdfast_core::documents::{DocumentSet, Lighthouse, Lighthouses, next_generation};
+use holdfast_lighthouse::{Keys, unix_now};
 use serde::Serialize;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,11 +87,6 @@ pub struct RestoreArgs {
     place: Place,
 }
 
-/// The port of the first of `host:port` texts.
-fn port_of(all: &[String]) -> Option<u16> {
-    all.first()?.rsplit_once(':')?.1.parse().ok()
-}
-
 /// `host:port` of every host; without hosts the old texts, with another port if one is given.
 fn at(hosts: &[String], port: Option<u16>, old: &[String]) -> Result<Vec<String>> {
     let before = port_of(old).context("the lighthouses document names no port")?;
@@ -124,10 +118,7 @@ fn replaced(
     list.generation = next_generation(held.generation, now);
     let named = |l: &&mut Lighthouse| place.name.as_ref().is_none_or(|n| l.name == *n);
     let Some(entry) = list.lighthouses.iter_mut().find(named) else {
-        return Err(Exit::Usage.error(format!(
-            "no lighthouse is called {:?}: `holdfast cluster show` lists them",
-            place.name.as_deref().unwrap_or_default()
-        )));
+        return Err(unknown(place.name.as_deref().unwrap_or_default()));
     };
     let old = entry.clone();
     *entry = Lighthouse {
@@ -160,8 +151,7 @@ struct Replaced {
     refill_until: u64,
 }
 
-/// Writes the new folder, keeps the old one beside it, then the documents: cut off before that,
-/// nothing counts yet.
+/// Writes the new folder, then the documents: cut off before that, nothing counts yet.
 fn prepare(
     cluster: &mut ClusterDir,
     set: &DocumentSet,
@@ -169,45 +159,16 @@ fn prepare(
     place: &Place,
     (list, old, new): &(Lighthouses, Lighthouse, Lighthouse),
 ) -> Result<Replaced> {
-    let dir = cluster.lighthouse();
-    let kept = dir.exists().then(|| {
-        let end = format!("lighthouse.{}", list.generation);
-        cluster.path.join(end)
-    });
-    let fresh = cluster.path.join("lighthouse.new");
-    if fresh.exists() {
-        std::fs::remove_dir_all(&fresh)
-            .with_context(|| format!("cannot remove {}", fresh.display()))?;
-    }
-    let c = &cluster.config;
-    let file = ClusterFile::new(c.name.clone(), c.id, c.dual_stack, Roots(c.roots.clone()));
-    let made = LighthouseDir::create(&fresh, &file, keys, set)?;
-    let until = unix_now().saturating_add(place.refill.as_secs());
-    made.put_refill_until(until)?;
-    let listen = |texts: &[String]| {
-        let port = port_of(texts).context("an address without a port")?;
-        Ok::<_, anyhow::Error>(SocketAddr::new(place.listen, port))
-    };
-    let listen = LighthouseConfig {
-        https: vec![listen(&new.https)?],
-        udp: listen(&new.udp)?,
-        relay_mbits: None,
-    };
-    files::write_public(&fresh.join(CONFIG), toml::to_string(&listen)?.as_bytes())?;
-    let renamed = |from: &PathBuf, to: &PathBuf| {
-        std::fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))
-    };
-    if let Some(kept) = &kept {
-        renamed(&dir, kept)?;
-    }
-    renamed(&fresh, &dir)?;
+    let how = (place.listen, place.refill);
+    let made = write_folder(cluster, set, list.generation, keys, new, how)?;
     cluster.save_documents(set)?;
     // This machine's own way led to the old one.
     if let Some(host) = &place.reach {
-        cluster.config.api = vec![host_port(host, listen.https[0].port())?];
+        let port = port_of(&new.https).context("an address without a port")?;
+        cluster.set_way(new, vec![host_port(host, port)?]);
         cluster.save_config()?;
-    } else if new.https != old.https && !cluster.config.api.is_empty() {
-        cluster.config.api.clear();
+    } else if new.https != old.https {
+        cluster.set_way(new, vec![]);
         cluster.save_config()?;
     }
     Ok(Replaced {
@@ -216,9 +177,9 @@ fn prepare(
         udp: new.udp.clone(),
         key: new.key.to_string(),
         lighthouses: list.generation,
-        dir,
-        kept,
-        refill_until: until,
+        dir: made.dir,
+        kept: made.kept,
+        refill_until: made.refill_until,
     })
 }
 
@@ -236,26 +197,12 @@ fn words_of(done: &Replaced, next: &str) -> String {
     )
 }
 
-/// Signs the change; returns all documents with it.
-fn sign(
-    app: &App,
-    cluster: &ClusterDir,
-    held: &Documents,
-    list: &Lighthouses,
-) -> Result<DocumentSet> {
-    let root = app.key(cluster, KeyFile::Root)?;
-    Ok(DocumentSet {
-        lighthouses: Signed::sign(list, &root).context("signing the lighthouses document")?,
-        ..held.set.clone()
-    })
-}
-
 /// Runs `move`.
 pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     let mut connection = connect(app).await.context(
         "the old lighthouse has to hand the news on to the nodes; if it is gone for good: `holdfast lighthouse restore`",
     )?;
-    let grants = connection.client.grants().await.map_err(explain)?;
+    let grants = connection.grants().await?;
     let keys = Keys::generate().context("the lighthouse's keys")?;
     let cluster = &mut connection.cluster;
     let lock = cluster.lock()?;
@@ -280,6 +227,11 @@ pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     connection.client.put_documents(&set).await.map_err(explain).context(
         "the new folder and documents.json are ready, but the old lighthouse has not got the documents: put documents.json into its folder and start it again",
     )?;
+    connection
+        .tell_others(app, "the news", "`holdfast cluster push`", |other| {
+            other.put_documents(&set)
+        })
+        .await;
     app.print(&done, || {
         words_of(
             &done,
@@ -312,12 +264,12 @@ pub fn restore(app: &App, args: RestoreArgs) -> Result<()> {
     }
     let set = sign(app, &cluster, &held, list)?;
     let done = prepare(&mut cluster, &set, &keys, &args.place, &change)?;
-    app.print(&done, || {
-        words_of(
-            &done,
-            "Nodes that find it under an address they know come back by themselves (each tries at least once\na minute). Seeds made before do not fit any more: make new ones.",
-        )
-    })
+    let next = if list.lighthouses.len() > 1 {
+        "Then `holdfast cluster push`: the other lighthouses tell the nodes of it. Seeds made before that\nname it alone do not fit any more: make new ones."
+    } else {
+        "Nodes that find it under an address they know come back by themselves (each tries at least once\na minute). Seeds made before do not fit any more: make new ones."
+    };
+    app.print(&done, || words_of(&done, next))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use crate::clock::Clock;
 use crate::documents::Trusted;
 use crate::init::Init;
+use crate::lighthouse::Posts;
 use crate::lighthouse::known::Known;
-use crate::lighthouse::refill::Lacking;
 use crate::network::Wanted;
 use crate::notes::Notes;
 use crate::seed::Places;
@@ -54,7 +54,7 @@ pub struct Node {
     pub answered: watch::Sender<bool>,
     /// k3s as last seen.
     pub k3s: watch::Sender<K3sState>,
-    /// The lighthouse that answered last.
+    /// The first lighthouse that answers, or the last that did.
     pub lighthouse: watch::Sender<Option<Arc<LighthouseClient>>>,
     /// The account of this node should be sent anew.
     pub changed: Notify,
@@ -69,11 +69,11 @@ pub struct Node {
     pub callers: Callers,
     /// Members whose signatures were checked.
     pub known: Arc<Known>,
-    /// What the lighthouse lacks that is asked now.
-    pub lacking: Lacking,
     /// Counts the moves to another network, or to another place of one
     /// ([`roaming`](crate::network::roaming)): connections from before are begun anew.
     pub roamed: watch::Sender<u64>,
+    /// The lighthouses that this node keeps in touch with.
+    pub posts: Posts,
 }
 
 /// The last state's documents, opened.

@@ -7,6 +7,7 @@ use crate::{disk, releases};
 use anyhow::Context as _;
 use holdfast_client::LighthouseClient;
 use holdfast_core::documents::{DocumentSet, Roots};
+use tokio::sync::Mutex;
 
 /// Whether a lighthouse holds something newer: operators, lighthouses, policy, release list.
 fn newer(offered: [u64; 4], held: &Trusted, list: Option<u64>) -> bool {
@@ -54,11 +55,15 @@ pub async fn bring_forward(
     Ok(())
 }
 
+/// One at a time: what two lighthouses tell at once must not take each other's news back.
+static STORING: Mutex<()> = Mutex::const_new(());
+
 /// Checks documents against what is held, and keeps what is newer.
 ///
 /// # Errors
 /// When they cannot be stored, or do not hold.
 pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
+    let _one = STORING.lock().await;
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let roots = Roots(admission.roots.clone());

@@ -26,6 +26,8 @@ pub struct Listed {
     pub lacking: Vec<PublicKey>,
     /// Those whose newest record it listed.
     pub told: Vec<PublicKey>,
+    /// Those of them that were not held, or with an older record.
+    pub news: Vec<PublicKey>,
     /// How many were left out that neither an eviction nor a revocation explains, and the first
     /// one's fault.
     pub unvouched: Option<String>,
@@ -106,16 +108,24 @@ pub fn worth_keeping(
             }
         }
     }
-    let (mut lacking, mut told) = (vec![], vec![]);
-    // Held records go in the place of older ones; where a member is now is the list's to say.
+    let (mut lacking, mut told, mut news) = (vec![], vec![], vec![]);
+    // Held records go in the place of older ones; where a member is now is the list's to say, if it
+    // knows.
     for (key, (opened, listed)) in &mut kept {
-        match before.get(key) {
+        let held = before.get(key);
+        listed.endpoint = listed.endpoint.or(held.and_then(|(_, old)| old.endpoint));
+        match held {
             Some((held, old)) if held.record.counter > opened.record.counter => {
                 *opened = held.clone();
                 listed.member = old.member.clone();
                 lacking.push(*key);
             }
-            _ => told.push(*key),
+            held => {
+                told.push(*key);
+                if held.is_none_or(|(held, _)| held.record.counter < opened.record.counter) {
+                    news.push(*key);
+                }
+            }
         }
     }
     let gone: BTreeSet<_> = list.gone.iter().collect();
@@ -146,6 +156,7 @@ pub fn worth_keeping(
         members,
         lacking,
         told,
+        news,
         unvouched: match first {
             Some(error) => Some(format!("{strange}, the first: {error}")),
             None if strange > 0 => Some(format!("{strange} more than a cluster can have")),

@@ -1,18 +1,21 @@
 //! The long poll: members and their endpoints, documents, the time.
 
 use super::kept::Keeper;
-use super::{clients, documents, listed, lost};
+use super::known::Known;
+use super::{Post, documents, listed, lost};
 use crate::backoff::Backoff;
 use crate::disk;
 use crate::documents::Trusted;
 use crate::node::Node;
 use anyhow::Context as _;
-use holdfast_client::{ClientError, LighthouseClient};
+use holdfast_client::ClientError;
 use holdfast_core::api::{ApiErrorKind, MemberList};
 use holdfast_core::keys::PublicKey;
+use holdfast_core::state::CachedMember;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::Mutex;
 
 /// How long the lighthouse may hold a request; also how often the clock is compared at least.
 const WAIT: Duration = Duration::from_secs(50);
@@ -54,90 +57,52 @@ impl Pace {
     }
 }
 
-/// Which lighthouse's list is held, at which revision: after an interruption, or its restart, it tells
-/// the difference only.
-type Told = Option<(PublicKey, u64)>;
+/// One that the seed alone names is asked once nobody else answered for so long.
+const ALONE: Duration = Duration::from_secs(5);
 
-/// Why a lighthouse is asked no more.
-enum Left {
-    /// It fails.
-    Failed(ClientError),
-    /// Its documents name others in its place.
-    Replaced,
-    /// This machine moved to another network: connections are begun anew.
-    Moved,
-}
-
-/// Asks one lighthouse after the other, for ever.
-pub async fn run(node: Arc<Node>) {
-    let mut moves = node.roamed.subscribe();
-    let mut fresh = None;
+/// Asks one lighthouse, until it is given up.
+pub async fn run(node: &Node, post: &Arc<Post>, keeper: &Mutex<Keeper>) {
     let mut pauses = Backoff::secs(1, 60);
     let mut pace = Pace::new(Instant::now());
-    let mut keeper = Keeper::default();
-    let mut told = None;
-    loop {
-        match fresh.take().unwrap_or_else(|| clients(&node.store.get())) {
-            Ok(all) => {
-                for client in all {
-                    let left = stay(
-                        &node,
-                        client,
-                        &mut moves,
-                        &mut pauses,
-                        &mut pace,
-                        &mut keeper,
-                        &mut told,
-                    )
-                    .await;
-                    match &left {
-                        Left::Replaced => break,
-                        Left::Moved => {
-                            fresh = Some(anew(&node));
-                            break;
-                        }
-                        Left::Failed(error) => match lost::follow(&node, error).await {
-                            Ok(true) => break,
-                            Ok(false) => {}
-                            Err(e) => tracing::warn!("{e:#}"),
-                        },
-                    }
-                }
-            }
-            Err(e) => {
-                node.notes
-                    .set("lighthouse", format!("no lighthouse can be asked: {e:#}"));
+    while !post.is_gone() {
+        if post.place.named.is_none() {
+            tokio::select! {
+                () = needed(node) => {}
+                () = post.gone() => return,
             }
         }
-        if fresh.is_some() {
-            continue;
+        let error = stay(node, post, &mut pauses, &mut pace, keeper).await;
+        let why = error.as_ref().map(ToString::to_string);
+        node.posts.failed(node, post, why);
+        if let Some(error) = &error {
+            match lost::follow(node, error).await {
+                // Its document names others: they are asked from now on.
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(e) => tracing::warn!("{e:#}"),
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(pauses.pause()) => {}
-            // A network that came up is worth an attempt at once.
-            Ok(()) = moves.changed() => {
-                pauses.reset();
-                fresh = Some(anew(&node));
-            }
+            () = post.gone() => return,
         }
     }
 }
 
-/// Clients without connections, the one in use first. It takes its place before it has answered:
-/// whatever hangs on it is begun anew, as connections from another network lead nowhere, and would be
-/// missed for a minute only when they are silent for too long.
-fn anew(node: &Node) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
-    let mut all = clients(&node.store.get())?;
-    node.lighthouse.send_if_modified(|current| {
-        let Some(key) = current.as_ref().map(|c| c.key()) else {
-            return false;
-        };
-        all.sort_by_key(|c| c.key() != key);
-        let same = all.first().filter(|c| c.key() == key);
-        *current = same.cloned().or(current.take());
-        same.is_some()
-    });
-    Ok(all)
+/// Returns once no lighthouse that the document names has answered for a while.
+async fn needed(node: &Node) {
+    let mut posts = node.posts.subscribe();
+    loop {
+        let others = posts.borrow_and_update().iter().any(|p| p.answers());
+        if others {
+            let _ = posts.changed().await;
+            continue;
+        }
+        tokio::time::sleep(ALONE).await;
+        if !posts.borrow().iter().any(|p| p.answers()) {
+            return;
+        }
+    }
 }
 
 /// Whether the *lighthouses* document no longer names the one with `key` among others.
@@ -149,40 +114,41 @@ fn replaced(node: &Node, key: &PublicKey) -> bool {
     !named.is_empty() && !named.iter().any(|l| l.key == *key)
 }
 
-/// Stays with one lighthouse for as long as may be.
+/// Stays with one lighthouse until it fails, or until its documents name others in its place.
 async fn stay(
     node: &Node,
-    client: Arc<LighthouseClient>,
-    moves: &mut watch::Receiver<u64>,
+    post: &Arc<Post>,
     pauses: &mut Backoff,
     pace: &mut Pace,
-    keeper: &mut Keeper,
-    told: &mut Told,
-) -> Left {
+    keeper: &Mutex<Keeper>,
+) -> Option<ClientError> {
+    let client = &post.client;
     let mut introduced = false;
     // Zero: a whole list.
-    let mut revision = told
-        .filter(|(key, _)| *key == client.key())
-        .map_or(0, |(_, revision)| revision);
+    let mut revision = post.told().unwrap_or(0);
     // The first answer comes at once.
     let mut first = true;
     loop {
-        tokio::time::sleep(pace.pause(Instant::now())).await;
+        let pause = pace.pause(Instant::now());
         let now = std::mem::take(&mut first) || revision == 0;
         let wait = if now { Duration::ZERO } else { WAIT };
-        let answer = tokio::select! {
-            answer = client.news(revision, wait) => answer,
-            Ok(()) = moves.changed() => return Left::Moved,
+        let news = async {
+            tokio::time::sleep(pause).await;
+            client.news(revision, wait).await
         };
-        let list = match answer {
+        let list = tokio::select! {
+            list = news => list,
+            () = post.gone() => return None,
+        };
+        let list = match list {
             Ok(list) => list,
             Err(e) => {
-                if !introduced && lost::introduce(node, &client, &e).await {
+                if !introduced && lost::introduce(node, client, &e).await {
                     introduced = true;
                     continue;
                 }
-                failed(node, &e);
-                return Left::Failed(e);
+                failed(node, post, &e);
+                return Some(e);
             }
         };
         pauses.reset();
@@ -193,19 +159,14 @@ async fn stay(
             continue;
         }
         let lasting = list.lasting;
-        node.notes.clear("lighthouse");
         node.notes.clear("membership");
-        node.lighthouse.send_if_modified(|current| {
-            let same = current.as_ref().is_some_and(|c| Arc::ptr_eq(c, &client));
-            *current = Some(client.clone());
-            !same
-        });
-        let taken = take(node, keeper, &client, list).await;
+        node.posts.answered(node, post);
+        let taken = take(node, keeper, post, list).await;
         if taken.members.is_err() {
             // What changed after this is of no use without it.
             revision = 0;
         }
-        *told = (lasting && revision > 0).then(|| (client.key(), revision));
+        post.hold((lasting && revision > 0).then_some(revision));
         match taken.members.and(taken.documents) {
             Ok(()) => node.notes.clear("documents"),
             Err(e) => {
@@ -214,12 +175,18 @@ async fn stay(
             }
         }
         if replaced(node, &client.key()) {
-            return Left::Replaced;
+            return None;
         }
     }
 }
 
-fn failed(node: &Node, error: &ClientError) {
+fn failed(node: &Node, post: &Post, error: &ClientError) {
+    tracing::warn!(lighthouse = %post.client.key(), "members: {error}");
+    // What another lighthouse thinks of this node it says itself.
+    let others = node.posts.answering();
+    if others.iter().any(|p| !std::ptr::eq(&**p, post)) {
+        return;
+    }
     match error.kind() {
         Some(ApiErrorKind::Evicted) => {
             node.notes
@@ -233,9 +200,6 @@ fn failed(node: &Node, error: &ClientError) {
         }
         _ => {}
     }
-    if node.notes.set("lighthouse", error.to_string()) {
-        tracing::warn!("members: {error}");
-    }
 }
 
 /// What became of an answer.
@@ -244,23 +208,26 @@ struct Taken {
     members: anyhow::Result<()>,
 }
 
-async fn take(
-    node: &Node,
-    keeper: &mut Keeper,
-    client: &LighthouseClient,
-    list: MemberList,
-) -> Taken {
+async fn take(node: &Node, keeper: &Mutex<Keeper>, post: &Arc<Post>, list: MemberList) -> Taken {
+    let generations = || node.trusted().map(|t| t.generations()).ok();
+    let before = generations();
     // First the documents: they say whose grants count. What cannot be fetched is fetched later.
     let documents = async {
         node.clock.vouch(list.time).await?;
         if let Some(set) = &list.documents {
             documents::store(node, set).await?;
         }
-        documents::bring_forward(node, client, list.generations).await
+        documents::bring_forward(node, &post.client, list.generations).await
     };
+    let documents = documents.await;
+    if generations() != before {
+        // An eviction, say, that an operator could hand to this lighthouse alone.
+        let members = node.store.get().members.len();
+        node.posts.hand_on(post, &[], true, members);
+    }
     Taken {
-        documents: documents.await,
-        members: take_members(node, keeper, list).await,
+        documents,
+        members: take_members(node, keeper, post, list).await,
     }
 }
 
@@ -272,22 +239,34 @@ fn behind([o, l, p, _]: [u64; 4], held: &Trusted) -> bool {
         .any(|(offered, held)| offered < held)
 }
 
-async fn take_members(node: &Node, keeper: &mut Keeper, list: MemberList) -> anyhow::Result<()> {
+async fn take_members(
+    node: &Node,
+    keeper: &Mutex<Keeper>,
+    post: &Arc<Post>,
+    list: MemberList,
+) -> anyhow::Result<()> {
+    // What another lighthouse lists meanwhile waits: both change what is held.
+    let mut keeper = keeper.lock().await;
     let doc = node.store.get();
     let trusted = node.trusted()?;
     let (held, known) = (doc.clone(), node.known.clone());
     let whole = list.since.is_none();
     let behind = behind(list.generations, &trusted);
-    let kept = disk::blocking(move || {
+    let leads = node.posts.leads(post);
+    let mut kept = disk::blocking(move || {
         let admission = held.admission.as_ref();
         let admission = admission.context("this node has not joined")?;
         let (members, trusted) = (&held.members, &trusted);
-        Ok(listed::worth_keeping(
-            &list, members, admission, trusted, &known,
-        ))
+        let mut kept = listed::worth_keeping(&list, members, admission, trusted, &known);
+        if !leads {
+            keep_endpoints(&mut kept.members, members, &known);
+        }
+        Ok(kept)
     })
     .await?;
-    node.lacking.listed(&kept, whole, behind);
+    post.lacking.listed(&kept, whole, behind);
+    node.posts
+        .hand_on(post, &kept.news, false, kept.members.len());
     match &kept.unvouched {
         Some(why) => {
             let text = format!("the lighthouse lists members that no grant vouches for: {why}");
@@ -297,11 +276,24 @@ async fn take_members(node: &Node, keeper: &mut Keeper, list: MemberList) -> any
     }
     // An empty list from a lighthouse that lost its store must not take the peers away.
     if !kept.members.is_empty() {
-        keeper
-            .keep(&node.store, kept.members, Instant::now())
-            .await?;
+        let members = std::mem::take(&mut kept.members);
+        keeper.keep(&node.store, members, Instant::now()).await?;
     }
     Ok(())
+}
+
+/// Where two lighthouses see a member at different places (a NAT with a port for each), the first
+/// that answers says which is used: otherwise every list would move it. The others fill in.
+fn keep_endpoints(fresh: &mut [CachedMember], held: &[CachedMember], known: &Known) {
+    let key = |m: &CachedMember| Some(known.open(&m.member).ok()?.record.signing_key);
+    let held: BTreeMap<_, _> = held
+        .iter()
+        .filter_map(|m| Some((key(m)?, m.endpoint?)))
+        .collect();
+    for member in fresh {
+        let at = key(member).and_then(|key| held.get(&key));
+        member.endpoint = at.copied().or(member.endpoint);
+    }
 }
 
 #[cfg(test)]

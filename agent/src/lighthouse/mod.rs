@@ -7,85 +7,149 @@ pub mod known;
 pub mod listed;
 mod lost;
 mod members;
+mod posts;
 pub mod refill;
 mod standing;
 pub mod status;
 
+pub use posts::{Post, Posts};
+
 use crate::node::{self, Node};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use holdfast_client::{ClientError, LighthouseClient};
-use holdfast_core::keys::PublicKey;
 use holdfast_core::state::StateDoc;
 use holdfast_tls::Identity;
+use kept::Keeper;
+use posts::places;
 use std::sync::Arc;
-
-/// A lighthouse's addresses and key.
-pub type Place = (Vec<String>, PublicKey);
-
-/// The lighthouses to ask, in order: those of the document, then those of the seed that it does
-/// not name.
-pub fn places(doc: &StateDoc) -> Vec<Place> {
-    let mut out: Vec<Place> = node::trusted(doc)
-        .map(|t| {
-            t.lighthouses
-                .lighthouses
-                .into_iter()
-                .map(|l| (l.https, l.key))
-                .collect()
-        })
-        .unwrap_or_default();
-    let seeded = doc.admission.iter().flat_map(|a| &a.lighthouses);
-    for l in seeded {
-        match out.iter_mut().find(|(_, key)| *key == l.key) {
-            Some((addresses, _)) => {
-                let more = l
-                    .https
-                    .iter()
-                    .filter(|a| !addresses.contains(a))
-                    .cloned()
-                    .collect::<Vec<_>>();
-                addresses.extend(more);
-            }
-            None => out.push((l.https.clone(), l.key)),
-        }
-    }
-    out.retain(|(addresses, _)| !addresses.is_empty());
-    out
-}
 
 /// Clients for the lighthouses that are known now.
 ///
 /// # Errors
 /// When the node has no keys, or none can be made.
 pub fn clients(doc: &StateDoc) -> anyhow::Result<Vec<Arc<LighthouseClient>>> {
-    let identity = doc
-        .identity
-        .as_ref()
-        .ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
-    let tls = Identity::from_key(&identity.signing)?;
-    let made: Result<Vec<_>, ClientError> = places(doc)
+    let tls = tls(doc)?;
+    let named = node::trusted(doc)
+        .map(|t| t.lighthouses.lighthouses)
+        .unwrap_or_default();
+    let made: Result<Vec<_>, ClientError> = places(doc, &named)
         .into_iter()
-        .map(|(addresses, key)| LighthouseClient::new(addresses, key, Some(&tls)).map(Arc::new))
+        .map(|p| LighthouseClient::new(p.addresses, p.key, Some(&tls)).map(Arc::new))
         .collect();
     Ok(made?)
 }
 
+fn tls(doc: &StateDoc) -> anyhow::Result<Identity> {
+    let identity = doc
+        .identity
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("this node has no keys"))?;
+    Ok(Identity::from_key(&identity.signing)?)
+}
+
 /// Runs for ever.
 pub async fn run(node: Arc<Node>) {
-    tokio::join!(
-        members::run(node.clone()),
-        refill::run(node.clone()),
-        status::run(node.clone()),
-        standing::run(node)
-    );
+    tokio::join!(keep_to_each(&node, true), status::run(node.clone()));
 }
 
 /// As [`run`], on a machine that operators do not steer: no way in is kept for them.
 pub async fn run_unsteered(node: Arc<Node>) {
-    tokio::join!(
-        members::run(node.clone()),
-        refill::run(node.clone()),
-        status::run(node)
-    );
+    tokio::join!(keep_to_each(&node, false), status::run(node.clone()));
+}
+
+/// Keeps in touch with every lighthouse that the document names, as it changes.
+async fn keep_to_each(node: &Arc<Node>, steered: bool) {
+    let mut changes = node.store.subscribe();
+    let mut moves = node.roamed.subscribe();
+    let mut moved = false;
+    let keeper = Arc::new(tokio::sync::Mutex::new(Keeper::default()));
+    let mut running = FuturesUnordered::new();
+    loop {
+        let doc = changes.borrow_and_update().clone();
+        match posts_of(node, &doc, std::mem::take(&mut moved)) {
+            Ok(posts) => {
+                let before = node.posts.all();
+                let kept = |p: &Arc<Post>, of: &[Arc<Post>]| of.iter().any(|o| Arc::ptr_eq(o, p));
+                let gone: Vec<_> = before.iter().filter(|p| !kept(p, &posts)).collect();
+                let new: Vec<_> = posts.iter().filter(|p| !kept(p, &before)).collect();
+                gone.iter().for_each(|post| post.give_up());
+                for post in &new {
+                    let (node, post) = (node.clone(), (*post).clone());
+                    running.push(keep_to(node, post, keeper.clone(), steered));
+                }
+                if !gone.is_empty() || !new.is_empty() {
+                    node.posts.set(node, posts);
+                }
+            }
+            Err(e) => {
+                let text = format!("no lighthouse can be asked: {e:#}");
+                node.notes.set("lighthouse", text);
+            }
+        }
+        loop {
+            tokio::select! {
+                Some(()) = running.next() => {}
+                // Connections from another network lead nowhere, and would be missed for a minute
+                // only, when they are silent for too long: all are begun anew.
+                Ok(()) = moves.changed() => {
+                    moved = true;
+                    break;
+                }
+                changed = changes.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+}
+
+/// The posts that `doc` makes; those that are there already stay what they are, unless this machine
+/// `moved`.
+fn posts_of(node: &Node, doc: &Arc<StateDoc>, moved: bool) -> anyhow::Result<Vec<Arc<Post>>> {
+    let trusted = node.trusted_in(doc);
+    let named = trusted.as_ref().map(|t| &t.lighthouses.lighthouses[..]);
+    let before = node.posts.all();
+    let mut posts = vec![];
+    for place in places(doc, named.unwrap_or_default()) {
+        let old = before.iter().find(|p| p.place == place);
+        if let Some(old) = old.filter(|_| !moved) {
+            posts.push(old.clone());
+            continue;
+        }
+        let addresses = place.addresses.clone();
+        let client = LighthouseClient::new(addresses, place.key, Some(&tls(doc)?))?;
+        let client = Arc::new(client);
+        posts.push(Arc::new(match old {
+            Some(old) => old.renewed(client),
+            None => Post::new(place, client),
+        }));
+    }
+    Ok(posts)
+}
+
+/// Keeps in touch with one lighthouse until it is given up.
+async fn keep_to(
+    node: Arc<Node>,
+    post: Arc<Post>,
+    keeper: Arc<tokio::sync::Mutex<Keeper>>,
+    steered: bool,
+) {
+    let beside = async {
+        let way_in = async {
+            // What the seed alone names is no operator's way.
+            if steered && post.place.named.is_some() {
+                standing::run(node.clone(), post.clone()).await;
+            }
+        };
+        tokio::select! {
+            () = post.gone() => {}
+            _ = async { tokio::join!(refill::run(&node, &post), way_in) } => {}
+        }
+    };
+    // What writes to the disk is never dropped halfway: it ends by itself.
+    tokio::join!(members::run(&node, &post, &keeper), beside);
 }
 
 /// The lighthouse that answered last; waits until there is one.
@@ -194,13 +258,22 @@ pub mod tests {
 
     #[test]
     fn the_document_comes_first_and_the_seed_adds_what_it_lacks() {
-        let all = places(&doc());
-        let addresses: Vec<_> = all.iter().map(|(a, _)| a.join(" ")).collect();
+        let doc = doc();
+        let named = node::trusted(&doc).unwrap().lighthouses.lighthouses;
+        let all = places(&doc, &named);
+        let addresses: Vec<_> = all.iter().map(|p| p.addresses.join(" ")).collect();
         assert_eq!(addresses, ["new:1 old:1", "other:1", "gone:1"]);
-        let broken = StateDoc {
-            documents: None,
-            ..doc()
-        };
-        assert_eq!(places(&broken).len(), 2);
+        let known: Vec<_> = all.iter().map(|p| p.named.is_some()).collect();
+        assert_eq!(known, [true, true, false]);
+        assert_eq!(places(&doc, &[]).len(), 2);
+        // Not more than a node can bear.
+        let many: Vec<_> = (0..9)
+            .map(|n| Lighthouse {
+                key: key(30 + n).public(),
+                ..named[0].clone()
+            })
+            .collect();
+        let all = places(&doc, &many);
+        assert_eq!(all.iter().filter(|p| p.named.is_some()).count(), 4);
     }
 }

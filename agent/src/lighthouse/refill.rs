@@ -6,6 +6,7 @@
 //! lighthouse lists meanwhile is lacking no more. Each record is handed on once for each whole list:
 //! one that was refused is not offered over and over.
 
+use super::Post;
 use super::listed::Listed;
 use crate::node::Node;
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, REFILL_MOST, Refill};
 use holdfast_core::keys::PublicKey;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -56,6 +57,19 @@ impl Plan {
         }
     }
 
+    /// Notes what another lighthouse told: this one tells of it too by then, or lacks it.
+    fn offered(&mut self, news: &[PublicKey], documents: bool, now: Instant, spread: Duration) {
+        self.members.extend(news);
+        self.documents |= documents;
+        let wait = if documents {
+            spread / 8
+        } else {
+            FIRST + spread
+        };
+        let due = now + wait;
+        self.due = Some(self.due.map_or(due, |held| held.min(due)));
+    }
+
     /// What to hand on now.
     fn take(&mut self, now: Instant) -> Option<(Vec<PublicKey>, bool)> {
         self.due.filter(|due| *due <= now)?;
@@ -76,7 +90,7 @@ impl Plan {
     }
 }
 
-/// What is to be handed on to the lighthouse that is asked now.
+/// What is to be handed on to one lighthouse.
 #[derive(Debug, Default)]
 pub struct Lacking {
     plan: Mutex<Plan>,
@@ -90,9 +104,16 @@ impl Lacking {
         out
     }
 
-    /// Another lighthouse is asked, or the same anew.
-    pub fn forget(&self) {
+    /// It takes nothing.
+    fn forget(&self) {
         self.with(|plan| *plan = Plan::default());
+    }
+
+    /// Another lighthouse told of these, and of newer documents.
+    pub fn offer(&self, news: &[PublicKey], documents: bool, spread: Duration) {
+        if !news.is_empty() || documents {
+            self.with(|plan| plan.offered(news, documents, Instant::now(), spread));
+        }
     }
 
     /// A list was taken; `behind`: one of the lighthouse's documents is older than this node's.
@@ -103,7 +124,7 @@ impl Lacking {
 }
 
 /// A random time, in a cluster of so many members.
-fn spread(members: usize) -> Duration {
+pub fn spread(members: usize) -> Duration {
     let most = SPREAD
         .saturating_mul(u32::try_from(members).unwrap_or(u32::MAX))
         .min(MOST);
@@ -113,9 +134,9 @@ fn spread(members: usize) -> Duration {
     most * u32::from(u16::from_le_bytes(random)) / u32::from(u16::MAX)
 }
 
-/// Runs for ever.
-pub async fn run(node: Arc<Node>) {
-    let lacking = &node.lacking;
+/// Fills one lighthouse, for ever.
+pub async fn run(node: &Node, post: &Post) {
+    let (lacking, client) = (&post.lacking, &post.client);
     loop {
         let due = lacking
             .plan
@@ -132,12 +153,12 @@ pub async fn run(node: Arc<Node>) {
             () = wait => {}
             () = lacking.changed.notified() => continue,
         }
-        let client = node.lighthouse.borrow().clone();
+        post.until_it_answers().await;
         let taken = lacking.with(|plan| plan.take(Instant::now()));
-        let (Some((keys, documents)), Some(client)) = (taken, client) else {
+        let Some((keys, documents)) = taken else {
             continue;
         };
-        if let Err(e) = hand_on(&node, &client, &keys, documents).await {
+        if let Err(e) = hand_on(node, client, &keys, documents).await {
             tracing::debug!("a lighthouse is not handed what it lacks: {e:#}");
             let known = e.downcast_ref::<ClientError>().and_then(ClientError::kind);
             if known == Some(ApiErrorKind::NotFound) {
@@ -194,8 +215,25 @@ mod tests {
             members: vec![],
             lacking: keys(lacking),
             told: keys(told),
+            news: vec![],
             unvouched: None,
         }
+    }
+
+    #[test]
+    fn what_another_lighthouse_told_is_handed_on_unless_this_one_tells_it_too() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        let spread = Duration::from_secs(8);
+        plan.offered(&keys(0..2), false, now, spread);
+        plan.listed(&list(0..1, 0..0), false, false, now, spread);
+        assert!(plan.take(now + FIRST).is_none());
+        let soon = now + FIRST + spread;
+        assert_eq!(plan.take(soon), Some((keys(1..2), false)));
+        assert!(plan.due.is_none());
+        // Who is out is told sooner.
+        plan.offered(&keys(3..4), false, now, spread);
+        plan.offered(&[], true, now, spread);
+        assert_eq!(plan.take(now + spread / 8), Some((keys(3..4), true)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The standing connection: operators reach the node over it while the mesh is down.
 
+use super::Post;
 use crate::backoff::Backoff;
 use crate::control;
 use crate::node::Node;
@@ -13,64 +14,41 @@ const STREAMS: usize = 64;
 /// A name that does not resolve holds a thread, of which the agent has few: one at a time.
 static OPENING: Semaphore = Semaphore::const_new(1);
 
-/// Keeps one open, for ever: to the lighthouse in use, anew when that is another one or this machine
-/// moved.
-pub async fn run(node: Arc<Node>) {
-    let mut current = node.lighthouse.subscribe();
+/// Keeps one open to a lighthouse, for ever.
+pub async fn run(node: Arc<Node>, post: Arc<Post>) {
     let mut pauses = Backoff::secs(1, 60);
     let slots = Arc::new(Semaphore::new(STREAMS));
+    let client = &post.client;
     loop {
-        let client = current.borrow_and_update().clone();
-        let keep = async {
-            match client {
-                Some(client) => {
-                    stay(&node, &client, &slots, &mut pauses).await;
-                    tokio::time::sleep(pauses.pause()).await;
+        // Before it knows this node it lets it do nothing.
+        post.until_it_answers().await;
+        match client.standing().await {
+            Ok(mut standing) => {
+                pauses.reset();
+                tracing::info!("standing connection open");
+                loop {
+                    match standing.next().await {
+                        Ok(StandingEvent::Open(id)) => {
+                            let Ok(permit) = slots.clone().try_acquire_owned() else {
+                                tracing::debug!("no place for another control stream");
+                                continue;
+                            };
+                            let opened = answer(node.clone(), client.clone(), id);
+                            tokio::spawn(async move {
+                                opened.await;
+                                drop(permit);
+                            });
+                        }
+                        Err(e) => {
+                            tracing::info!("standing connection ended: {e}");
+                            break;
+                        }
+                    }
                 }
-                None => std::future::pending().await,
             }
-        };
-        tokio::select! {
-            () = keep => {}
-            Ok(()) = current.changed() => {}
+            Err(e) => tracing::debug!("no standing connection: {e}"),
         }
-    }
-}
-
-/// Opens one and keeps it until it ends.
-async fn stay(
-    node: &Arc<Node>,
-    client: &Arc<LighthouseClient>,
-    slots: &Arc<Semaphore>,
-    pauses: &mut Backoff,
-) {
-    let mut standing = match client.standing().await {
-        Ok(standing) => standing,
-        Err(e) => {
-            tracing::debug!("no standing connection: {e}");
-            return;
-        }
-    };
-    pauses.reset();
-    tracing::info!("standing connection open");
-    loop {
-        match standing.next().await {
-            Ok(StandingEvent::Open(id)) => {
-                let Ok(permit) = slots.clone().try_acquire_owned() else {
-                    tracing::debug!("no place for another control stream");
-                    continue;
-                };
-                let opened = answer(node.clone(), client.clone(), id);
-                tokio::spawn(async move {
-                    opened.await;
-                    drop(permit);
-                });
-            }
-            Err(e) => {
-                tracing::info!("standing connection ended: {e}");
-                return;
-            }
-        }
+        tokio::time::sleep(pauses.pause()).await;
     }
 }
 

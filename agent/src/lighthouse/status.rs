@@ -5,6 +5,7 @@ use crate::node::Node;
 use crate::notes::Notes;
 use crate::store::Store;
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use holdfast_client::ClientError;
 use holdfast_core::signed::Signed;
 use holdfast_core::state::StateDoc;
@@ -129,7 +130,7 @@ impl Counter {
 /// Sends accounts for ever.
 pub async fn run(node: Arc<Node>) {
     let mut counter = Counter::stored(&node.store.get());
-    let mut other = node.lighthouse.subscribe();
+    let mut others = node.posts.subscribe();
     loop {
         match send(&node, &mut counter).await {
             Ok(()) => node.notes.clear("status"),
@@ -144,7 +145,7 @@ pub async fn run(node: Arc<Node>) {
         tokio::select! {
             () = node.changed.notified() => {}
             () = node.notes.changed() => {}
-            Ok(()) = other.changed() => {}
+            Ok(()) = others.changed() => {}
             () = tokio::time::sleep(EVERY) => continue,
         }
         tokio::time::sleep(SETTLE).await;
@@ -167,14 +168,24 @@ fn judge(notes: &Notes, held: u64, later: Later) {
 }
 
 async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
-    let client = super::active(node).await;
+    let first = super::active(node).await;
     let count = counter.take(&node.store).await?;
     let status = account(node, count).await?;
     let doc = node.store.get();
     let identity = doc.identity.as_ref().context("this node has no keys")?;
-    client
-        .put_status(&Signed::sign(&status, &identity.signing)?)
-        .await?;
+    let signed = Signed::sign(&status, &identity.signing)?;
+    let mut all: Vec<_> = node
+        .posts
+        .answering()
+        .iter()
+        .map(|p| p.client.clone())
+        .collect();
+    if all.is_empty() {
+        all.push(first);
+    }
+    // Operators ask whichever they reach.
+    let sent = join_all(all.iter().map(|client| client.put_status(&signed))).await;
+    sent.into_iter().collect::<Result<(), _>>()?;
     Ok(())
 }
 

@@ -186,8 +186,8 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         k3s_held: Mutex::new(false),
         opened: Opened::default(),
         callers: Default::default(),
-        lacking: Default::default(),
         roamed: Default::default(),
+        posts: Default::default(),
         known: Arc::default(),
         image: ImageInfo {
             version: boot.boot.version.clone(),

@@ -1,12 +1,14 @@
 //! Asks lighthouses for relay channels to peers that no direct path is known to, and for a stream
-//! where UDP reaches no lighthouse.
+//! to each that UDP does not reach.
 
+use crate::lighthouse::Post;
 use crate::node::Node;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use holdfast_client::LighthouseClient;
 use holdfast_core::api::RelayRequest;
 use holdfast_mesh::{Channel, MeshHandle, MeshKey};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Channels asked for at a time.
 const AT_ONCE: usize = 16;
@@ -17,10 +19,15 @@ pub async fn run(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
         return anyhow::anyhow!("somebody else asks for relay channels");
     };
     let mut asking = FuturesUnordered::new();
+    let mut asked = BTreeMap::<MeshKey, usize>::new();
     loop {
         tokio::select! {
             peer = wanted.recv(), if asking.len() < AT_ONCE => match peer {
-                Some(peer) => asking.push(ask(node, mesh, peer)),
+                Some(peer) => {
+                    let before = asked.entry(peer).or_default();
+                    asking.push(ask(node, mesh, peer, *before));
+                    *before = before.wrapping_add(1);
+                }
                 None => return anyhow::anyhow!("the mesh asks for no relay channels any more"),
             },
             Some(()) = asking.next() => {}
@@ -28,43 +35,63 @@ pub async fn run(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
     }
 }
 
-/// Keeps a stream to the lighthouse that answers calls, while UDP does not reach it. Runs for ever.
+/// Keeps a stream to each lighthouse of the document, while UDP does not reach it: what comes for
+/// this member may come through any of them. Returns only on an error.
 pub async fn stand_in(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
-    let mut current = node.lighthouse.subscribe();
+    let mut posts = node.posts.subscribe();
+    let mut kept: Vec<Arc<Post>> = vec![];
+    let mut streams = FuturesUnordered::new();
     loop {
-        let client = current.borrow_and_update().clone();
-        let lighthouse = client.as_ref().and_then(|c| mesh_key(node, c));
-        let keep = async {
-            match client.zip(lighthouse) {
-                Some((client, key)) => mesh.stand_in(key, || client.mesh_stream()).await,
-                None => std::future::pending().await,
+        for post in posts.borrow_and_update().iter() {
+            if !kept.iter().any(|k| Arc::ptr_eq(k, post)) {
+                kept.push(post.clone());
+                streams.push(stand_in_of(mesh, post.clone()));
             }
-        };
+        }
+        kept.retain(|post| !post.is_gone());
         tokio::select! {
-            () = keep => {}
-            changed = current.changed() => if changed.is_err() {
+            Some(()) = streams.next() => {}
+            changed = posts.changed() => if changed.is_err() {
                 return anyhow::anyhow!("nobody tells of lighthouses any more");
             },
         }
     }
 }
 
-fn mesh_key(node: &Node, client: &LighthouseClient) -> Option<MeshKey> {
-    let trusted = node.trusted().ok()?;
-    let mut all = trusted.lighthouses.lighthouses.iter();
-    Some(all.find(|l| l.key == client.key())?.mesh_key)
-}
-
-/// The mesh asks again when this fails.
-async fn ask(node: &Node, mesh: &MeshHandle, peer: MeshKey) {
-    let Some(client) = node.lighthouse.borrow().clone() else {
+/// Ends when the lighthouse is given up.
+async fn stand_in_of(mesh: &MeshHandle, post: Arc<Post>) {
+    // To one that the seed alone names there is no session.
+    let Some((_, key)) = &post.place.named else {
         return;
     };
-    match client.relay(&RelayRequest { peer }).await {
-        Ok(reply) => {
-            let set = mesh.set_channel(peer, reply.lighthouse, Channel(reply.channel));
-            tracing::debug!(%peer, set, "a relay channel");
+    let keep = async {
+        post.until_it_answers().await;
+        mesh.stand_in(*key, || post.client.mesh_stream()).await;
+    };
+    tokio::select! {
+        () = keep => {}
+        () = post.gone() => {}
+    }
+}
+
+/// The mesh asks again when this fails, or when what it got leads nowhere: then the next
+/// lighthouse begins, since the peer may have lost this one.
+async fn ask(node: &Node, mesh: &MeshHandle, peer: MeshKey, before: usize) {
+    let mut all = node.posts.answering();
+    if !all.is_empty() {
+        let turn = before % all.len();
+        all.rotate_left(turn);
+    }
+    for post in all {
+        match post.client.relay(&RelayRequest { peer }).await {
+            Ok(reply) => {
+                let set = mesh.set_channel(peer, reply.lighthouse, Channel(reply.channel));
+                tracing::debug!(%peer, set, "a relay channel");
+                if set {
+                    return;
+                }
+            }
+            Err(e) => tracing::debug!(%peer, "no relay channel: {e}"),
         }
-        Err(e) => tracing::debug!(%peer, "no relay channel: {e}"),
     }
 }

@@ -140,7 +140,13 @@ pub async fn upgrade(
         to: tell,
         last: None,
     };
-    let place = Place::new(&order.url, order.digest, node.lighthouse.borrow().clone())?;
+    let lighthouses = node
+        .posts
+        .answering()
+        .iter()
+        .map(|p| p.client.clone())
+        .collect();
+    let place = Place::new(&order.url, order.digest, lighthouses)?;
     let mut source = Source::new(place, order.len);
     let slot = free_slot(node.init.boot().await?.boot.slot)?;
     let front = read_front(&mut source, order.len).await?;

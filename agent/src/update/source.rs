@@ -1,7 +1,7 @@
 //! Where a bundle comes from, as bytes in order; what breaks off is taken up again.
 
 use crate::backoff::Backoff;
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use holdfast_client::{BlobStream, ClientError, LighthouseClient};
 use holdfast_core::keys::Digest;
 use reqwest::header::{CONTENT_RANGE, RANGE};
@@ -18,8 +18,8 @@ const LEAST: (u64, Duration) = (64 * 1024, Duration::from_secs(60));
 
 /// A bundle's place.
 pub enum Place {
-    /// The lighthouse's blob store.
-    Blob(Arc<LighthouseClient>, Digest),
+    /// A lighthouse's blob store: the operator brought it to one of them.
+    Blob(Vec<Arc<LighthouseClient>>, Digest),
     /// Any web server.
     Web(Client, String),
 }
@@ -32,16 +32,17 @@ impl Place {
     pub fn new(
         url: &str,
         digest: Digest,
-        lighthouse: Option<Arc<LighthouseClient>>,
+        lighthouses: Vec<Arc<LighthouseClient>>,
     ) -> anyhow::Result<Self> {
         if url == "blob:"
             || url
                 .strip_prefix("blob:")
                 .is_some_and(|d| d == digest.to_string())
         {
-            let client =
-                lighthouse.context("no lighthouse answers, so its blob store cannot be used")?;
-            return Ok(Self::Blob(client, digest));
+            if lighthouses.is_empty() {
+                bail!("no lighthouse answers, so its blob store cannot be used");
+            }
+            return Ok(Self::Blob(lighthouses, digest));
         }
         if !url.starts_with("https://") {
             bail!("{url:?} is neither blob: nor an https:// address");
@@ -57,14 +58,21 @@ impl Place {
 
     async fn open(&self, from: u64) -> Result<Body, Failure> {
         match self {
-            Self::Blob(client, digest) => client
-                .open_blob(digest, from, None)
-                .await
-                .map(Body::Blob)
-                .map_err(|e| match e {
-                    e if e.may_mend_itself() => Failure::Passing(e.to_string()),
-                    e => Failure::Final(e.to_string()),
-                }),
+            Self::Blob(lighthouses, digest) => {
+                let mut failure = Failure::Final("no lighthouse answers".into());
+                for client in lighthouses {
+                    match client.open_blob(digest, from, None).await {
+                        Ok(blob) => return Ok(Body::Blob(blob)),
+                        Err(e) if e.may_mend_itself() => failure = Failure::Passing(e.to_string()),
+                        // What another may mend is worth another attempt.
+                        Err(e) if matches!(failure, Failure::Final(_)) => {
+                            failure = Failure::Final(e.to_string());
+                        }
+                        Err(_) => {}
+                    }
+                }
+                Err(failure)
+            }
             Self::Web(client, url) => {
                 let asked = client
                     .get(url)

@@ -129,7 +129,10 @@ impl Stage {
         until(&format!("{name} has a mesh"), || {
             let out = self.command(n, &status).output().unwrap();
             let peers: Value = serde_json::from_slice(&out.stdout).ok()?;
-            let some = peers.as_array()?.iter().any(|p| p["handshake_age"].is_u64());
+            let some = peers
+                .as_array()?
+                .iter()
+                .any(|p| p["handshake_age"].is_u64());
             some.then_some(())
         });
         let nodes = self.json(OPERATOR, "nodes");

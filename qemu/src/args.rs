@@ -183,6 +183,9 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
 
     if spec.network && spec.platform != Platform::Raspi4b {
         let mut user = String::from("user,id=net0");
+        if !spec.ipv4 {
+            user += ",ipv4=off,ipv6=on";
+        }
         for forward in &spec.forwards {
             let protocol = match forward.protocol {
                 Protocol::Tcp => "tcp",

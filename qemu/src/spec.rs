@@ -111,6 +111,7 @@ pub struct MachineSpec {
     pub(crate) firmware_kernel: Option<(PathBuf, String)>,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) network: bool,
+    pub(crate) ipv4: bool,
     pub(crate) second_network: bool,
     pub(crate) links: Vec<PathBuf>,
     pub(crate) fw_cfg: Vec<(String, PathBuf)>,
@@ -142,6 +143,7 @@ impl MachineSpec {
             firmware_kernel: None,
             forwards: Vec::new(),
             network: true,
+            ipv4: true,
             second_network: false,
             links: Vec::new(),
             fw_cfg: Vec::new(),
@@ -268,6 +270,14 @@ impl MachineSpec {
     #[must_use]
     pub fn no_network(mut self) -> Self {
         self.network = false;
+        self
+    }
+
+    /// The user-mode network has no IPv4: a router advertises fec0::/64, and the host's loopback
+    /// (::1) is at fec0::2. Ports of the host cannot be forwarded then.
+    #[must_use]
+    pub fn without_ipv4(mut self) -> Self {
+        self.ipv4 = false;
         self
     }
 

@@ -5,6 +5,7 @@ use crate::lighthouse::LighthouseProcess;
 use crate::node::Node;
 use anyhow::{Context as _, Result};
 use holdfast_qemu::free_tcp_port;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The board of the stories' machines.
@@ -30,6 +31,8 @@ pub struct Lab {
     dir: PathBuf,
     keep: bool,
     https: u16,
+    /// Where the lighthouse listens.
+    here: IpAddr,
     /// The operator's command.
     pub holdfast: Holdfast,
     /// The running lighthouse; none while a story has it killed.
@@ -42,6 +45,19 @@ impl Lab {
     /// # Errors
     /// Whatever the commands say.
     pub fn new(story: &str) -> Result<Self> {
+        Self::at(story, "10.0.2.2", Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// As [`Lab::new`], for machines without IPv4.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn by_ipv6(story: &str) -> Result<Self> {
+        Self::at(story, "fec0::2", Ipv6Addr::LOCALHOST.into())
+    }
+
+    /// `host`: by which the machines know what is `here` to the lighthouse and the operator.
+    fn at(story: &str, host: &str, here: IpAddr) -> Result<Self> {
         let dir = crate::command::top().join("target/stories").join(story);
         if dir.exists() {
             std::fs::remove_dir_all(&dir).context("clear the last run's folder")?;
@@ -57,11 +73,11 @@ impl Lab {
             "--dir",
             &cluster.to_string_lossy(),
             "--lighthouse",
-            "10.0.2.2",
+            host,
             "--reach",
-            "127.0.0.1",
+            &here.to_string(),
             "--listen",
-            "127.0.0.1",
+            &here.to_string(),
             "--https-port",
             &https.to_string(),
             "--udp-port",
@@ -73,6 +89,7 @@ impl Lab {
             dir,
             keep: false,
             https,
+            here,
             holdfast,
             lighthouse: None,
         };
@@ -119,7 +136,7 @@ impl Lab {
         self.lighthouse = Some(LighthouseProcess::start(
             &self.holdfast,
             &self.lighthouse_dir(),
-            self.https,
+            SocketAddr::new(self.here, self.https),
             &log,
         )?);
         Ok(())
@@ -147,7 +164,8 @@ impl Lab {
     /// # Errors
     /// The command's words; it does not listen.
     pub fn restore_lighthouse(&mut self) -> Result<()> {
-        let line = ["lighthouse", "restore", "--listen", "127.0.0.1"];
+        let here = self.here.to_string();
+        let line = ["lighthouse", "restore", "--listen", &here];
         self.holdfast.run(line)?;
         self.start_lighthouse()
     }

@@ -4,7 +4,7 @@ use crate::command::Holdfast;
 use crate::until::until_some;
 use anyhow::{Context as _, Result};
 use std::fs::File;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl LighthouseProcess {
     ///
     /// # Errors
     /// It ends at once, or does not listen within 20 s.
-    pub fn start(holdfast: &Holdfast, dir: &Path, https: u16, log: &Path) -> Result<Self> {
+    pub fn start(holdfast: &Holdfast, dir: &Path, at: SocketAddr, log: &Path) -> Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
         let dir = dir.to_string_lossy().into_owned();
         let child = holdfast
@@ -40,9 +40,7 @@ impl LighthouseProcess {
                 let said = std::fs::read_to_string(log).unwrap_or_default();
                 return Err(format!("it ended: {status}\n{said}"));
             }
-            TcpStream::connect(("127.0.0.1", https))
-                .map(drop)
-                .map_err(|e| e.to_string())
+            TcpStream::connect(at).map(drop).map_err(|e| e.to_string())
         })?;
         Ok(this)
     }

@@ -35,6 +35,9 @@ use trouble::Trouble;
 
 /// How long the first attempt waits for an address.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(20);
+/// With an IPv6 address, how long it waits for DHCP to give another: routers mostly are faster, and
+/// the name servers may be DHCP's.
+const DHCP_PATIENCE: Duration = Duration::from_secs(3);
 /// A seed's place may appear late (drivers of CD drives load beside the start): so long it is not
 /// said that there is none.
 const QUIET: Duration = Duration::from_secs(15);
@@ -151,8 +154,7 @@ async fn follow(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, go
         w.host_name = seed.name.as_ref().map(ToString::to_string);
         *w != before
     });
-    let up = uplinks.wait_for(|u| u.values().any(|u| !u.addresses.is_empty()));
-    let _ = tokio::time::timeout(NETWORK_PATIENCE, up).await;
+    let _ = tokio::time::timeout(NETWORK_PATIENCE, some_address(uplinks)).await;
     match attempt(node, &seed).await {
         Ok(()) => true,
         Err(t) => {
@@ -161,6 +163,17 @@ async fn follow(node: &Node, uplinks: &mut watch::Receiver<network::Uplinks>, go
             false
         }
     }
+}
+
+/// Returns once this machine is on a network.
+async fn some_address(uplinks: &mut watch::Receiver<network::Uplinks>) {
+    let has = |u: &network::Uplinks, v4: bool| {
+        let mut all = u.values().flat_map(|u| &u.addresses);
+        all.any(|a| !v4 || a.addr().is_ipv4())
+    };
+    let _ = uplinks.wait_for(|u| has(u, false)).await;
+    let both = uplinks.wait_for(|u| has(u, true));
+    let _ = tokio::time::timeout(DHCP_PATIENCE, both).await;
 }
 
 /// On the console and, as far as the volume allows, on `hf-seed`.

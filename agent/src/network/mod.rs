@@ -3,10 +3,14 @@
 //! as the agent runs.
 
 pub mod addresses;
+mod advertised;
 mod dhcp;
 pub mod netlink;
 pub mod plan;
 pub mod roaming;
+mod routers;
+mod settings;
+mod told;
 mod wifi;
 
 use crate::init::Init;
@@ -16,11 +20,13 @@ use holdfast_core::cluster::AddressPlan;
 use holdfast_core::seed::{SeedNetwork, SeedWifi};
 use netlink::Netlink;
 use plan::{Link, Mode, Uplink};
+use routers::Routers;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use told::Told;
 use wifi::Radios;
 
 /// `resolv.conf`, to which the root's `/etc/resolv.conf` points.
@@ -48,7 +54,7 @@ pub struct Network {
     init: Init,
     notes: Notes,
     wanted: watch::Receiver<Wanted>,
-    uplinks: watch::Sender<Uplinks>,
+    told: Told,
     /// Counts the links that came up.
     came_up: u64,
 }
@@ -109,14 +115,14 @@ impl Network {
             init,
             notes,
             wanted,
-            uplinks: watch::Sender::new(Uplinks::new()),
+            told: Told::new(),
             came_up: 0,
         }
     }
 
     /// The uplinks in use.
     pub fn uplinks(&self) -> watch::Receiver<Uplinks> {
-        self.uplinks.subscribe()
+        self.told.uplinks()
     }
 
     /// Runs for ever.
@@ -126,6 +132,8 @@ impl Network {
         let mut expiries = Expiries::new();
         let mut radios = Radios::new(self.init.clone(), self.notes.clone());
         let mut changes = self.netlink.changes();
+        let routers = Routers::listen();
+        let mut heard = routers.changes();
         let mut before = self.wanted.borrow().seed.clone();
         loop {
             changes.mark_unchanged();
@@ -141,14 +149,25 @@ impl Network {
                 tracing::warn!("the host name cannot be set: {e}");
             }
             if let Err(e) = self
-                .survey(&wanted, &mut radios, &mut tasks, &mut expiries, &events)
+                .survey(
+                    &wanted,
+                    &routers,
+                    &mut radios,
+                    &mut tasks,
+                    &mut expiries,
+                    &events,
+                )
                 .await
             {
                 tracing::warn!("looking for interfaces: {e:#}");
             }
+            if let Err(e) = self.told.publish(&self.netlink, &routers, &wanted).await {
+                tracing::warn!("uplinks: {e:#}");
+            }
             self.look_for_overlap(&wanted);
             tokio::select! {
                 _ = changes.changed() => {}
+                _ = heard.changed() => {}
                 changed = self.wanted.changed() => {
                     if changed.is_err() { return; }
                 }
@@ -170,6 +189,7 @@ impl Network {
     async fn survey(
         &mut self,
         wanted: &Wanted,
+        routers: &Routers,
         radios: &mut Radios,
         tasks: &mut BTreeMap<String, Task>,
         expiries: &mut Expiries,
@@ -177,17 +197,23 @@ impl Network {
     ) -> anyhow::Result<()> {
         self.raise_loopback().await;
         let links = self.netlink.links().await?;
-        tasks.retain(|name, task| task.holds(links.iter().find(|l| l.name == *name)));
+        tasks.retain(|name, task| {
+            let link = links.iter().find(|l| l.name == *name);
+            if link.is_none_or(|l| !l.carrier) {
+                routers.forget(task.port.index);
+            }
+            task.holds(link)
+        });
         radios.tend(&links, wanted).await;
         for link in links {
             let Some(mode) = plan::mode(&link, wanted) else {
                 continue;
             };
             if wanted.wifi.is_some() {
-                stand_beside(&link);
+                settings::stand_beside(&link);
             }
             if !link.up {
-                accept_advertisements(&link.name);
+                settings::accept_advertisements(&link.name);
                 if let Err(e) = self.netlink.up(link.index, None).await {
                     tracing::warn!(interface = link.name, "{e:#}");
                     continue;
@@ -205,6 +231,10 @@ impl Network {
                 metric: plan::metric(&link),
                 came_up: self.came_up,
             };
+            self.told.came_up(port.clone());
+            if let Err(e) = routers::solicit(link.index) {
+                tracing::debug!(interface = link.name, "no router is asked: {e}");
+            }
             let running = self
                 .start(&link, &port, &mode, wanted, expiry, events)
                 .await;
@@ -230,7 +260,7 @@ impl Network {
     }
 
     async fn start(
-        &self,
+        &mut self,
         link: &Link,
         port: &Port,
         mode: &Mode,
@@ -265,7 +295,7 @@ impl Network {
         }
     }
 
-    async fn dhcp(&self, port: &Port, news: dhcp::News, wanted: &Wanted) {
+    async fn dhcp(&mut self, port: &Port, news: dhcp::News, wanted: &Wanted) {
         match news {
             dhcp::News::Leased(lease) => {
                 let uplink = plan::from_lease(&lease, Some(&wanted.seed), wanted.plan.as_ref());
@@ -279,7 +309,7 @@ impl Network {
     }
 
     /// Brings an interface to what it was told to use.
-    async fn apply(&self, port: &Port, mut uplink: Uplink) {
+    async fn apply(&mut self, port: &Port, uplink: Uplink) {
         let (index, metric) = (port.index, port.metric);
         let mut wrong = vec![];
         if uplink.mtu.is_some() {
@@ -304,22 +334,14 @@ impl Network {
         for e in &wrong {
             tracing::warn!(interface = port.name, "{e:#}");
         }
-        uplink.came_up = port.came_up;
-        // A lease that was renewed is no news to anybody.
-        self.uplinks.send_if_modified(|all| {
-            let before = all.insert(port.name.clone(), uplink.clone());
-            before.as_ref() != Some(&uplink)
-        });
-        let dns = plan::resolv_conf(self.uplinks.borrow().values().flat_map(|u| &u.dns));
-        if let Err(e) = write_resolv_conf(&dns) {
-            tracing::warn!("{RESOLV_CONF}: {e}");
-        }
+        self.told.set(port, uplink);
     }
 
     fn look_for_overlap(&self, wanted: &Wanted) {
         let Some(ranges) = &wanted.plan else { return };
         let addresses: Vec<_> = self
-            .uplinks
+            .told
+            .uplinks()
             .borrow()
             .values()
             .flat_map(|u| u.addresses.clone())
@@ -356,58 +378,6 @@ pub fn interface_of(wanted: &Interface) -> Option<String> {
             .find(|name| wanted.name.as_ref() == Some(*name))
     };
     by_mac.or_else(by_name).cloned()
-}
-
-/// Router advertisements count although the node forwards (kernel `ip-sysctl`: `accept_ra` 2).
-fn accept_advertisements(name: &str) {
-    let path = Path::new("/proc/sys/net/ipv6/conf")
-        .join(name)
-        .join("accept_ra");
-    if path.exists()
-        && let Err(e) = std::fs::write(&path, "2")
-    {
-        tracing::warn!("{}: {e}", path.display());
-    }
-}
-
-/// Settings of an interface that may share its network with another one (kernel `ip-sysctl`).
-fn stand_beside(link: &Link) {
-    let set = |family: &str, setting: &str, value: &str| {
-        let path = Path::new("/proc/sys/net")
-            .join(family)
-            .join("conf")
-            .join(&link.name)
-            .join(setting);
-        if path.exists()
-            && let Err(e) = std::fs::write(&path, value)
-        {
-            tracing::warn!("{}: {e}", path.display());
-        }
-    };
-    // What leads over a cable that is out does not keep packets from the radio.
-    set("ipv4", "ignore_routes_with_linkdown", "1");
-    set("ipv6", "ignore_routes_with_linkdown", "1");
-    // Each answers for its own addresses only.
-    set("ipv4", "arp_ignore", "1");
-    set("ipv4", "arp_announce", "2");
-    if link.wireless {
-        set("ipv6", "ra_defrtr_metric", &plan::metric(link).to_string());
-    }
-}
-
-fn write_resolv_conf(text: &str) -> std::io::Result<()> {
-    if let Some(folder) = Path::new(RESOLV_CONF).parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let fresh = format!("{RESOLV_CONF}.new");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, RESOLV_CONF)?;
-    // In the rescue system nothing has made the link yet; the real root is read-only and has it.
-    let link = Path::new("/etc/resolv.conf");
-    if std::fs::symlink_metadata(link).is_err() {
-        let _ = std::os::unix::fs::symlink(RESOLV_CONF, link);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

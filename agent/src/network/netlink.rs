@@ -327,31 +327,30 @@ impl Netlink {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::process::Command;
 
     /// Set where this program runs in a network that it may change.
     const INSIDE: &str = "HOLDFAST_TEST_OWN_NETWORK";
 
-    /// Runs itself again in a network of its own; says so and ends where none can be made.
-    #[test]
-    fn what_is_preferred_goes_its_way_whatever_routes_others_bring() {
+    /// Where a test runs.
+    pub enum Inside {
+        /// In a network of its own.
+        Yes,
+        /// It ran there, or none can be made.
+        Done,
+    }
+
+    /// Has the test of that name run again in a network of its own; says so where none can be made.
+    pub fn in_a_network_of_its_own(test: &str) -> Inside {
         if std::env::var_os(INSIDE).is_some() {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            return runtime.block_on(in_a_network_of_its_own());
+            return Inside::Yes;
         }
-        let me = std::env::current_exe().unwrap();
         let run = Command::new("unshare")
             .args(["-rn"])
-            .arg(me)
-            .args([
-                "--exact",
-                concat!(
-                    "network::netlink::tests::",
-                    "what_is_preferred_goes_its_way_whatever_routes_others_bring"
-                ),
-            ])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test])
             .env(INSIDE, "1")
             .output();
         match run {
@@ -361,14 +360,29 @@ mod tests {
             }
             _ => eprintln!("no network namespaces here: not run"),
         }
+        Inside::Done
     }
 
-    async fn in_a_network_of_its_own() {
-        let ip = |line: &str| {
-            let out = Command::new("ip").args(line.split(' ')).output().unwrap();
-            assert!(out.status.success(), "ip {line}: {out:?}");
-            String::from_utf8_lossy(&out.stdout).into_owned()
-        };
+    /// `ip LINE`.
+    pub fn ip(line: &str) -> String {
+        let out = Command::new("ip").args(line.split(' ')).output().unwrap();
+        assert!(out.status.success(), "ip {line}: {out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    #[test]
+    fn what_is_preferred_goes_its_way_whatever_routes_others_bring() {
+        let name = concat!(
+            "network::netlink::tests::",
+            "what_is_preferred_goes_its_way_whatever_routes_others_bring"
+        );
+        if matches!(in_a_network_of_its_own(name), Inside::Yes) {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(preferred());
+        }
+    }
+
+    async fn preferred() {
         for line in [
             "lan address add 192.0.2.2/24",
             "mesh address add 100.64.16.1/20",

@@ -80,6 +80,8 @@ pub struct Uplink {
     pub routes: Vec<Route>,
     /// Name servers.
     pub dns: Vec<IpAddr>,
+    /// Name servers that routers advertise, as `resolv.conf` names them.
+    pub advertised: Vec<String>,
     /// Time servers.
     pub ntp: Vec<String>,
     /// The link's MTU, where the network says one that a link may have (RFC 791: 68 at least).
@@ -217,17 +219,6 @@ pub fn from_lease(lease: &Lease, seed: Option<&SeedNetwork>, plan: Option<&Addre
     }
 }
 
-/// `resolv.conf` (resolver(5) reads three name servers).
-pub fn resolv_conf<'a>(servers: impl IntoIterator<Item = &'a IpAddr>) -> String {
-    let mut seen: Vec<&IpAddr> = vec![];
-    for server in servers {
-        if !seen.contains(&server) && seen.len() < 3 {
-            seen.push(server);
-        }
-    }
-    seen.iter().map(|s| format!("nameserver {s}\n")).collect()
-}
-
 /// Says so when a local network overlaps the cluster's ranges.
 pub fn overlap(plan: &AddressPlan, addresses: &[IpNet]) -> Option<String> {
     addresses.iter().find_map(|a| {
@@ -316,7 +307,7 @@ mod tests {
         assert_eq!(up.addresses, ["10.0.2.15/24".parse().unwrap()]);
         assert_eq!(up.routes.len(), 1);
         assert_eq!(up.routes[0].via, Some("10.0.2.2".parse().unwrap()));
-        assert_eq!(resolv_conf(&up.dns), "nameserver 10.0.2.3\n");
+        assert_eq!(up.dns, ["10.0.2.3".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::{Lab, PATIENCE};
-use holdfast_client::LighthouseClient;
+use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{OfferRequest, RelayRequest};
 use holdfast_core::grant::Grant;
 use holdfast_mesh::{
@@ -13,9 +13,9 @@ use holdfast_tls::Identity;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What members need of the lighthouse.
 #[derive(Clone)]
@@ -80,7 +80,16 @@ impl Member {
             grant: g.id.clone(),
             signing_key: Lab::public(n),
         };
-        let offer = client.offer(&request).await.unwrap();
+        let begun = Instant::now();
+        let offer = loop {
+            match client.offer(&request).await {
+                // A network that was just made may not carry yet.
+                Err(ClientError::Unreachable(_)) if begun.elapsed() < PATIENCE => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                offer => break offer.unwrap(),
+            }
+        };
         let mut record = record(n, &format!("n{n}"), offer.index.get(), g);
         record.mesh_key = secret.public();
         client.join(member(&record, g, 50)).await.unwrap();

@@ -59,6 +59,45 @@ fn a_lighthouse_put_back_hears_of_a_member_that_is_off() {
 }
 
 #[test]
+fn a_machine_without_udp_is_reached_again_soon_after_it_moved() {
+    let stage = Stage::new("r", 3);
+    let _lighthouse = stage.lighthouse();
+    let place = stage.wire.at(2).to_owned();
+    let router = format!("ip -n {place} route add default via 10.98.0.1 dev wire");
+    run(&router);
+    for (chain, direction) in [("input", "iifname"), ("output", "oifname")] {
+        let nft = |line: &str| run(&format!("ip netns exec {place} nft {line}"));
+        nft("add table inet no_udp");
+        nft(&format!(
+            "add chain inet no_udp {chain} {{ type filter hook {chain} priority 0 ; }}"
+        ));
+        nft(&format!(
+            "add rule inet no_udp {chain} {direction} wire meta l4proto udp drop"
+        ));
+    }
+    let (_n1, at1) = stage.join(2, "n1");
+    let (_n2, at2) = stage.join(3, "n2");
+    (2..=3).for_each(|machine| stage.echo(machine));
+    until("n2 reaches n1", || stage.reaches(3, at1).then_some(()));
+    let dir = stage.member("n1");
+    let status = format!("mesh status --dir {dir}");
+    // Connections of before lead nowhere, and nobody is told so.
+    run(&format!("ip -n {place} addr del 10.98.0.2/24 dev wire"));
+    let moved = Instant::now();
+    run(&format!("ip -n {place} addr add 10.98.0.66/24 dev wire"));
+    run(&router);
+    until("n2 reaches n1 again", || {
+        stage.reaches(3, at1).then_some(())
+    });
+    let away = moved.elapsed();
+    println!("{status}: away for {away:?} {}", stage.ok(2, &status));
+    until("n1 reaches n2 again", || {
+        stage.reaches(2, at2).then_some(())
+    });
+    assert!(away < Duration::from_secs(8), "away for {away:?}");
+}
+
+#[test]
 fn a_machine_joins_and_a_phone_reaches_it_through_the_lighthouse() {
     let stage = Stage::new("m", 4);
     let _lighthouse = stage.lighthouse();

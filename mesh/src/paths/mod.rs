@@ -248,9 +248,11 @@ impl Paths {
         let way = Way::Direct(at);
         self.remember(way, Origin::Seen);
         self.ping(way, now, asks);
-        // Whoever opens a stream does so for want of UDP.
-        if let Some(udp) = self.current.filter(|w| !w.is_relayed() && !w.is_stream()) {
-            self.ping(udp, now, asks);
+        // Whoever opens a stream does so for want of UDP, or after a move, which a stream of before
+        // does not outlive: a lighthouse asks its members nothing by itself.
+        let other = |w: &Way| !w.is_relayed() && *w != way;
+        if let Some(before) = self.current.filter(other) {
+            self.ping(before, now, asks);
         }
         self.choose(now);
     }

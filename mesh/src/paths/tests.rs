@@ -220,6 +220,29 @@ fn stands_in_for_udp(rtt: u64) {
 }
 
 #[test]
+fn a_stream_of_before_gives_way_to_the_one_that_a_member_opens_after_it_moved() {
+    let at: [SocketAddr; 2] = ["[100::1]:1", "[100::2]:1"].map(|a| a.parse().unwrap());
+    let [before, after] = at.map(Way::Direct);
+    // The new one is the slower: only silence tells that the other is dead.
+    let mut world = World::new(None, &[(before, 5), (after, 20)]);
+    let open = |world: &mut World, at| {
+        let (now, mut asks) = (world.now, vec![]);
+        world.paths.stream(at, now, &mut asks);
+        world.take(asks, &mut vec![]);
+        world.pass(500, false);
+    };
+    open(&mut world, at[0]);
+    assert_eq!(world.current(), Some(before));
+    // Both live: the quicker one stays.
+    open(&mut world, at[1]);
+    assert_eq!(world.current(), Some(before));
+    world.paths.gone(at[1], world.now);
+    world.open.retain(|(way, _)| *way == after);
+    open(&mut world, at[1]);
+    assert_eq!(world.current(), Some(after));
+}
+
+#[test]
 fn a_peer_that_went_over_to_its_stream_is_followed_without_traffic_of_our_own() {
     let at: SocketAddr = "[100::1]:1".parse().unwrap();
     let stream = Way::Direct(at);

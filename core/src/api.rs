@@ -7,7 +7,7 @@
 //! | call | who | what |
 //! |---|---|---|
 //! | `GET /v1/health` | anyone | `{"ok":true}` |
-//! | `PUT /v1/documents` | operator, node | [`DocumentSet`]; generations never go back; of a node's set each document counts that is newer |
+//! | `PUT /v1/documents` | operator | [`DocumentSet`]; generations never go back |
 //! | `GET /v1/documents` | anyone with a key | [`DocumentSet`] |
 //! | `PUT /v1/grants/ID` | operator | [`GrantUpload`] |
 //! | `GET /v1/grants` | operator | [`Vec<GrantStatus>`] |

@@ -47,11 +47,12 @@ pub async fn bring_forward(
         }
         None => Some(u64::MAX),
     };
-    follow(node).await?;
     if newer(offered, &held, list) {
         let set = client.documents().await?;
-        store(node, &set).await?;
+        return store(node, &set).await;
     }
+    let _one = STORING.lock().await;
+    follow(node).await;
     Ok(())
 }
 
@@ -84,15 +85,20 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
             .await?;
     }
     sound?;
-    follow(node).await
+    follow(node).await;
+    Ok(())
 }
 
 /// The loader's release list follows the newest one, as soon as all that lies on the disk counts
-/// under that.
-///
-/// # Errors
-/// When the disk refuses.
-async fn follow(node: &Node) -> anyhow::Result<()> {
+/// under that. A disk that refuses stands in the way of no document: a note says so. With [`STORING`].
+async fn follow(node: &Node) {
+    if let Err(e) = followed(node).await {
+        node.notes
+            .set("releases", format!("the release list is not stored: {e:#}"));
+    }
+}
+
+async fn followed(node: &Node) -> anyhow::Result<()> {
     let doc = node.store.get();
     let (Some(admission), Some(set), Some(slots)) =
         (&doc.admission, &doc.documents, node.partition("hf-slots"))

@@ -67,8 +67,9 @@ async fn keep_to_each(node: &Arc<Node>, steered: bool) {
     let mut running = FuturesUnordered::new();
     loop {
         let doc = changes.borrow_and_update().clone();
-        match posts_of(node, &doc, std::mem::take(&mut moved)) {
+        match posts_of(node, &doc, moved) {
             Ok(posts) => {
+                moved = false;
                 let before = node.posts.all();
                 let kept = |p: &Arc<Post>, of: &[Arc<Post>]| of.iter().any(|o| Arc::ptr_eq(o, p));
                 let gone: Vec<_> = before.iter().filter(|p| !kept(p, &posts)).collect();

@@ -158,7 +158,13 @@ pub async fn run(node: &Node, post: &Post) {
         let Some((keys, documents)) = taken else {
             continue;
         };
-        if let Err(e) = hand_on(node, client, &keys, documents).await {
+        let mut unfinished = Unfinished {
+            lacking,
+            left: Some((keys.clone(), documents)),
+        };
+        let done = hand_on(node, client, &keys, documents).await;
+        unfinished.left = None;
+        if let Err(e) = done {
             tracing::debug!("a lighthouse is not handed what it lacks: {e:#}");
             let known = e.downcast_ref::<ClientError>().and_then(ClientError::kind);
             if known == Some(ApiErrorKind::NotFound) {
@@ -168,6 +174,22 @@ pub async fn run(node: &Node, post: &Post) {
                 let spread = spread(node.store.get().members.len());
                 lacking.with(|plan| plan.again(keys, documents, Instant::now(), spread));
             }
+        }
+    }
+}
+
+/// What is being handed on: lacking still, when that is broken off by a move.
+struct Unfinished<'l> {
+    lacking: &'l Lacking,
+    left: Option<(Vec<PublicKey>, bool)>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some((keys, documents)) = self.left.take() {
+            let now = Instant::now();
+            self.lacking
+                .with(|plan| plan.again(keys, documents, now, Duration::ZERO));
         }
     }
 }

@@ -9,9 +9,13 @@ use holdfast_core::api::RelayRequest;
 use holdfast_mesh::{Channel, MeshHandle, MeshKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Channels asked for at a time.
 const AT_ONCE: usize = 16;
+/// A lighthouse that does not answer for so long does not keep the next one from being asked.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Runs as long as the mesh does; returns only on an error.
 pub async fn run(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
@@ -83,7 +87,12 @@ async fn ask(node: &Node, mesh: &MeshHandle, peer: MeshKey, before: usize) {
         all.rotate_left(turn);
     }
     for post in all {
-        match post.client.relay(&RelayRequest { peer }).await {
+        let request = RelayRequest { peer };
+        let Ok(answer) = timeout(PATIENCE, post.client.relay(&request)).await else {
+            tracing::debug!(%peer, "no answer about a relay channel");
+            continue;
+        };
+        match answer {
             Ok(reply) => {
                 let set = mesh.set_channel(peer, reply.lighthouse, Channel(reply.channel));
                 tracing::debug!(%peer, set, "a relay channel");

@@ -7,7 +7,9 @@ use crate::node::Node;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 /// By what a machine is on one network.
 type Place<'a> = (&'a str, BTreeSet<IpNet>, &'a [Route], u64);
@@ -30,15 +32,35 @@ fn moved(before: &Uplinks, now: &Uplinks) -> bool {
     !now.is_empty() && places(before) != now
 }
 
+/// After a move nothing is told for so long; it doubles with each that follows soon,
+const LEAST: Duration = Duration::from_secs(1);
+/// up to this.
+const MOST: Duration = Duration::from_secs(300);
+/// A move after so much calm is a first one again.
+const CALM: Duration = Duration::from_secs(900);
+
+/// How long to rest after a move, `since` the one before, when the last rest was `rest`. Routers that
+/// contradict each other, or somebody who plays router, must not keep every connection from coming up.
+fn rest(rest: Duration, since: Option<Duration>) -> Duration {
+    match since {
+        Some(since) if since < CALM => (rest * 2).clamp(LEAST, MOST),
+        _ => LEAST,
+    }
+}
+
 /// Tells of each move from now on by [`Node::roamed`], for ever.
 pub fn tell(node: Arc<Node>, mut uplinks: watch::Receiver<Uplinks>) -> impl Future<Output = ()> {
     let mut last = uplinks.borrow_and_update().clone();
+    let (mut told, mut pause): (Option<Instant>, _) = (None, LEAST);
     async move {
         while uplinks.changed().await.is_ok() {
             let now = uplinks.borrow_and_update().clone();
             if moved(&last, &now) {
                 tracing::info!("this machine is on another network, or at another place of it");
                 node.roamed.send_modify(|times| *times += 1);
+                pause = rest(pause, told.map(|at| at.elapsed()));
+                told = Some(Instant::now());
+                sleep(pause).await;
             }
             // Back at the place of before, after none at all, is a move too.
             last = now;
@@ -94,6 +116,23 @@ mod tests {
         let none = Uplinks::from([("eth0".into(), Uplink::default())]);
         assert!(!moved(&home, &none) && moved(&none, &home));
         assert!(moved(&Uplinks::new(), &home) && !moved(&none, &Uplinks::new()));
+    }
+
+    #[test]
+    fn moves_without_end_are_told_less_and_less_and_one_after_calm_at_once() {
+        let (mut pause, mut moves) = (LEAST, 0);
+        let mut time = Duration::ZERO;
+        let mut since = None;
+        while time < Duration::from_secs(3600) {
+            pause = rest(pause, since);
+            // The next news is there already.
+            since = Some(pause);
+            time += pause;
+            moves += 1;
+        }
+        assert!(moves < 25, "{moves}");
+        assert_eq!(rest(MOST, Some(CALM)), LEAST);
+        assert_eq!(rest(LEAST, None), LEAST);
     }
 
     #[test]

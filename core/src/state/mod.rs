@@ -266,7 +266,7 @@ pub fn decode(copy: &[u8]) -> Result<(StateDoc, u64), StateError> {
         return Err(StateError::Damaged("payload digest"));
     }
     let doc = match serde_json::from_slice(payload) {
-        Ok(doc) => doc,
+        Ok(doc) => salvage::give_back(doc),
         Err(e) => salvage::salvage(payload).ok_or(StateError::Content(e.to_string()))?,
     };
     Ok((doc, seq))

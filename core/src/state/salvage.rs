@@ -29,13 +29,43 @@ pub fn unread(doc: &StateDoc) -> Vec<&str> {
         .collect()
 }
 
+fn reads(name: &str, value: &Value) -> bool {
+    let alone = Map::from_iter([(name.to_owned(), value.clone())]);
+    serde_json::from_value::<StateDoc>(Value::Object(alone)).is_ok()
+}
+
+/// Gives back what was kept aside and can be read now, where nothing has taken its place since.
+pub(super) fn give_back(doc: StateDoc) -> StateDoc {
+    let Some(Value::Object(kept)) = doc.other.get(UNREAD).cloned() else {
+        return doc;
+    };
+    let map = |doc: &StateDoc| match serde_json::to_value(doc) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let (mut fields, empty) = (map(&doc), map(&StateDoc::default()));
+    fields.remove(UNREAD);
+    let mut left = Map::new();
+    for (name, value) in kept {
+        // Of what was too much to keep only the name is left.
+        if value.is_null() {
+            continue;
+        }
+        if !reads(&name, &value) {
+            left.insert(name, value);
+        } else if fields.get(&name) == empty.get(&name) {
+            fields.insert(name, value);
+        }
+    }
+    if !left.is_empty() {
+        fields.insert(UNREAD.into(), Value::Object(left));
+    }
+    serde_json::from_value(Value::Object(fields)).unwrap_or(doc)
+}
+
 /// Reads field by field; none when it is no JSON object, or a vital field cannot be read.
 pub(super) fn salvage(payload: &[u8]) -> Option<StateDoc> {
     let mut fields: Map<String, Value> = serde_json::from_slice(payload).ok()?;
-    let reads = |name: &String, value: &Value| {
-        let alone = Map::from_iter([(name.clone(), value.clone())]);
-        serde_json::from_value::<StateDoc>(Value::Object(alone)).is_ok()
-    };
     let failed = fields.iter().filter(|(name, value)| !reads(name, value));
     let failed: Vec<String> = failed.map(|(name, _)| name.clone()).collect();
     if failed.iter().any(|name| VITAL.contains(&name.as_str())) {
@@ -107,6 +137,23 @@ mod tests {
         assert_eq!(unread(&again), ["history", "mesh_port"]);
         assert_eq!(again.other[UNREAD]["mesh_port"], "any of 51820-51830");
         assert_eq!(again.other["colour"], "blue");
+    }
+
+    #[test]
+    fn what_can_be_read_again_is_given_back_unless_something_took_its_place() {
+        let kept =
+            json!({UNREAD: {"mesh_port": 7, "clock_floor": 9, "history": 3, "members": null}});
+        let Value::Object(other) = kept else {
+            unreachable!()
+        };
+        let doc = StateDoc {
+            clock_floor: 5,
+            other,
+            ..StateDoc::default()
+        };
+        let (doc, _) = decode(&encode(&doc, 4).unwrap()).unwrap();
+        assert_eq!((doc.mesh_port, doc.clock_floor), (Some(7), 5));
+        assert_eq!(unread(&doc), ["history"]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 const SILENCE: Duration = Duration::from_secs(120);
 /// For what a node answers at once.
 const QUICK: Duration = Duration::from_secs(30);
+/// Each of several lighthouses has so long to lead to a node.
+const TURN: Duration = Duration::from_secs(10);
 
 /// What is needed to reach one node again and again.
 pub struct Target<'a> {
@@ -101,34 +103,51 @@ impl Target<'_> {
         via.unwrap_or(&self.connection.client)
     }
 
-    /// A stream through the first lighthouse that reaches the node.
-    async fn stream(&self) -> Result<Stream, ClientError> {
+    /// A stream through the first lighthouse that leads to the node itself: one that says so, and
+    /// leads nowhere or elsewhere, costs no more than its turn.
+    async fn stream(&self) -> Result<ClientStream<Stream>> {
         let all: Vec<_> = self.connection.all().collect();
         let begin = self.via.load(Ordering::Relaxed);
+        let patience = if all.len() > 1 { TURN } else { QUICK };
         let mut first = None;
         for at in (0..all.len()).map(|i| (begin + i) % all.len()) {
-            match all[at].control(&self.name).await {
-                Ok(stream) => {
+            let through = timeout(patience, self.through(all[at])).await;
+            match through {
+                Ok(Ok(stream)) => {
                     self.via.store(at, Ordering::Relaxed);
                     return Ok(stream);
                 }
-                Err(error) => first = first.or(Some(error)),
+                Ok(Err(error)) => first = first.or(Some(error)),
+                Err(_) => {
+                    let text = format!(
+                        "{} did not answer within {} s",
+                        self.name,
+                        patience.as_secs()
+                    );
+                    first = first.or(Some(Exit::Unreachable.error(text)));
+                }
             }
         }
-        Err(first.unwrap_or(ClientError::NoAddress))
+        Err(first.unwrap_or_else(|| explain(ClientError::NoAddress)))
+    }
+
+    /// To the node, through one lighthouse.
+    async fn through(&self, lighthouse: &LighthouseClient) -> Result<ClientStream<Stream>> {
+        let name = &self.name;
+        let stream = lighthouse.control(name).await.map_err(explain)?;
+        let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])?;
+        connect(stream, config).await.map_err(|e| match pin_mismatch(&e) {
+            Some(mismatch) => Exit::Refused.error(format!(
+                "what answers for {name} is not that node: {mismatch}. The lighthouse, or someone behind it, leads elsewhere"
+            )),
+            None => Exit::Unreachable.error(format!("the stream to {name} broke: {e}")),
+        })
     }
 
     /// Opens a stream and asks.
     pub async fn ask(&self, request: &Request) -> Result<NodeStream> {
         let name = &self.name;
-        let stream = self.stream().await.map_err(explain)?;
-        let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])?;
-        let mut tls = connect(stream, config).await.map_err(|e| match pin_mismatch(&e) {
-            Some(mismatch) => Exit::Refused.error(format!(
-                "what answers for {name} is not that node: {mismatch}. The lighthouse, or someone behind it, leads elsewhere"
-            )),
-            None => Exit::Unreachable.error(format!("the stream to {name} broke: {e}")),
-        })?;
+        let mut tls = self.stream().await?;
         write_frame(&mut tls, request)
             .await
             .map_err(|e| Exit::Unreachable.error(format!("the stream to {name} broke: {e}")))?;

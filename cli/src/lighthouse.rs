@@ -24,6 +24,8 @@ pub use everywhere::merged;
 pub struct Connection {
     /// The API of the first of them.
     pub client: LighthouseClient,
+    /// Its name.
+    pub first: String,
     /// The others of them, by name, in the document's order.
     pub others: Vec<(String, LighthouseClient)>,
     /// Those that did not answer, and why.
@@ -119,11 +121,10 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
     let identity = Identity::from_key(&operator).context("the operator's key")?;
     let mut documents = cluster.documents()?;
     let mut reached: Vec<(Lighthouse, LighthouseClient)> = vec![];
-    let mut failed: Vec<(PublicKey, ClientError)> = vec![];
+    let mut failed: Vec<Failed> = vec![];
     for _ in 0..FOLLOWED {
         let new = |l: &&Lighthouse| {
-            reached.iter().all(|(r, _)| r.key != l.key)
-                && failed.iter().all(|(key, _)| *key != l.key)
+            reached.iter().all(|(r, _)| r.key != l.key) && failed.iter().all(|f| f.key != l.key)
         };
         let all: Vec<_> = documents
             .lighthouses
@@ -137,12 +138,26 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
         }
         let mut newer = false;
         for (lighthouse, client, found) in ask(&all, &cluster, &identity).await? {
-            match found {
-                Ok(found) => {
-                    newer |= documents.take_newer(&found, &cluster.roots(), cluster.config.id)?;
+            // One that lies must not stop what is done at the others, its removal least of all.
+            let mut with = documents.clone();
+            let taken = match found {
+                Ok(found) => with
+                    .take_newer(&found, &cluster.roots(), cluster.config.id)
+                    .map_err(|e| (e.to_string(), e)),
+                Err(error) => Err((error.to_string(), explain(error))),
+            };
+            match taken {
+                Ok(more) => {
+                    newer |= more;
+                    documents = with;
                     reached.push((lighthouse, client));
                 }
-                Err(error) => failed.push((lighthouse.key, error)),
+                Err((why, error)) => failed.push(Failed {
+                    key: lighthouse.key,
+                    name: lighthouse.name,
+                    why,
+                    error,
+                }),
             }
         }
         if newer {
@@ -164,27 +179,54 @@ pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Con
         .iter()
         .filter(|l| reached.iter().all(|(r, _)| r.key != l.key))
     {
-        let why = failed.iter().find(|(key, _)| *key == l.key);
+        let why = failed.iter().find(|f| f.key == l.key);
         let why = why.map_or_else(
             || format!("no answer within {} s", GRACE.as_secs()),
-            |(_, error)| error.to_string(),
+            |f| f.why.clone(),
         );
         missed.push((l.name.clone(), why));
     }
     let mut clients = reached.into_iter().map(|(l, client)| (l.name, client));
     match clients.next() {
-        Some((_, client)) => Ok(Connection {
+        Some((first, client)) => Ok(Connection {
             client,
+            first,
             others: clients.collect(),
             missed,
             identity,
             documents,
             cluster,
         }),
-        None => Err(match failed.pop() {
-            Some((_, error)) => explain(error),
-            None => Exit::Unreachable.error("documents.json names no lighthouse"),
-        }),
+        None => {
+            failed.sort_by_key(|f| place(&f.key));
+            Err(none_answers(failed))
+        }
+    }
+}
+
+/// A lighthouse that was asked in vain.
+struct Failed {
+    key: PublicKey,
+    name: String,
+    /// In one line.
+    why: String,
+    error: anyhow::Error,
+}
+
+/// What to say when all failed: the first one's error, and each other's in a line.
+fn none_answers(failed: Vec<Failed>) -> anyhow::Error {
+    let lines: Vec<_> = failed
+        .iter()
+        .map(|f| format!("{}: {}", f.name, f.why))
+        .collect();
+    let several = lines.len() > 1;
+    match failed.into_iter().next() {
+        None => Exit::Unreachable.error("documents.json names no lighthouse"),
+        Some(first) if several => first.error.context(format!(
+            "none of the lighthouses can be used:\n  {}",
+            lines.join("\n  ")
+        )),
+        Some(first) => first.error,
     }
 }
 
@@ -202,13 +244,8 @@ impl Connection {
 
     /// Hands all documents over, to every lighthouse that answers.
     pub async fn push_documents(&self, app: &App) -> Result<()> {
-        let done = self.client.put_documents(&self.documents.set).await;
-        done.map_err(explain)?;
-        self.tell_others(app, "the documents", "`holdfast cluster push`", |other| {
-            other.put_documents(&self.documents.set)
-        })
-        .await;
-        Ok(())
+        self.put_documents(app, "the documents", &self.documents.set)
+            .await
     }
 
     /// Takes what other commands on this machine signed meanwhile; whether that was anything.
@@ -249,21 +286,17 @@ impl Connection {
                 self.cluster.save_documents(&self.documents.set)?;
             }
         }
-        let mut pushed = self.client.put_documents(&self.documents.set).await;
-        if let Err(ClientError::Api(api)) = &pushed
-            && api.kind == ApiErrorKind::Older
-            && self.catch_up()?
-        {
+        let mut told = self
+            .put_documents(app, "the policy", &self.documents.set)
+            .await;
+        if told.is_err() && self.catch_up()? {
             // Another command signed a later one and was quicker.
-            pushed = self.client.put_documents(&self.documents.set).await;
+            told = self
+                .put_documents(app, "the policy", &self.documents.set)
+                .await;
         }
-        pushed.map_err(explain).context(
-            "the policy is signed and kept in documents.json, but the lighthouse has not got it: `holdfast cluster push` tries again",
-        )?;
-        self.tell_others(app, "the policy", "`holdfast cluster push`", |other| {
-            other.put_documents(&self.documents.set)
-        })
-        .await;
-        Ok(())
+        told.context(
+            "the policy is signed and kept in documents.json, but no lighthouse has got it: `holdfast cluster push` tries again",
+        )
     }
 }

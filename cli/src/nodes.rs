@@ -9,7 +9,8 @@ use holdfast_core::api::NodeEntry;
 use holdfast_core::cluster::{AddressPlan, ClusterId};
 use holdfast_core::documents::Policy;
 use holdfast_core::grant::{VerifiedMember, verify};
-use holdfast_core::names::{NodeName, Role};
+use holdfast_core::keys::PublicKey;
+use holdfast_core::names::{GrantId, NodeName, Role};
 use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus, SystemMemory};
 use serde::Serialize;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -98,6 +99,20 @@ impl Judge<'_> {
             ..self.documents.policy.clone()
         };
         self.member_by(entry, &lenient)
+    }
+
+    /// Signing keys of the members in `entries` that joined with the grant `id` and are in. Each
+    /// lighthouse counts the uses that were made there, but members bring their records to all.
+    pub fn joined_with<'e>(
+        &self,
+        entries: impl IntoIterator<Item = &'e NodeEntry>,
+        id: &GrantId,
+    ) -> Vec<PublicKey> {
+        let members = entries.into_iter().filter_map(|e| self.member(e).ok());
+        members
+            .filter(|m| m.grant.id == *id)
+            .map(|m| m.record.signing_key)
+            .collect()
     }
 
     fn member_by(&self, entry: &NodeEntry, policy: &Policy) -> Result<VerifiedMember, String> {

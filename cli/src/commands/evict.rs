@@ -1,5 +1,6 @@
 //! `holdfast evict NODE`.
 
+use super::token::users;
 use crate::app::App;
 use crate::exit::Exit;
 use crate::lighthouse::connect;
@@ -8,6 +9,7 @@ use anyhow::Result;
 use holdfast_core::api::{GrantStatus, NodeEntry};
 use holdfast_core::documents::RevokedGrant;
 use holdfast_core::grant::VerifiedMember;
+use holdfast_core::keys::PublicKey;
 use holdfast_core::names::NodeName;
 use serde::Serialize;
 
@@ -46,20 +48,23 @@ fn member_of(judge: &Judge<'_>, entry: &NodeEntry) -> Result<VerifiedMember> {
 /// The revocation that keeps a machine with its old token out: whoever kept that makes itself a new
 /// key. Nothing where all uses are others' already. A grant for one node is revoked always, and one
 /// that has ended too: a lighthouse that its members fill again counts uses anew.
-fn revocation(member: &VerifiedMember, grants: &[GrantStatus]) -> Option<RevokedGrant> {
+fn revocation(
+    member: &VerifiedMember,
+    grants: &[GrantStatus],
+    joined: &[PublicKey],
+) -> Option<RevokedGrant> {
     let grant = &member.grant;
     let mut of = grants.iter().filter_map(|status| {
         let (opened, _) = status.grant.open_self().ok()?;
         (opened.id == grant.id).then_some(status)
     });
-    let used_by = &of.next()?.used_by;
+    let used_by = users(of.next()?, joined);
     let open = used_by.len() < grant.uses as usize || grant.uses == 1;
     open.then(|| RevokedGrant {
         id: grant.id.clone(),
         except: used_by
-            .iter()
-            .filter(|key| **key != member.record.signing_key)
-            .copied()
+            .into_iter()
+            .filter(|key| *key != member.record.signing_key)
             .collect(),
     })
 }
@@ -68,18 +73,19 @@ fn revocation(member: &VerifiedMember, grants: &[GrantStatus]) -> Option<Revoked
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let mut connection = connect(app).await?;
     let entries = connection.entries().await?;
-    let Some(entry) = entries.into_iter().find(|e| e.name == args.node) else {
+    let Some(entry) = entries.iter().find(|e| e.name == args.node) else {
         return Err(Exit::Failed.error(format!(
             "no node is called {}: `holdfast nodes` lists them",
             args.node
         )));
     };
-    let member = member_of(&connection.judge(), &entry)?;
+    let member = member_of(&connection.judge(), entry)?;
+    let joined = connection.judge().joined_with(&entries, &member.grant.id);
     let key = member.record.signing_key;
     let grants = connection.grants().await?;
     let held = &connection.documents.policy;
-    let revoked =
-        revocation(&member, &grants).filter(|new| !held.revoked.iter().any(|old| old.id == new.id));
+    let revoked = revocation(&member, &grants, &joined)
+        .filter(|new| !held.revoked.iter().any(|old| old.id == new.id));
     if held.evicted.contains(&key) && revoked.is_none() {
         connection.push_documents(app).await?;
     } else {
@@ -94,7 +100,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             })
             .await?;
     }
-    connection.forget(&args.node).await?;
+    connection.forget(app, &args.node).await;
     let evicted = Evicted {
         name: args.node,
         key: key.to_string(),
@@ -165,19 +171,23 @@ mod tests {
             documents: &documents,
         };
         let mut member = member_of(&judge, &entry(3, 1)).unwrap();
-        let mut status = |uses, used_by: &[u8]| {
+        let mut status = |uses, used_by: &[u8], joined: &[PublicKey]| {
             member.grant.uses = uses;
             let status = GrantStatus {
                 grant: Signed::sign(&member.grant, &key(1)).unwrap(),
                 used_by: used_by.iter().map(|n| key(*n).public()).collect(),
                 revoked: false,
             };
-            revocation(&member, &[status]).map(|revoked| revoked.except)
+            revocation(&member, &[status], joined).map(|revoked| revoked.except)
         };
-        assert_eq!(status(5, &[3, 4]), Some(vec![key(4).public()]));
-        assert_eq!(status(1, &[3]), Some(vec![]));
-        assert_eq!(status(2, &[3, 4]), None);
+        assert_eq!(status(5, &[3, 4], &[]), Some(vec![key(4).public()]));
+        assert_eq!(status(1, &[3], &[]), Some(vec![]));
+        assert_eq!(status(2, &[3, 4], &[]), None);
+        // One that joined where no lighthouse answers now stays: its record says so.
+        let joined = [3, 4, 5].map(|n| key(n).public());
+        let stay = vec![key(4).public(), key(5).public()];
+        assert_eq!(status(5, &[3, 4], &joined), Some(stay));
         // Nobody may vouch for the others: none of them is put out.
-        assert_eq!(revocation(&member, &[]), None);
+        assert_eq!(revocation(&member, &[], &[]), None);
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use holdfast_core::api::GrantStatus;
 use holdfast_core::documents::{RevokedGrant, Right};
 use holdfast_core::grant::Grant;
-use holdfast_core::keys::PrivateKey;
+use holdfast_core::keys::{PrivateKey, PublicKey};
 use holdfast_core::names::{GrantId, GroupName, NodeName, Role};
 use holdfast_core::signed::Signed;
 use serde::Serialize;
@@ -361,8 +361,17 @@ async fn push(app: &App, args: &PushArgs) -> Result<()> {
     })
 }
 
+/// Who joined with a grant: those that a lighthouse counted, and those whose records say so.
+pub fn users(status: &GrantStatus, joined: &[PublicKey]) -> Vec<PublicKey> {
+    let mut keys = status.used_by.clone();
+    let new = joined.iter().filter(|key| !status.used_by.contains(key));
+    keys.extend(new);
+    keys
+}
+
 async fn revoke(app: &App, which: &str) -> Result<()> {
     let mut connection = connect(app).await?;
+    let entries = connection.entries().await?;
     let found: Vec<(Grant, RevokedGrant)> = connection
         .grants()
         .await?
@@ -373,7 +382,7 @@ async fn revoke(app: &App, which: &str) -> Result<()> {
                 || grant.name.as_ref().is_some_and(|n| n.as_str() == which);
             let revoked = RevokedGrant {
                 id: grant.id.clone(),
-                except: status.used_by.clone(),
+                except: users(status, &connection.judge().joined_with(&entries, &grant.id)),
             };
             fits.then_some((grant, revoked))
         })

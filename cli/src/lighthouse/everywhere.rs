@@ -1,16 +1,20 @@
 //! What is done at, or read from, every lighthouse that answers.
 
-use super::{Connection, explain};
+use super::{Connection, GRACE, explain};
 use crate::app::App;
 use anyhow::Result;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, GrantStatus, NodeEntry};
+use holdfast_core::documents::DocumentSet;
 use holdfast_core::grant::Grant;
 use holdfast_core::keys::PublicKey;
 use holdfast_core::names::{GrantId, NodeName};
 use holdfast_core::signed::Signed;
 use std::collections::BTreeMap;
+use tokio::time::{Instant, timeout_at};
 
 impl Connection {
     /// All that answered, the first one first.
@@ -18,73 +22,140 @@ impl Connection {
         std::iter::once(&self.client).chain(self.others.iter().map(|(_, client)| client))
     }
 
-    /// Does at the others what was done at the first. Who does not get it is told of: nodes hand
+    /// The same with their names.
+    fn named(&self) -> impl Iterator<Item = (&str, &LighthouseClient)> {
+        let others = self
+            .others
+            .iter()
+            .map(|(name, client)| (name.as_str(), client));
+        std::iter::once((self.first.as_str(), &self.client)).chain(others)
+    }
+
+    /// Does something at every lighthouse that answers. Who does not get it is told of: nodes hand
     /// it on, and `later` does it again.
-    pub async fn tell_others<'a, F>(
+    ///
+    /// # Errors
+    /// When none takes it.
+    pub async fn tell_all<'a, F>(
         &'a self,
         app: &App,
         what: &str,
         later: &str,
         tell: impl Fn(&'a LighthouseClient) -> F,
-    ) where
+    ) -> Result<()>
+    where
         F: Future<Output = Result<(), ClientError>> + 'a,
     {
-        let telling = self.others.iter().map(|(name, client)| {
+        let telling = self.named().map(|(name, client)| {
             let told = tell(client);
-            async move { (name, told.await) }
+            async move { (name.to_owned(), told.await) }
         });
-        let told = join_all(telling).await.into_iter();
-        let refused = told.filter_map(|(name, told)| match told {
-            Ok(()) => None,
-            // Of documents: it holds newer ones, which the nodes hand on.
-            Err(error) if error.kind() == Some(ApiErrorKind::Older) => None,
-            Err(error) => Some((name.clone(), error.to_string())),
-        });
+        let told = join_all(telling).await;
+        let taken = told.iter().any(|(_, told)| told.is_ok());
+        let mut refused = vec![];
+        for (name, told) in told {
+            match told {
+                Ok(()) => {}
+                Err(error) if taken => refused.push((name, error.to_string())),
+                Err(error) => return Err(explain(error)),
+            }
+        }
         for (name, why) in self.missed.iter().cloned().chain(refused) {
             app.say(&format!(
                 "note: {name} has not got {what} ({why}): it learns of that from nodes, or by {later} once it answers"
             ));
         }
+        Ok(())
+    }
+
+    /// Hands documents over, to every lighthouse that answers.
+    ///
+    /// # Errors
+    /// When none takes them.
+    pub async fn put_documents(&self, app: &App, what: &str, set: &DocumentSet) -> Result<()> {
+        let later = "`holdfast cluster push`";
+        self.tell_all(app, what, later, |one| one.put_documents(set))
+            .await
     }
 
     /// Hands a grant over, to every lighthouse that answers.
+    ///
+    /// # Errors
+    /// When none takes it.
     pub async fn put_grant(&self, app: &App, id: &GrantId, grant: &Signed<Grant>) -> Result<()> {
-        self.client.put_grant(id, grant).await.map_err(explain)?;
         let what = format!("grant {id}");
-        self.tell_others(app, &what, "`holdfast token push --again`", |other| {
-            other.put_grant(id, grant)
+        self.tell_all(app, &what, "`holdfast token push --again`", |one| {
+            one.put_grant(id, grant)
         })
-        .await;
-        Ok(())
+        .await
     }
 
-    /// Drops an evicted node's record everywhere.
-    pub async fn forget(&self, name: &NodeName) -> Result<()> {
-        let done = join_all(self.all().map(|client| client.forget(name))).await;
-        let known = done.iter().any(Result::is_ok);
-        for error in done.into_iter().filter_map(Result::err) {
-            // It joined at another.
-            if !(known && error.kind() == Some(ApiErrorKind::NotFound)) {
-                return Err(explain(error));
+    /// Drops an evicted node's record wherever that can be done; a lighthouse that has not got the
+    /// policy yet does so when it gets it from nodes.
+    pub async fn forget(&self, app: &App, name: &NodeName) {
+        let done = self.named().map(|(lighthouse, client)| async move {
+            let done = client.forget(name).await;
+            (lighthouse, done)
+        });
+        for (lighthouse, done) in join_all(done).await {
+            if let Err(error) = done
+                && error.kind() != Some(ApiErrorKind::NotFound)
+            {
+                app.say(&format!("note: {lighthouse} still lists {name} ({error})"));
             }
         }
-        Ok(())
+    }
+
+    /// What the lighthouses answer, in their order: once one did, the others have [`GRACE`].
+    async fn gather<'a, T, F>(&'a self, ask: impl Fn(&'a LighthouseClient) -> F) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T, ClientError>> + 'a,
+    {
+        let mut asking: FuturesUnordered<_> = self
+            .all()
+            .enumerate()
+            .map(|(at, client)| {
+                let answer = ask(client);
+                async move { (at, answer.await) }
+            })
+            .collect();
+        let (mut found, mut failed, mut until) = (vec![], None, None);
+        loop {
+            let next = match until {
+                None => Ok(asking.next().await),
+                Some(until) => timeout_at(until, asking.next()).await,
+            };
+            match next {
+                Ok(Some((at, Ok(answer)))) => {
+                    found.push((at, answer));
+                    until = until.or_else(|| Some(Instant::now() + GRACE));
+                }
+                Ok(Some((_, Err(error)))) => failed = failed.or(Some(error)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => return Err(explain(error)),
+            _ => {}
+        }
+        found.sort_by_key(|(at, _)| *at);
+        Ok(found.into_iter().map(|(_, answer)| answer).collect())
     }
 
     /// All grants. A use counts wherever it was made: each lighthouse knows its own.
+    ///
+    /// # Errors
+    /// When no lighthouse says.
     pub async fn grants(&self) -> Result<Vec<GrantStatus>> {
-        let mut lists = vec![self.client.grants().await.map_err(explain)?];
-        let others = self.others.iter().map(|(_, client)| client.grants());
-        lists.extend(join_all(others).await.into_iter().filter_map(Result::ok));
-        Ok(united(lists))
+        Ok(united(self.gather(LighthouseClient::grants).await?))
     }
 
     /// What each lighthouse that answers says of the nodes.
+    ///
+    /// # Errors
+    /// When none does.
     pub async fn listed(&self) -> Result<Vec<Vec<NodeEntry>>> {
-        let mut lists = vec![self.client.nodes().await.map_err(explain)?];
-        let others = self.others.iter().map(|(_, client)| client.nodes());
-        lists.extend(join_all(others).await.into_iter().filter_map(Result::ok));
-        Ok(lists)
+        self.gather(LighthouseClient::nodes).await
     }
 }
 

@@ -7,7 +7,7 @@ use super::folder::{port_of, sign, unknown, write_folder};
 use crate::app::App;
 use crate::cluster_dir::ClusterDir;
 use crate::exit::Exit;
-use crate::lighthouse::{connect, explain};
+use crate::lighthouse::connect;
 use crate::{files, words};
 use anyhow::{Context as _, Result};
 use holdfast_core::api::LighthouseIdentity;
@@ -224,14 +224,9 @@ pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     }
     let done = prepare(cluster, &set, &keys, &args.place, &change)?;
     drop(lock);
-    connection.client.put_documents(&set).await.map_err(explain).context(
-        "the new folder and documents.json are ready, but the old lighthouse has not got the documents: put documents.json into its folder and start it again",
+    connection.put_documents(app, "the news", &set).await.context(
+        "the new folder and documents.json are ready, but no lighthouse has got the documents: put documents.json into the old one's folder and start it again",
     )?;
-    connection
-        .tell_others(app, "the news", "`holdfast cluster push`", |other| {
-            other.put_documents(&set)
-        })
-        .await;
     app.print(&done, || {
         words_of(
             &done,

@@ -266,12 +266,15 @@ pub async fn remove(app: &App, args: RemoveArgs) -> Result<()> {
     list.generation = next_generation(list.generation, words::now());
     let set = sign(app, &cluster, &held, &list).map_err(|e| no_root(e, &cluster))?;
     cluster.save_documents(&set)?;
-    let kept = put_by(&cluster.lighthouse_of(&gone), list.generation)?;
+    let folder = cluster.lighthouse_of(&gone);
     cluster.set_way(&gone, vec![]);
     cluster.save_config()?;
     let documents = cluster.documents()?;
     drop(lock);
-    tell(app, connection, documents).await?;
+    // What is signed is told first: a folder that cannot be moved must not keep it back.
+    let told = tell(app, connection, documents).await;
+    let kept = put_by(&folder, list.generation)?;
+    told?;
     let done = Removed {
         name: args.name,
         lighthouses: list.generation,

@@ -2,6 +2,7 @@
 
 use super::kept::Keeper;
 use super::known::Known;
+use super::pace::Pace;
 use super::{Post, documents, listed, lost};
 use crate::backoff::Backoff;
 use crate::disk;
@@ -21,41 +22,9 @@ use tokio::sync::Mutex;
 const WAIT: Duration = Duration::from_secs(50);
 /// So many lists are taken as fast as they come,
 const BURST: u32 = 60;
-/// then one in this time: each is work, and a member that comes or goes a write to the disk.
+/// then one in this time, from one that always has news: each is work, and a member that comes or
+/// goes a write to the disk.
 const EVERY: Duration = Duration::from_secs(5);
-
-/// Keeps a lighthouse that always has news from wearing the node out.
-struct Pace {
-    left: u32,
-    filled: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self {
-            left: BURST,
-            filled: now,
-        }
-    }
-
-    /// How long to wait before asking again.
-    fn pause(&mut self, now: Instant) -> Duration {
-        while self.left < BURST && now.duration_since(self.filled) >= EVERY {
-            self.left += 1;
-            self.filled += EVERY;
-        }
-        if self.left == BURST {
-            self.filled = now;
-        }
-        if self.left > 0 {
-            self.left -= 1;
-            return Duration::ZERO;
-        }
-        let wait = EVERY.saturating_sub(now.duration_since(self.filled));
-        self.filled += EVERY;
-        wait
-    }
-}
 
 /// One that the seed alone names is asked once nobody else answered for so long.
 const ALONE: Duration = Duration::from_secs(5);
@@ -63,7 +32,7 @@ const ALONE: Duration = Duration::from_secs(5);
 /// Asks one lighthouse, until it is given up.
 pub async fn run(node: &Node, post: &Arc<Post>, keeper: &Mutex<Keeper>) {
     let mut pauses = Backoff::secs(1, 60);
-    let mut pace = Pace::new(Instant::now());
+    let mut pace = Pace::new(BURST, EVERY, Instant::now());
     while !post.is_gone() {
         if post.place.named.is_none() {
             tokio::select! {
@@ -293,24 +262,5 @@ fn keep_endpoints(fresh: &mut [CachedMember], held: &[CachedMember], known: &Kno
     for member in fresh {
         let at = key(member).and_then(|key| held.get(&key));
         member.endpoint = at.copied().or(member.endpoint);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lighthouse_that_always_has_news_is_asked_less_often() {
-        let begin = Instant::now();
-        let (mut pace, mut now, mut asked) = (Pace::new(begin), begin, 0);
-        while now < begin + Duration::from_secs(3600) {
-            now += pace.pause(now) + Duration::from_millis(1);
-            asked += 1;
-        }
-        assert!((700..800).contains(&asked), "{asked}");
-        now += Duration::from_secs(3600);
-        assert_eq!(pace.pause(now), Duration::ZERO);
-        assert_eq!(pace.left, BURST - 1);
     }
 }

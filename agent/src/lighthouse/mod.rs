@@ -1,12 +1,14 @@
 //! What a joined node does with its lighthouses: learns of members and documents, tells of itself,
 //! keeps a way in for operators while the mesh is down.
 
+mod counter;
 pub mod documents;
 mod kept;
 pub mod known;
 pub mod listed;
 mod lost;
 mod members;
+mod pace;
 mod posts;
 pub mod refill;
 mod standing;

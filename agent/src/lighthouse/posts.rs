@@ -93,6 +93,14 @@ impl Post {
         post
     }
 
+    /// What operators call it; its key where the seed alone names it.
+    pub fn name(&self) -> String {
+        match &self.place.named {
+            Some((name, _)) => name.clone(),
+            None => self.place.key.to_string(),
+        }
+    }
+
     /// The revision of its list that is held.
     pub fn told(&self) -> Option<u64> {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,6 +175,8 @@ impl Posts {
             *current = renewed.or(current.take());
             some
         });
+        let named: Vec<_> = posts.iter().map(|p| p.name()).collect();
+        node.notes.keep_of(&named);
         self.0.send_replace(posts);
         self.tell(node);
     }

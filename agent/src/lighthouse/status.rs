@@ -1,27 +1,28 @@
 //! The node's account of itself, signed, on every change and every half minute.
 
+use super::counter::{Counter, Later};
+use super::pace::Pace;
 use crate::meshed;
 use crate::node::Node;
 use crate::notes::Notes;
-use crate::store::Store;
 use anyhow::Context as _;
-use futures_util::future::join_all;
-use holdfast_client::ClientError;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::signed::Signed;
-use holdfast_core::state::StateDoc;
 use holdfast_core::status::{NodeStatus, SystemMemory};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often it is sent without a change.
 const EVERY: Duration = Duration::from_secs(30);
-/// How many counts are reserved on disk at a time, so that not every account is a write.
-const RESERVE: u64 = 1000;
-/// Further ahead than this no account of this node's, or of its twin's, can be: one in 200 ms for
-/// 27 years. Beyond it a lighthouse makes numbers up, and the count would run out.
-const AHEAD: u64 = 1 << 32;
 /// Changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
+/// So many changes are told as they come, then one in [`EVERY`]: a lighthouse can cause them.
+const BURST: u32 = 20;
+/// So long the others' answers are waited for; what comes later is heard with the next account.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running system's uptime in seconds.
 fn uptime() -> u64 {
@@ -72,58 +73,94 @@ pub async fn account(node: &Node, counter: u64) -> anyhow::Result<NodeStatus> {
     })
 }
 
-/// Hands out counts that grow over reboots; the stored one is never below any that was used.
-struct Counter {
-    next: u64,
-    reserved: u64,
-    /// When the lighthouse last had a later account.
-    behind: Option<Instant>,
+/// A lighthouse, as far as accounts go.
+#[derive(Clone)]
+struct To {
+    /// Names it in notes.
+    name: String,
+    client: Arc<LighthouseClient>,
 }
 
-/// Within so long of each other, two later accounts are another machine's.
-const TWIN: Duration = Duration::from_secs(3600);
-
-/// What a later account at the lighthouse means.
-#[derive(Debug, PartialEq, Eq)]
-enum Later {
-    /// This node's, from before its state was restored from a backup.
-    Restored,
-    /// Another machine has the same keys.
-    Twin,
-    /// Nobody's: no account can be that far ahead.
-    MadeUp,
+/// What one lighthouse said to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Taken,
+    /// It has one with this number.
+    Held(u64),
+    Failed,
 }
 
-impl Counter {
-    fn stored(doc: &StateDoc) -> Self {
+/// Calls under way, each with whom it goes to: one that hangs keeps no other waiting.
+struct Calls<K> {
+    running: FuturesUnordered<BoxFuture<'static, (K, Said)>>,
+    to: Vec<K>,
+    /// When each was called last.
+    called: Vec<(K, Instant)>,
+}
+
+impl<K> Default for Calls<K> {
+    fn default() -> Self {
         Self {
-            next: doc.status_counter,
-            reserved: doc.status_counter,
-            behind: None,
+            running: FuturesUnordered::new(),
+            to: vec![],
+            called: vec![],
         }
     }
+}
 
-    /// The lighthouse has an account with `held`, later than this node's: after a restored backup
-    /// it goes on from there. If that is not the end of it, another machine has the same keys.
-    fn catch_up(&mut self, held: u64, now: Instant) -> Later {
-        if held > self.next.saturating_add(AHEAD) {
-            return Later::MadeUp;
+impl<K: Clone + PartialEq + Send + 'static> Calls<K> {
+    /// Calls those to whom no call is under way: whom.
+    fn begin(
+        &mut self,
+        to: Vec<K>,
+        call: impl Fn(&K) -> BoxFuture<'static, Said>,
+        now: Instant,
+    ) -> Vec<K> {
+        self.called.retain(|(key, _)| to.contains(key));
+        let mut begun = to;
+        begun.retain(|key| !self.to.contains(key));
+        for key in begun.iter().cloned() {
+            self.called.retain(|(k, _)| *k != key);
+            self.called.push((key.clone(), now));
+            self.to.push(key.clone());
+            let said = call(&key);
+            self.running.push(said.map(|said| (key, said)).boxed());
         }
-        self.next = self.next.max(held);
-        let again = self.behind.is_some_and(|b| now.duration_since(b) < TWIN);
-        self.behind = Some(now);
-        if again { Later::Twin } else { Later::Restored }
+        begun
     }
 
-    async fn take(&mut self, store: &Store) -> anyhow::Result<u64> {
-        if self.next >= self.reserved && self.reserved < u64::MAX {
-            // An older agent may have stored a number from the very end.
-            let reserved = self.next.saturating_add(RESERVE);
-            store.update(|d| d.status_counter = reserved).await?;
-            self.reserved = reserved;
+    /// What was said by now, and what those of `begun` say in `patience`.
+    async fn hear(&mut self, begun: &[K], patience: Duration) -> Vec<(K, Said)> {
+        let mut heard = vec![];
+        let all = async {
+            while begun.iter().any(|k| self.to.contains(k))
+                && let Some((key, said)) = self.running.next().await
+            {
+                self.to.retain(|k| *k != key);
+                heard.push((key, said));
+            }
+        };
+        let _ = tokio::time::timeout(patience, all).await;
+        while let Some(Some((key, said))) = self.running.next().now_or_never() {
+            self.to.retain(|k| *k != key);
+            heard.push((key, said));
         }
-        self.next = self.next.saturating_add(1);
-        Ok(self.next)
+        heard
+    }
+
+    /// Whether one of these was not called for [`EVERY`].
+    fn lacks(&self, of: &[K], now: Instant) -> bool {
+        let lately = |key: &K| {
+            let mut called = self.called.iter();
+            called.any(|(k, at)| k == key && now.duration_since(*at) < EVERY)
+        };
+        of.iter().any(|key| !lately(key))
+    }
+}
+
+impl PartialEq for To {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.client, &other.client)
     }
 }
 
@@ -131,113 +168,146 @@ impl Counter {
 pub async fn run(node: Arc<Node>) {
     let mut counter = Counter::stored(&node.store.get());
     let mut others = node.posts.subscribe();
+    let mut calls = Calls::default();
+    let mut pace = Pace::new(BURST, EVERY, Instant::now());
     loop {
-        match send(&node, &mut counter).await {
-            Ok(()) => node.notes.clear("status"),
-            Err(e) => {
-                tracing::debug!("status not sent: {e:#}");
-                let held = e.downcast_ref::<ClientError>().and_then(ClientError::held);
-                if let Some(held) = held {
-                    judge(&node.notes, held, counter.catch_up(held, Instant::now()));
+        match send(&node, &mut counter, &mut calls).await {
+            Ok(said) => judge(&node.notes, &mut counter, &said, Instant::now()),
+            Err(e) => tracing::debug!("no account is given: {e:#}"),
+        }
+        let next = tokio::time::Instant::now() + EVERY;
+        let changed = async {
+            loop {
+                tokio::select! {
+                    () = node.changed.notified() => return,
+                    () = node.notes.changed() => return,
+                    // One that comes and goes gets no more of them.
+                    Ok(()) = others.changed() => {
+                        if calls.lacks(&answering(&node), Instant::now()) {
+                            return;
+                        }
+                    }
                 }
             }
+        };
+        if tokio::time::timeout_at(next, changed).await.is_ok() {
+            let pause = pace.pause(Instant::now()).max(SETTLE);
+            tokio::time::sleep(pause).await;
         }
-        tokio::select! {
-            () = node.changed.notified() => {}
-            () = node.notes.changed() => {}
-            Ok(()) = others.changed() => {}
-            () = tokio::time::sleep(EVERY) => continue,
-        }
-        tokio::time::sleep(SETTLE).await;
     }
 }
 
-/// Tells of a later account that `held` stands for.
-fn judge(notes: &Notes, held: u64, later: Later) {
-    match later {
+fn judge(notes: &Notes, counter: &mut Counter, said: &[(To, Said)], now: Instant) {
+    let taken = said.iter().any(|(_, said)| *said == Said::Taken);
+    let mut latest = None;
+    for (to, said) in said {
+        match said {
+            Said::Taken => notes.clear_of("status", &to.name),
+            Said::Held(held) if counter.made_up(*held) => {
+                notes.set_of("status", &to.name, format!("lighthouse {} refuses this node's accounts and says that it has number {held}, which no node comes to: look after the lighthouse", to.name));
+            }
+            Said::Held(held) => latest = latest.max(Some(*held)),
+            Said::Failed => {}
+        }
+    }
+    let Some(held) = latest else { return };
+    match counter.catch_up(held, taken, now) {
         Later::Restored => {}
+        Later::Outvoted => tracing::info!("a lighthouse has account {held} of this node; another took a lower number"),
         Later::Twin => {
             if notes.set("twin", "another machine gives accounts of this node with its keys: one of the two disks is a copy; give it a seed made with holdfast seed new --rejoin") {
                 crate::console::say("another machine uses this node's keys");
             }
         }
-        Later::MadeUp => {
-            notes.set("status", format!("the lighthouse refuses this node's accounts and says that it has number {held}, which no node comes to: look after the lighthouse"));
-        }
     }
 }
 
-async fn send(node: &Node, counter: &mut Counter) -> anyhow::Result<()> {
+/// Who is told: operators ask whichever they reach.
+fn answering(node: &Node) -> Vec<To> {
+    let posts = node.posts.answering();
+    let to = posts.iter().map(|post| To {
+        name: post.name(),
+        client: post.client.clone(),
+    });
+    to.collect()
+}
+
+async fn send(
+    node: &Node,
+    counter: &mut Counter,
+    calls: &mut Calls<To>,
+) -> anyhow::Result<Vec<(To, Said)>> {
     let first = super::active(node).await;
     let count = counter.take(&node.store).await?;
     let status = account(node, count).await?;
     let doc = node.store.get();
     let identity = doc.identity.as_ref().context("this node has no keys")?;
-    let signed = Signed::sign(&status, &identity.signing)?;
-    let mut all: Vec<_> = node
-        .posts
-        .answering()
-        .iter()
-        .map(|p| p.client.clone())
-        .collect();
+    let signed = Arc::new(Signed::sign(&status, &identity.signing)?);
+    let mut all = answering(node);
     if all.is_empty() {
-        all.push(first);
+        let posts = node.posts.all();
+        let post = posts.iter().find(|p| Arc::ptr_eq(&p.client, &first));
+        all.push(To {
+            name: post.map_or_else(|| first.key().to_string(), |p| p.name()),
+            client: first,
+        });
     }
-    // Operators ask whichever they reach.
-    let sent = join_all(all.iter().map(|client| client.put_status(&signed))).await;
-    sent.into_iter().collect::<Result<(), _>>()?;
-    Ok(())
+    let call = |to: &To| {
+        let (client, signed) = (to.client.clone(), signed.clone());
+        async move { said(client.put_status(&signed).await) }.boxed()
+    };
+    let begun = calls.begin(all, call, Instant::now());
+    Ok(calls.hear(&begun, PATIENCE).await)
+}
+
+fn said(answer: Result<(), ClientError>) -> Said {
+    match answer {
+        Ok(()) => Said::Taken,
+        Err(e) => {
+            tracing::debug!("status not sent: {e}");
+            e.held().map_or(Said::Failed, Said::Held)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::partition;
-
-    fn counting_from(next: u64) -> Counter {
-        Counter::stored(&StateDoc {
-            status_counter: next,
-            ..StateDoc::default()
-        })
-    }
-
-    #[test]
-    fn a_later_account_is_a_restored_backup_once_and_a_twin_when_it_comes_again() {
-        let mut counter = counting_from(5);
-        let now = Instant::now();
-        assert_eq!(counter.catch_up(2000, now), Later::Restored);
-        assert_eq!(counter.next, 2000);
-        let soon = now + Duration::from_secs(60);
-        assert_eq!(counter.catch_up(2005, soon), Later::Twin);
-        assert_eq!(counter.catch_up(2010, soon + TWIN), Later::Restored);
-    }
 
     #[tokio::test]
-    async fn no_number_of_a_lighthouse_ends_the_counting_in_this_boot_or_the_next() {
-        let disk = partition();
-        for made_up in [u64::MAX, u64::MAX - 1500, AHEAD + 5000] {
-            let (store, _) = Store::open(disk.path()).await.unwrap();
-            let mut counter = Counter::stored(&store.get());
-            let before = counter.take(&store).await.unwrap();
-            let said = counter.catch_up(made_up, Instant::now());
-            assert_eq!(said, Later::MadeUp, "{made_up}");
-            assert_eq!(counter.take(&store).await.unwrap(), before + 1);
-            let (again, _) = Store::open(disk.path()).await.unwrap();
-            assert_eq!(again.get().status_counter, store.get().status_counter);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_number_from_the_end_that_is_stored_already_kills_no_agent() {
-        let disk = partition();
-        for stored in [u64::MAX, u64::MAX - 1, u64::MAX - 500] {
-            let (store, _) = Store::open(disk.path()).await.unwrap();
-            store.update(|d| d.status_counter = stored).await.unwrap();
-            let mut counter = Counter::stored(&store.get());
-            for _ in 0..1000 {
-                counter.take(&store).await.unwrap();
+    async fn a_lighthouse_that_hangs_keeps_no_account_from_the_others() {
+        let (mut calls, mut told) = (Calls::default(), [0, 0]);
+        // Waited for in the first round only.
+        for patience in [0, 3600, 3600] {
+            let call = |to: &u8| match to {
+                0 => std::future::pending().boxed(),
+                _ => std::future::ready(Said::Taken).boxed(),
+            };
+            let begun = calls.begin(vec![0, 1], call, Instant::now());
+            for (to, said) in calls.hear(&begun, Duration::from_secs(patience)).await {
+                assert_eq!(said, Said::Taken);
+                told[usize::from(to)] += 1;
             }
         }
+        assert_eq!((told, calls.running.len()), ([0, 3], 1));
+        // Who answers late is heard, and told again.
+        calls.running.clear();
+        let late = std::future::ready((0, Said::Held(7)));
+        calls.running.push(late.boxed());
+        assert_eq!(calls.hear(&[], PATIENCE).await, [(0, Said::Held(7))]);
+        assert!(calls.to.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lighthouse_that_comes_and_goes_gets_no_more_accounts_than_one_that_stays() {
+        let mut calls = Calls::default();
+        let now = Instant::now();
+        assert!(calls.lacks(&[1], now));
+        let call = |_: &u8| std::future::ready(Said::Failed).boxed();
+        calls.begin(vec![1], call, now);
+        assert!(!calls.lacks(&[], now) && !calls.lacks(&[1], now));
+        assert!(calls.lacks(&[1, 2], now));
+        assert!(calls.lacks(&[1], now + EVERY));
     }
 
     #[test]

@@ -45,8 +45,13 @@ impl App {
 
     /// Says something to people, on standard error.
     pub fn say(&self, text: &str) {
-        eprintln!("{text}");
+        say(text);
     }
+}
+
+/// Says something to people, on standard error; some of it may be a lighthouse's own words.
+pub fn say(text: &str) {
+    eprintln!("{}", plain_lines(text));
 }
 
 /// Writes a line; false when nobody reads any more, which is no error.

@@ -1,6 +1,7 @@
 //! A stream to a node: spliced by the lighthouse, TLS between the operator's key and the node's
 //! inside it, frames inside that ([`holdfast_core::control`]).
 
+use crate::app::say;
 use crate::exit::Exit;
 use crate::lighthouse::{Connection, explain};
 use crate::words::plain;
@@ -37,6 +38,14 @@ pub struct Target<'a> {
 pub struct NodeStream {
     name: NodeName,
     tls: ClientStream<Stream>,
+}
+
+/// Why there is no stream through a lighthouse.
+enum Way {
+    /// It says that it has none, or does not answer.
+    None(anyhow::Error),
+    /// It gave one, which does not lead to the node.
+    Astray(anyhow::Error),
 }
 
 impl Connection {
@@ -106,42 +115,55 @@ impl Target<'_> {
     /// A stream through the first lighthouse that leads to the node itself: one that says so, and
     /// leads nowhere or elsewhere, costs no more than its turn.
     async fn stream(&self) -> Result<ClientStream<Stream>> {
-        let all: Vec<_> = self.connection.all().collect();
+        let all: Vec<_> = self.connection.named().collect();
         let begin = self.via.load(Ordering::Relaxed);
         let patience = if all.len() > 1 { TURN } else { QUICK };
         let mut first = None;
+        let mut astray = vec![];
         for at in (0..all.len()).map(|i| (begin + i) % all.len()) {
-            let through = timeout(patience, self.through(all[at])).await;
-            match through {
+            let (name, lighthouse) = all[at];
+            let error = match timeout(patience, self.through(lighthouse)).await {
                 Ok(Ok(stream)) => {
                     self.via.store(at, Ordering::Relaxed);
+                    for (name, why) in astray {
+                        say(&format!("note: lighthouse {name} leads nowhere: {why}"));
+                    }
                     return Ok(stream);
                 }
-                Ok(Err(error)) => first = first.or(Some(error)),
+                Ok(Err(Way::None(error))) => error,
+                Ok(Err(Way::Astray(error))) => {
+                    astray.push((name, error.to_string()));
+                    error
+                }
                 Err(_) => {
                     let text = format!(
                         "{} did not answer within {} s",
                         self.name,
                         patience.as_secs()
                     );
-                    first = first.or(Some(Exit::Unreachable.error(text)));
+                    astray.push((name, text.clone()));
+                    Exit::Unreachable.error(text)
                 }
-            }
+            };
+            first = first.or(Some(error));
         }
         Err(first.unwrap_or_else(|| explain(ClientError::NoAddress)))
     }
 
     /// To the node, through one lighthouse.
-    async fn through(&self, lighthouse: &LighthouseClient) -> Result<ClientStream<Stream>> {
+    async fn through(&self, lighthouse: &LighthouseClient) -> Result<ClientStream<Stream>, Way> {
         let name = &self.name;
-        let stream = lighthouse.control(name).await.map_err(explain)?;
-        let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])?;
-        connect(stream, config).await.map_err(|e| match pin_mismatch(&e) {
+        let stream = lighthouse.control(name).await;
+        let stream = stream.map_err(|e| Way::None(explain(e)))?;
+        let config = client_config(Some(&self.connection.identity), self.key, &[ALPN])
+            .map_err(|e| Way::None(e.into()))?;
+        let led = connect(stream, config).await;
+        led.map_err(|e| Way::Astray(match pin_mismatch(&e) {
             Some(mismatch) => Exit::Refused.error(format!(
                 "what answers for {name} is not that node: {mismatch}. The lighthouse, or someone behind it, leads elsewhere"
             )),
             None => Exit::Unreachable.error(format!("the stream to {name} broke: {e}")),
-        })
+        }))
     }
 
     /// Opens a stream and asks.

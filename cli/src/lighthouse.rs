@@ -1,24 +1,25 @@
 //! The way to the lighthouse: who it is, what it holds that is newer, errors as exit codes.
 
-use crate::app::App;
+use crate::app::{App, say};
 use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
 use crate::exit::Exit;
 use crate::words;
 use anyhow::{Context as _, Result};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::ApiErrorKind;
 use holdfast_core::documents::{DocumentSet, Lighthouse, Policy, next_generation};
-use holdfast_core::keys::{PrivateKey, PublicKey};
+use holdfast_core::keys::PrivateKey;
 use holdfast_core::signed::Signed;
 use holdfast_tls::Identity;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
+mod beside;
 mod everywhere;
+mod round;
 
+use beside::beside;
 pub use everywhere::merged;
+use round::{Missed, Reached, Round};
 
 /// The lighthouses that answered, and all that is needed to talk through them.
 pub struct Connection {
@@ -28,8 +29,8 @@ pub struct Connection {
     pub first: String,
     /// The others of them, by name, in the document's order.
     pub others: Vec<(String, LighthouseClient)>,
-    /// Those that did not answer, and why.
-    pub missed: Vec<(String, String)>,
+    /// Those that cannot be used.
+    pub missed: Vec<Missed>,
     /// The operator's key as TLS shows it.
     pub identity: Identity,
     /// The newest documents known, verified.
@@ -72,7 +73,9 @@ pub fn explain(error: ClientError) -> anyhow::Error {
 pub async fn connect(app: &App) -> Result<Connection> {
     let cluster = app.cluster()?;
     let operator = app.key(&cluster, KeyFile::Operator)?;
-    connect_as(cluster, operator).await
+    let connection = connect_as(cluster, operator).await?;
+    connection.say_who_lies();
+    Ok(connection)
 }
 
 /// Once one lighthouse answered, the others have so long: one that is gone must not hold up every
@@ -90,147 +93,66 @@ type Asked = (
 
 /// Asks all beside each other; those that are late are left out.
 async fn ask(all: &[Lighthouse], cluster: &ClusterDir, identity: &Identity) -> Result<Vec<Asked>> {
-    let mut asking = FuturesUnordered::new();
-    for lighthouse in all {
-        let client =
-            LighthouseClient::new(cluster.way_to(lighthouse), lighthouse.key, Some(identity))
-                .map_err(explain)?;
-        asking.push(async move {
-            let found = client.documents().await;
-            (lighthouse.clone(), client, found)
-        });
-    }
-    let mut asked: Vec<Asked> = vec![];
-    let mut until = None;
-    loop {
-        let next = match until {
-            None => Ok(asking.next().await),
-            Some(until) => timeout_at(until, asking.next()).await,
-        };
-        let Ok(Some(one)) = next else { break };
-        if one.2.is_ok() && until.is_none() {
-            until = Some(Instant::now() + GRACE);
-        }
-        asked.push(one);
-    }
-    Ok(asked)
+    let clients = all.iter().map(|lighthouse| {
+        LighthouseClient::new(cluster.way_to(lighthouse), lighthouse.key, Some(identity))
+            .map_err(explain)
+    });
+    let clients: Vec<_> = clients.collect::<Result<_>>()?;
+    let found = beside(clients.iter().map(LighthouseClient::documents), GRACE).await;
+    let asked = all.iter().cloned().zip(clients).zip(found);
+    Ok(asked
+        .filter_map(|((lighthouse, client), found)| Some((lighthouse, client, found?)))
+        .collect())
 }
 
 /// As [`connect`], with a key opened before.
 pub async fn connect_as(cluster: ClusterDir, operator: PrivateKey) -> Result<Connection> {
     let identity = Identity::from_key(&operator).context("the operator's key")?;
-    let mut documents = cluster.documents()?;
-    let mut reached: Vec<(Lighthouse, LighthouseClient)> = vec![];
-    let mut failed: Vec<Failed> = vec![];
+    let (roots, id) = (cluster.roots(), cluster.config.id);
+    let mut round = Round::new(cluster.documents()?);
     for _ in 0..FOLLOWED {
-        let new = |l: &&Lighthouse| {
-            reached.iter().all(|(r, _)| r.key != l.key) && failed.iter().all(|f| f.key != l.key)
-        };
-        let all: Vec<_> = documents
-            .lighthouses
-            .lighthouses
-            .iter()
-            .filter(new)
-            .cloned()
-            .collect();
-        if all.is_empty() {
-            break;
-        }
         let mut newer = false;
-        for (lighthouse, client, found) in ask(&all, &cluster, &identity).await? {
-            // One that lies must not stop what is done at the others, its removal least of all.
-            let mut with = documents.clone();
-            let taken = match found {
-                Ok(found) => with
-                    .take_newer(&found, &cluster.roots(), cluster.config.id)
-                    .map_err(|e| (e.to_string(), e)),
-                Err(error) => Err((error.to_string(), explain(error))),
-            };
-            match taken {
-                Ok(more) => {
-                    newer |= more;
-                    documents = with;
-                    reached.push((lighthouse, client));
-                }
-                Err((why, error)) => failed.push(Failed {
-                    key: lighthouse.key,
-                    name: lighthouse.name,
-                    why,
-                    error,
-                }),
-            }
+        for (lighthouse, client, found) in ask(&round.unasked(), &cluster, &identity).await? {
+            newer |= round.heard(lighthouse, client, found, (&roots, id));
         }
-        if newer {
-            let _lock = cluster.lock()?;
-            // Another command may have signed something since they were read.
-            let held = cluster.documents()?.set;
-            documents.take_newer(&held, &cluster.roots(), cluster.config.id)?;
-            cluster.save_documents(&documents.set)?;
-        } else {
+        if !newer {
             break;
         }
+        let _lock = cluster.lock()?;
+        // Another command may have signed something since they were read.
+        let held = cluster.documents()?.set;
+        round.documents.take_newer(&held, &roots, id)?;
+        cluster.save_documents(&round.documents.set)?;
     }
-    let named = &documents.lighthouses.lighthouses;
-    let place = |key: &PublicKey| named.iter().position(|l| l.key == *key);
-    // One that is named no more is the last to be asked: as long as no other answers.
-    reached.sort_by_key(|(l, _)| place(&l.key).unwrap_or(usize::MAX));
-    let mut missed = vec![];
-    for l in named
-        .iter()
-        .filter(|l| reached.iter().all(|(r, _)| r.key != l.key))
-    {
-        let why = failed.iter().find(|f| f.key == l.key);
-        let why = why.map_or_else(
-            || format!("no answer within {} s", GRACE.as_secs()),
-            |f| f.why.clone(),
-        );
-        missed.push((l.name.clone(), why));
-    }
-    let mut clients = reached.into_iter().map(|(l, client)| (l.name, client));
-    match clients.next() {
-        Some((first, client)) => Ok(Connection {
-            client,
-            first,
-            others: clients.collect(),
-            missed,
-            identity,
-            documents,
-            cluster,
-        }),
-        None => {
-            failed.sort_by_key(|f| place(&f.key));
-            Err(none_answers(failed))
-        }
-    }
-}
-
-/// A lighthouse that was asked in vain.
-struct Failed {
-    key: PublicKey,
-    name: String,
-    /// In one line.
-    why: String,
-    error: anyhow::Error,
-}
-
-/// What to say when all failed: the first one's error, and each other's in a line.
-fn none_answers(failed: Vec<Failed>) -> anyhow::Error {
-    let lines: Vec<_> = failed
-        .iter()
-        .map(|f| format!("{}: {}", f.name, f.why))
-        .collect();
-    let several = lines.len() > 1;
-    match failed.into_iter().next() {
-        None => Exit::Unreachable.error("documents.json names no lighthouse"),
-        Some(first) if several => first.error.context(format!(
-            "none of the lighthouses can be used:\n  {}",
-            lines.join("\n  ")
-        )),
-        Some(first) => first.error,
-    }
+    let Reached {
+        documents,
+        clients,
+        missed,
+    } = round.ended()?;
+    let mut clients = clients.into_iter();
+    let (first, client) = clients.next().context("no lighthouse")?;
+    Ok(Connection {
+        client,
+        first,
+        others: clients.collect(),
+        missed,
+        identity,
+        documents,
+        cluster,
+    })
 }
 
 impl Connection {
+    /// One that answers as it must not is named at once, whatever the command is about.
+    fn say_who_lies(&self) {
+        for missed in self.missed.iter().filter(|m| m.astray) {
+            say(&format!(
+                "note: lighthouse {} is left out: {}",
+                missed.name, missed.why
+            ));
+        }
+    }
+
     /// The same lighthouse, for a member with this signing key.
     pub fn as_member(&self, key: &PrivateKey) -> Result<LighthouseClient> {
         let identity = Identity::from_key(key).context("the member's key")?;
@@ -238,7 +160,9 @@ impl Connection {
         let own = all
             .iter()
             .find(|l| l.key == self.client.key())
-            .context("documents.json does not name the lighthouse that answers")?;
+            .context(
+                "only a lighthouse answers that documents.json names no more: `holdfast lighthouse list` shows where the others are to be",
+            )?;
         LighthouseClient::new(self.cluster.way_to(own), own.key, Some(&identity)).map_err(explain)
     }
 

@@ -5,15 +5,9 @@ mod common;
 #[path = "common/node.rs"]
 mod node;
 
-use common::{Operator, mode};
+use common::{Operator, free_tcp, free_udp, mode};
 use holdfast_core::seed::Seed;
 use node::{Node, Trial};
-use std::net::TcpListener;
-
-fn free() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
-}
 
 fn seed(me: &Operator, file: &str) -> Seed {
     let bytes = std::fs::read(me.dir.path().join(file)).unwrap();
@@ -25,7 +19,7 @@ fn a_second_one_does_what_the_first_cannot() {
     let me = Operator::new();
     let (https, _) = me.new_cluster();
     let _one = me.lighthouse(https);
-    let (port, udp) = (free(), free());
+    let (port, udp) = (free_tcp(), free_udp());
     let done = me.json(&format!(
         "lighthouse add two --lighthouse 127.0.0.1:{port} --udp-port {udp} --listen 127.0.0.1"
     ));
@@ -129,7 +123,7 @@ fn only_the_root_adds_and_removes_and_one_stays() {
     assert!(kept.contains("home/lighthouse.") && !me.cluster.join("lighthouse").exists());
     let text = std::fs::read_to_string(me.cluster.join("cluster.toml")).unwrap();
     assert!(!text.contains("127.0.0.1"), "{text}");
-    let (port, udp) = (free(), free());
+    let (port, udp) = (free_tcp(), free_udp());
     let done = me.json(&format!(
         "lighthouse add three --lighthouse 10.0.2.2:{port} --reach 127.0.0.1:{port} --udp-port {udp} --listen 127.0.0.1"
     ));

@@ -1,11 +1,8 @@
 //! What is done at, or read from, every lighthouse that answers.
 
-use super::{Connection, GRACE, explain};
-use crate::app::App;
+use super::{Connection, GRACE, beside, explain};
+use crate::app::{App, say};
 use anyhow::Result;
-use futures_util::StreamExt as _;
-use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use holdfast_client::{ClientError, LighthouseClient};
 use holdfast_core::api::{ApiErrorKind, GrantStatus, NodeEntry};
 use holdfast_core::documents::DocumentSet;
@@ -14,7 +11,10 @@ use holdfast_core::keys::PublicKey;
 use holdfast_core::names::{GrantId, NodeName};
 use holdfast_core::signed::Signed;
 use std::collections::BTreeMap;
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+
+/// Once one lighthouse took something over, the others have so long: it may be some MB.
+const TAKING: Duration = Duration::from_secs(10);
 
 impl Connection {
     /// All that answered, the first one first.
@@ -23,7 +23,7 @@ impl Connection {
     }
 
     /// The same with their names.
-    fn named(&self) -> impl Iterator<Item = (&str, &LighthouseClient)> {
+    pub fn named(&self) -> impl Iterator<Item = (&str, &LighthouseClient)> {
         let others = self
             .others
             .iter()
@@ -46,21 +46,19 @@ impl Connection {
     where
         F: Future<Output = Result<(), ClientError>> + 'a,
     {
-        let telling = self.named().map(|(name, client)| {
-            let told = tell(client);
-            async move { (name.to_owned(), told.await) }
-        });
-        let told = join_all(telling).await;
-        let taken = told.iter().any(|(_, told)| told.is_ok());
+        let told = beside(self.all().map(tell), TAKING).await;
+        let taken = told.iter().any(|told| matches!(told, Some(Ok(()))));
         let mut refused = vec![];
-        for (name, told) in told {
+        for ((name, _), told) in self.named().zip(told) {
             match told {
-                Ok(()) => {}
-                Err(error) if taken => refused.push((name, error.to_string())),
-                Err(error) => return Err(explain(error)),
+                Some(Ok(())) => {}
+                Some(Err(error)) if !taken => return Err(explain(error)),
+                Some(Err(error)) => refused.push((name.to_owned(), error.to_string())),
+                None => refused.push((name.to_owned(), late(TAKING))),
             }
         }
-        for (name, why) in self.missed.iter().cloned().chain(refused) {
+        let missed = self.missed.iter().map(|m| (m.name.clone(), m.why.clone()));
+        for (name, why) in missed.chain(refused) {
             app.say(&format!(
                 "note: {name} has not got {what} ({why}): it learns of that from nodes, or by {later} once it answers"
             ));
@@ -93,53 +91,46 @@ impl Connection {
     /// Drops an evicted node's record wherever that can be done; a lighthouse that has not got the
     /// policy yet does so when it gets it from nodes.
     pub async fn forget(&self, app: &App, name: &NodeName) {
-        let done = self.named().map(|(lighthouse, client)| async move {
-            let done = client.forget(name).await;
-            (lighthouse, done)
-        });
-        for (lighthouse, done) in join_all(done).await {
-            if let Err(error) = done
-                && error.kind() != Some(ApiErrorKind::NotFound)
-            {
-                app.say(&format!("note: {lighthouse} still lists {name} ({error})"));
-            }
+        let done = beside(self.all().map(|one| one.forget(name)), TAKING).await;
+        for ((lighthouse, _), done) in self.named().zip(done) {
+            let why = match done {
+                Some(Ok(())) => continue,
+                Some(Err(error)) if error.kind() == Some(ApiErrorKind::NotFound) => continue,
+                Some(Err(error)) => error.to_string(),
+                None => late(TAKING),
+            };
+            app.say(&format!("note: {lighthouse} still lists {name} ({why})"));
         }
     }
 
-    /// What the lighthouses answer, in their order: once one did, the others have [`GRACE`].
-    async fn gather<'a, T, F>(&'a self, ask: impl Fn(&'a LighthouseClient) -> F) -> Result<Vec<T>>
+    /// What the lighthouses answer, in their order. Who does not say is told of: it said before that
+    /// it is there.
+    async fn gather<'a, T, F>(
+        &'a self,
+        what: &str,
+        ask: impl Fn(&'a LighthouseClient) -> F,
+    ) -> Result<Vec<T>>
     where
         F: Future<Output = Result<T, ClientError>> + 'a,
     {
-        let mut asking: FuturesUnordered<_> = self
-            .all()
-            .enumerate()
-            .map(|(at, client)| {
-                let answer = ask(client);
-                async move { (at, answer.await) }
-            })
-            .collect();
-        let (mut found, mut failed, mut until) = (vec![], None, None);
-        loop {
-            let next = match until {
-                None => Ok(asking.next().await),
-                Some(until) => timeout_at(until, asking.next()).await,
-            };
-            match next {
-                Ok(Some((at, Ok(answer)))) => {
-                    found.push((at, answer));
-                    until = until.or_else(|| Some(Instant::now() + GRACE));
-                }
-                Ok(Some((_, Err(error)))) => failed = failed.or(Some(error)),
-                Ok(None) | Err(_) => break,
+        let (mut found, mut failed) = (vec![], vec![]);
+        let answers = beside(self.all().map(ask), GRACE).await;
+        for ((name, _), answer) in self.named().zip(answers) {
+            match answer {
+                Some(Ok(answer)) => found.push(answer),
+                Some(Err(error)) => failed.push((name, error.to_string(), Some(error))),
+                None => failed.push((name, late(GRACE), None)),
             }
         }
-        match failed {
-            Some(error) if found.is_empty() => return Err(explain(error)),
-            _ => {}
+        if found.is_empty()
+            && let Some(error) = failed.iter_mut().find_map(|(_, _, error)| error.take())
+        {
+            return Err(explain(error));
         }
-        found.sort_by_key(|(at, _)| *at);
-        Ok(found.into_iter().map(|(_, answer)| answer).collect())
+        for (name, why, _) in failed {
+            say(&format!("note: {name} does not say {what} ({why})"));
+        }
+        Ok(found)
     }
 
     /// All grants. A use counts wherever it was made: each lighthouse knows its own.
@@ -147,7 +138,10 @@ impl Connection {
     /// # Errors
     /// When no lighthouse says.
     pub async fn grants(&self) -> Result<Vec<GrantStatus>> {
-        Ok(united(self.gather(LighthouseClient::grants).await?))
+        Ok(united(
+            self.gather("who used grants", LighthouseClient::grants)
+                .await?,
+        ))
     }
 
     /// What each lighthouse that answers says of the nodes.
@@ -155,8 +149,13 @@ impl Connection {
     /// # Errors
     /// When none does.
     pub async fn listed(&self) -> Result<Vec<Vec<NodeEntry>>> {
-        self.gather(LighthouseClient::nodes).await
+        self.gather("which nodes there are", LighthouseClient::nodes)
+            .await
     }
+}
+
+fn late(grace: Duration) -> String {
+    format!("no answer within {} s", grace.as_secs())
 }
 
 /// The grants of several lighthouses, each once, with all keys that used it.

@@ -78,16 +78,7 @@ impl Operator {
     }
 
     pub fn new_cluster(&self) -> (u16, Value) {
-        let https = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let udp = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let (https, udp) = (free_tcp(), free_udp());
         let line = format!(
             "cluster new home --dir {} --lighthouse 10.0.2.2 --reach 127.0.0.1 --listen 127.0.0.1 --https-port {https} --udp-port {udp}",
             self.cluster.display()
@@ -121,6 +112,18 @@ impl Operator {
     }
 }
 
+/// A TCP port of 127.0.0.1 that nobody listens at.
+pub fn free_tcp() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+/// The same of UDP.
+pub fn free_udp() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
 /// Copies a program by a process of its own: were it written by this one, a child that another test
 /// forks meanwhile would hold it open for writing, and it could not be run ("text file busy").
 pub fn install(from: &Path, to: &Path) {
@@ -131,10 +134,17 @@ pub fn install(from: &Path, to: &Path) {
 
 pub struct Running(Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Ends it, as by a power cut.
+    pub fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::cluster::new::host_port;
 use super::folder::{put_by, sign, unknown, write_folder};
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
-use crate::exit::{Exit, exit_of};
+use crate::exit::{Exit, exit_of, words_of};
 use crate::lighthouse::{Connection, connect_as, explain};
 use crate::{table, words};
 use anyhow::{Context as _, Result};
@@ -153,15 +153,17 @@ fn without(held: &Lighthouses, name: &str) -> Result<(Lighthouses, Lighthouse)> 
     Ok((list, gone))
 }
 
-/// The lighthouses that answer; none is no error: what is signed here is handed over later.
+/// The lighthouses that can be used; none is no error: what is signed here is handed over later, and
+/// the only one that answers may be the one to be removed.
 async fn reached(app: &App) -> Result<Option<Connection>> {
     let cluster = app.cluster()?;
     let operator = app.key(&cluster, KeyFile::Operator)?;
     match connect_as(cluster, operator).await {
         Ok(connection) => Ok(Some(connection)),
-        Err(error) if exit_of(&error) == Exit::Unreachable => {
+        Err(error) if matches!(exit_of(&error), Exit::Unreachable | Exit::Refused) => {
             app.say(&format!(
-                "note: no lighthouse answers, nodes learn of this once one does and `holdfast cluster push` told it: {error:#}"
+                "note: no lighthouse can be told, nodes learn of this once one answers and `holdfast cluster push` told it: {}",
+                words_of(&error)
             ));
             Ok(None)
         }
@@ -169,15 +171,19 @@ async fn reached(app: &App) -> Result<Option<Connection>> {
     }
 }
 
-/// Hands the document that was signed here to all that answer.
-async fn tell(app: &App, connection: Option<Connection>, documents: Documents) -> Result<()> {
+/// Hands the document that was signed here to all that answer. That none takes it is no error either:
+/// the only one there is may be what another is added for.
+async fn tell(app: &App, connection: Option<Connection>, documents: Documents) {
     let Some(mut connection) = connection else {
-        return Ok(());
+        return;
     };
     connection.documents = documents;
-    connection.push_documents(app).await.context(
-        "the document is signed and kept in documents.json, but no lighthouse has got it: `holdfast cluster push` tries again",
-    )
+    if let Err(error) = connection.push_documents(app).await {
+        app.say(&format!(
+            "note: the document is signed and kept in documents.json, but no lighthouse has got it: `holdfast cluster push` tries again: {}",
+            words_of(&error)
+        ));
+    }
 }
 
 fn no_root(error: anyhow::Error, cluster: &ClusterDir) -> anyhow::Error {
@@ -226,7 +232,7 @@ pub async fn add(app: &App, args: AddArgs) -> Result<()> {
     cluster.save_config()?;
     let documents = cluster.documents()?;
     drop(lock);
-    tell(app, connection, documents).await?;
+    tell(app, connection, documents).await;
     let done = Added {
         name: new.name,
         https: new.https,
@@ -272,9 +278,8 @@ pub async fn remove(app: &App, args: RemoveArgs) -> Result<()> {
     let documents = cluster.documents()?;
     drop(lock);
     // What is signed is told first: a folder that cannot be moved must not keep it back.
-    let told = tell(app, connection, documents).await;
+    tell(app, connection, documents).await;
     let kept = put_by(&folder, list.generation)?;
-    told?;
     let done = Removed {
         name: args.name,
         lighthouses: list.generation,

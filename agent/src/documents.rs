@@ -56,6 +56,21 @@ pub struct Merged {
     pub refused: Vec<DocumentError>,
 }
 
+impl Merged {
+    /// Refuses a set of which one is older than what was held once (`floors`: as
+    /// [`Trusted::generations`]).
+    ///
+    /// # Errors
+    /// [`DocumentError::Older`].
+    pub fn not_below(self, floors: [u64; 3]) -> Result<Self, DocumentError> {
+        let found = self.trusted.generations().into_iter().zip(floors);
+        match found.into_iter().find(|(found, floor)| found < floor) {
+            Some((found, held)) => Err(DocumentError::Older { found, held }),
+            None => Ok(self),
+        }
+    }
+}
+
 fn newer<T: Document + Clone>(
     held: Option<&Signed<T>>,
     offered: &Signed<T>,
@@ -211,6 +226,26 @@ pub mod tests {
             .encode();
         add_signature(&mut block, &root.public().0, |m| root.sign(m).0).unwrap();
         base64::engine::general_purpose::STANDARD.encode(block)
+    }
+
+    #[test]
+    fn nor_back_behind_what_can_no_longer_be_read() {
+        let roots = Roots(vec![key(7).public()]);
+        let merged = |set| merge(None, &set, &roots, CLUSTER).unwrap();
+        for floors in [[5; 3], [0, 0, 5], [4; 3]] {
+            assert!(merged(set(5, 7)).not_below(floors).is_ok());
+        }
+        let old_policy = DocumentSet {
+            policy: set(4, 7).policy,
+            ..set(6, 7)
+        };
+        for old in [set(4, 7), old_policy] {
+            let refused = merged(old).not_below([5; 3]).unwrap_err();
+            assert!(matches!(
+                refused,
+                DocumentError::Older { found: 4, held: 5 }
+            ));
+        }
     }
 
     #[test]

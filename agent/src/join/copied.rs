@@ -117,6 +117,7 @@ async fn renew(node: &Node) -> bool {
                 d.identity = None;
                 d.admission = None;
                 d.documents = None;
+                d.document_floors = [0; 3];
                 d.members.clear();
                 d.status_counter = 0;
                 remember(

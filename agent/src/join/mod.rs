@@ -254,7 +254,8 @@ async fn join_at(
         .and_then(|a| node.known.open(&a.member).ok());
     let last = last.map_or(0, |o| o.record.counter);
     let counter = Clock::now().max(last.saturating_add(1));
-    let ready = record::prepare(seed, identity, held, &offer, counter)?;
+    let floors = if same { doc.document_floors } else { [0; 3] };
+    let ready = record::prepare(seed, identity, (held, floors), &offer, counter)?;
     say("join: offer accepted");
     let reply = client
         .join(ready.member.clone())
@@ -265,6 +266,7 @@ async fn join_at(
     let admission = admission(seed, &ready);
     let name = admission.name.clone();
     let trusted = ready.documents.trusted;
+    let generations = trusted.generations();
     let list = reply.members;
     let (own, seen) = (admission.clone(), node.known.clone());
     let known = disk::blocking(move || {
@@ -281,6 +283,7 @@ async fn join_at(
     node.store
         .update(|d| {
             d.documents = Some(ready.documents.set);
+            d.document_floors = generations;
             d.members = known.members;
             d.admission = Some(admission);
             d.spent_grants.push(seed.grant.to_string());

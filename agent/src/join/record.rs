@@ -23,7 +23,8 @@ pub struct Ready {
     pub documents: Merged,
 }
 
-/// Checks an offer and signs the record. `held`: documents of the same cluster from before.
+/// Checks an offer and signs the record. `held`: documents of the same cluster from before; `floors`:
+/// the generations behind which they never go back.
 /// `counter`: greater than that of any record signed before.
 ///
 /// # Errors
@@ -31,11 +32,12 @@ pub struct Ready {
 pub fn prepare(
     seed: &Seed,
     identity: &Identity,
-    held: Option<&DocumentSet>,
+    (held, floors): (Option<&DocumentSet>, [u64; 3]),
     offer: &Offer,
     counter: u64,
 ) -> Result<Ready, Trouble> {
     let documents = merge(held, &offer.documents, &seed.roots(), seed.cluster_id)
+        .and_then(|merged| merged.not_below(floors))
         .map_err(|e| Trouble::untrusted(format!("the lighthouse's documents do not hold: {e}")))?;
     let keys = releases::trusted(seed.cluster_id, &seed.roots()).map_err(|e| Trouble::local(&e))?;
     releases::open(&keys, &documents.set.releases).map_err(|e| {
@@ -158,7 +160,14 @@ mod tests {
 
     #[test]
     fn a_sound_offer_becomes_a_record() {
-        let ready = prepare(&seed(), &identity(), None, &offer(1, 7, |_| {}), 9).unwrap();
+        let ready = prepare(
+            &seed(),
+            &identity(),
+            (None, [0; 3]),
+            &offer(1, 7, |_| {}),
+            9,
+        )
+        .unwrap();
         assert_eq!(
             (ready.record.name.as_str(), ready.record.counter),
             ("n1", 9)
@@ -175,18 +184,39 @@ mod tests {
             });
             g.last = MeshIndex::try_from(20).unwrap();
         };
-        let ready = prepare(&nameless, &identity(), None, &offer(1, 7, series), 9).unwrap();
+        let ready = prepare(
+            &nameless,
+            &identity(),
+            (None, [0; 3]),
+            &offer(1, 7, series),
+            9,
+        )
+        .unwrap();
         assert_eq!(ready.record.name.as_str(), "shelf-07");
-        let named = prepare(&seed(), &identity(), None, &offer(1, 7, series), 9).unwrap_err();
+        let named = prepare(
+            &seed(),
+            &identity(),
+            (None, [0; 3]),
+            &offer(1, 7, series),
+            9,
+        )
+        .unwrap_err();
         assert_eq!(named.state, "bad-seed");
-        let ready = prepare(&nameless, &identity(), None, &offer(1, 7, |_| {}), 9).unwrap();
+        let ready = prepare(
+            &nameless,
+            &identity(),
+            (None, [0; 3]),
+            &offer(1, 7, |_| {}),
+            9,
+        )
+        .unwrap();
         assert!(ready.record.name.as_str().starts_with("node-"));
     }
 
     #[test]
     fn a_hostile_lighthouse_gets_no_record() {
         let state = |offer: Offer| {
-            prepare(&seed(), &identity(), None, &offer, 9)
+            prepare(&seed(), &identity(), (None, [0; 3]), &offer, 9)
                 .unwrap_err()
                 .state
         };
@@ -216,7 +246,14 @@ mod tests {
     #[test]
     fn old_documents_are_not_taken_back() {
         let held = set(5, 7);
-        let ready = prepare(&seed(), &identity(), Some(&held), &offer(1, 7, |_| {}), 9).unwrap();
+        let ready = prepare(
+            &seed(),
+            &identity(),
+            (Some(&held), [0; 3]),
+            &offer(1, 7, |_| {}),
+            9,
+        )
+        .unwrap();
         assert_eq!(ready.documents.trusted.generations(), [5; 3]);
     }
 }

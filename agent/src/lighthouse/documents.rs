@@ -1,6 +1,6 @@
 //! Newer documents are fetched, checked and stored.
 
-use crate::documents::{Trusted, merge};
+use crate::documents::merge;
 use crate::node::Node;
 use crate::releases::Offered;
 use crate::{disk, releases};
@@ -10,12 +10,25 @@ use holdfast_core::documents::{DocumentSet, Roots};
 use tokio::sync::Mutex;
 
 /// Whether a lighthouse holds something newer: operators, lighthouses, policy, release list.
-fn newer(offered: [u64; 4], held: &Trusted, list: Option<u64>) -> bool {
-    let [o, l, p] = held.generations();
+fn newer(offered: [u64; 4], [o, l, p]: [u64; 3], list: Option<u64>) -> bool {
     offered
         .iter()
         .zip([o, l, p, list.unwrap_or(0)])
         .any(|(offered, held)| *offered > held)
+}
+
+/// The generations of what is held; nothing where the state holds no documents, because a later
+/// version wrote them in another form: they are fetched anew then.
+async fn held(node: &Node) -> [u64; 3] {
+    let Ok(trusted) = node.trusted() else {
+        return [0; 3];
+    };
+    let held = trusted.generations();
+    if node.store.get().document_floors != held {
+        // From before there were floors: no write of its own.
+        node.store.note(|d| d.document_floors = held).await;
+    }
+    held
 }
 
 /// Fetches and stores what is newer than what is held.
@@ -30,7 +43,7 @@ pub async fn bring_forward(
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let roots = Roots(admission.roots.clone());
-    let held = node.trusted()?;
+    let held = held(node).await;
     let keys = releases::trusted(admission.cluster_id, &roots)?;
     let partition = node.partition("hf-slots");
     let carried = doc.documents.as_ref().map(|set| set.releases.clone());
@@ -47,7 +60,7 @@ pub async fn bring_forward(
         }
         None => Some(u64::MAX),
     };
-    if newer(offered, &held, list) {
+    if newer(offered, held, list) {
         let set = client.documents().await?;
         return store(node, &set).await;
     }
@@ -69,7 +82,8 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
     let admission = doc.admission.as_ref().context("this node has not joined")?;
     let roots = Roots(admission.roots.clone());
     let keys = releases::trusted(admission.cluster_id, &roots)?;
-    let mut merged = merge(doc.documents.as_ref(), set, &roots, admission.cluster_id)?;
+    let merged = merge(doc.documents.as_ref(), set, &roots, admission.cluster_id)?;
+    let mut merged = merged.not_below(doc.document_floors)?;
     for why in &merged.refused {
         tracing::warn!("a document of the lighthouse is refused: {why}");
     }
@@ -81,7 +95,10 @@ pub async fn store(node: &Node, set: &DocumentSet) -> anyhow::Result<()> {
     if doc.documents.as_ref() != Some(&merged.set) {
         tracing::info!(generations = ?merged.trusted.generations(), "newer documents");
         node.store
-            .update(|d| d.documents = Some(merged.set))
+            .update(|d| {
+                d.document_floors = merged.trusted.generations();
+                d.documents = Some(merged.set);
+            })
             .await?;
     }
     sound?;

@@ -17,10 +17,12 @@ use holdfast_core::documents::Roots;
 pub async fn follow(node: &Node, error: &ClientError) -> anyhow::Result<bool> {
     let doc = node.store.get();
     let admission = doc.admission.as_ref().context("this node has not joined")?;
+    let held = node.trusted();
+    let generation = held.map_or(0, |t| t.lighthouses.generation);
     let trust = Trust {
         roots: Roots(admission.roots.clone()),
         cluster: admission.cluster_id,
-        generation: node.trusted()?.lighthouses.generation,
+        generation: doc.document_floors[1].max(generation),
     };
     let Some(set) = successor(error, &trust).await? else {
         return Ok(false);

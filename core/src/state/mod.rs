@@ -54,6 +54,9 @@ pub struct StateDoc {
     pub admission: Option<Admission>,
     /// What the roots signed.
     pub documents: Option<DocumentSet>,
+    /// Generations of operators, lighthouses and policy that were held once: none goes back behind
+    /// them, not even where [`documents`](Self::documents) cannot be read any more.
+    pub document_floors: [u64; 3],
     /// Known members, with the last endpoint of each that a lighthouse told.
     pub members: Vec<CachedMember>,
     /// Where peers last answered this node itself.

@@ -9,14 +9,17 @@ pub const UNREAD: &str = "unread";
 /// At most so many bytes of them.
 const UNREAD_MAX: usize = 64 * 1024;
 
-/// Without these a node is another one, or formats what it must not: then better no state at all,
-/// which nobody overwrites.
-const VITAL: [&str; 5] = [
+/// Without these a node is another one, formats what it must not, or takes old documents and an old
+/// time for new ones: then better no state at all, which nobody overwrites. A later version never
+/// changes the form of the last two.
+const VITAL: [&str; 7] = [
     "var_formatted",
     "machine_id",
     "identity",
     "admission",
     "spent_grants",
+    "document_floors",
+    "clock_floor",
 ];
 
 /// Names of the fields that a version before could not read, or this one.
@@ -157,14 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn documents_of_another_form_leave_how_new_they_were() {
+        let later = json!({"documents": {"form": 2}, "document_floors": [7, 8, 9]});
+        let (doc, _) = decode(&copy(&later)).unwrap();
+        assert_eq!(
+            (doc.documents.is_none(), doc.document_floors),
+            (true, [7, 8, 9])
+        );
+        assert_eq!(unread(&doc), ["documents"]);
+    }
+
+    #[test]
     fn what_a_node_is_nothing_without_is_never_left_out() {
         for (name, value) in [
             ("identity", json!({"signing": "later"})),
             ("admission", json!({"cluster": 7})),
             ("var_formatted", json!("yes")),
             ("spent_grants", json!({})),
+            ("document_floors", json!({"policy": 7})),
+            ("clock_floor", json!("2031-01-01")),
         ] {
-            let read = decode(&copy(&json!({name: value, "clock_floor": 7})));
+            let read = decode(&copy(&json!({name: value, "mesh_port": 7})));
             assert!(matches!(read, Err(StateError::Content(_))), "{name}");
         }
     }

@@ -26,6 +26,10 @@ struct Places {
 /// Places of one address that are tried: its own port, and what its NAT showed two lighthouses.
 const OF_ONE_ADDRESS: usize = 4;
 
+/// Places as lighthouses saw them that are named in any case: a router can give this member more
+/// addresses of its own than all places that are named.
+const RESERVED: usize = 4;
+
 /// Shared by all peers of a member.
 #[derive(Debug)]
 pub(crate) struct Here {
@@ -91,12 +95,29 @@ impl Here {
     /// Where this member may be reached: own addresses first, then as it was seen.
     pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
         let places = self.places();
-        let mut all: Vec<SocketAddr> = Vec::new();
-        for place in places.local.iter().chain(places.observed.values()) {
-            if all.len() < MAX_CANDIDATES && !all.contains(place) && !places.avoids(place.ip()) {
-                all.push(*place);
+        let once = |of: Vec<SocketAddr>| {
+            let mut all: Vec<SocketAddr> = vec![];
+            for place in of {
+                if !all.contains(&place) && !places.avoids(place.ip()) {
+                    all.push(place);
+                }
             }
-        }
+            all
+        };
+        let seen = once(places.observed.values().copied().collect());
+        let sure = &seen[..seen.len().min(RESERVED)];
+        let mut room = MAX_CANDIDATES - sure.len();
+        let mut all = once(places.local.clone());
+        all.retain(|place| {
+            let stays = room > 0 || sure.contains(place);
+            if !sure.contains(place) {
+                room = room.saturating_sub(1);
+            }
+            stays
+        });
+        let more: Vec<_> = seen.into_iter().filter(|at| !all.contains(at)).collect();
+        all.extend(more);
+        all.truncate(MAX_CANDIDATES);
         all
     }
 
@@ -171,5 +192,29 @@ mod tests {
         assert!(!here.may_seek(inner) && here.may_seek(lan));
         here.moved();
         assert_eq!(here.candidates(), [lan]);
+    }
+
+    #[test]
+    fn own_addresses_do_not_crowd_out_where_lighthouses_see_this_member() {
+        let here = Here::default();
+        let at = |net: u8, n: u8| SocketAddr::from(([net, 0, 2, n], 1));
+        let own: Vec<_> = (0..40).map(|n| at(192, n)).collect();
+        here.set(own.clone(), vec![]);
+        assert_eq!(here.candidates(), own[..MAX_CANDIDATES]);
+        here.observed(MeshKey([1; 32]), at(203, 1));
+        // One of its own.
+        here.observed(MeshKey([2; 32]), own[39]);
+        let all = here.candidates();
+        assert_eq!(all[..MAX_CANDIDATES - 2], own[..MAX_CANDIDATES - 2]);
+        assert_eq!(all[MAX_CANDIDATES - 2..], [own[39], at(203, 1)]);
+        // Nor do many lighthouses crowd out its own, and there is room for all.
+        for n in 3..40 {
+            here.observed(MeshKey([n; 32]), at(203, n));
+        }
+        let all = here.candidates();
+        let named = all.iter().filter(|a| own.contains(a)).count();
+        assert_eq!((all.len(), named), (MAX_CANDIDATES, MAX_CANDIDATES - 3));
+        here.set(vec![own[0]], vec![]);
+        assert_eq!(here.candidates().len(), MAX_CANDIDATES);
     }
 }

@@ -128,7 +128,8 @@ async fn stay(
             continue;
         }
         let lasting = list.lasting;
-        node.notes.clear("membership");
+        let name = post.name();
+        node.notes.clear_of("membership", &name);
         node.posts.answered(node, post);
         let taken = take(node, keeper, post, list).await;
         if taken.members.is_err() {
@@ -137,10 +138,10 @@ async fn stay(
         }
         post.hold((lasting && revision > 0).then_some(revision));
         match taken.members.and(taken.documents) {
-            Ok(()) => node.notes.clear("documents"),
+            Ok(()) => node.notes.clear_of("documents", &name),
             Err(e) => {
-                let text = format!("the lighthouse's news cannot be taken: {e:#}");
-                node.notes.set("documents", text);
+                let text = format!("the news of lighthouse {name} cannot be taken: {e:#}");
+                node.notes.set_of("documents", &name, text);
             }
         }
         if replaced(node, &client.key()) {
@@ -156,19 +157,15 @@ fn failed(node: &Node, post: &Post, error: &ClientError) {
     if others.iter().any(|p| !std::ptr::eq(&**p, post)) {
         return;
     }
-    match error.kind() {
-        Some(ApiErrorKind::Evicted) => {
-            node.notes
-                .set("membership", format!("this node is evicted: {error}"));
-        }
+    let name = post.name();
+    let text = match error.kind() {
+        Some(ApiErrorKind::Evicted) => format!("this node is evicted, says {name}: {error}"),
         Some(ApiErrorKind::Denied | ApiErrorKind::NotFound) => {
-            node.notes.set(
-                "membership",
-                format!("the lighthouse does not know this node: {error}"),
-            );
+            format!("lighthouse {name} does not know this node: {error}")
         }
-        _ => {}
-    }
+        _ => return,
+    };
+    node.notes.set_of("membership", &name, text);
 }
 
 /// What became of an answer.
@@ -236,12 +233,13 @@ async fn take_members(
     post.lacking.listed(&kept, whole, behind);
     node.posts
         .hand_on(post, &kept.news, false, kept.members.len());
+    let name = post.name();
     match &kept.unvouched {
         Some(why) => {
-            let text = format!("the lighthouse lists members that no grant vouches for: {why}");
-            node.notes.set("members", text);
+            let text = format!("lighthouse {name} lists members that no grant vouches for: {why}");
+            node.notes.set_of("members", &name, text);
         }
-        None => node.notes.clear("members"),
+        None => node.notes.clear_of("members", &name),
     }
     // An empty list from a lighthouse that lost its store must not take the peers away.
     if !kept.members.is_empty() {

@@ -28,12 +28,19 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// After a failure, or while others hand on.
 const AGAIN: Duration = Duration::from_secs(20);
 
+/// Documents are handed to a lighthouse that stays behind, whatever it was handed, this often.
+const DOCUMENTS: Duration = Duration::from_secs(60);
+
 /// What one lighthouse lacks.
 #[derive(Debug, Default)]
 struct Plan {
     members: BTreeSet<PublicKey>,
-    documents: bool,
+    /// When members are due.
     due: Option<Instant>,
+    /// When documents are.
+    documents: Option<Instant>,
+    /// When they were handed on last.
+    handed: Option<Instant>,
 }
 
 impl Plan {
@@ -47,46 +54,67 @@ impl Plan {
             self.members.remove(key);
         }
         self.members.extend(&list.lacking);
-        self.documents = behind;
-        if self.members.is_empty() && !behind {
+        if self.members.is_empty() {
             self.due = None;
-        } else if self.due.is_none() {
-            // An eviction that was forgotten is more urgent than a member.
-            let wait = if behind { spread / 8 } else { FIRST + spread };
-            self.due = Some(now + wait);
+        } else {
+            self.due.get_or_insert(now + FIRST + spread);
         }
+        if behind {
+            // An eviction that was forgotten is more urgent than a member.
+            let due = self.not_too_often(now + spread / 8);
+            self.documents.get_or_insert(due);
+        } else {
+            self.documents = None;
+        }
+    }
+
+    fn not_too_often(&self, due: Instant) -> Instant {
+        self.handed.map_or(due, |at| due.max(at + DOCUMENTS))
+    }
+
+    /// When something is due.
+    fn due(&self) -> Option<Instant> {
+        self.due.into_iter().chain(self.documents).min()
     }
 
     /// Notes what another lighthouse told: this one tells of it too by then, or lacks it.
     fn offered(&mut self, news: &[PublicKey], documents: bool, now: Instant, spread: Duration) {
+        let sooner = |held: Option<Instant>, due: Instant| Some(held.map_or(due, |held| due.min(held)));
         self.members.extend(news);
-        self.documents |= documents;
-        let wait = if documents {
-            spread / 8
-        } else {
-            FIRST + spread
-        };
-        let due = now + wait;
-        self.due = Some(self.due.map_or(due, |held| held.min(due)));
+        if !news.is_empty() {
+            self.due = sooner(self.due, now + FIRST + spread);
+        }
+        if documents {
+            // A root signed them just now: no lighthouse causes that.
+            self.documents = sooner(self.documents, now + spread / 8);
+        }
     }
 
     /// What to hand on now.
     fn take(&mut self, now: Instant) -> Option<(Vec<PublicKey>, bool)> {
-        self.due.filter(|due| *due <= now)?;
+        self.due().filter(|due| *due <= now)?;
         let keys: Vec<_> = self.members.iter().take(REFILL_MOST).copied().collect();
         for key in &keys {
             self.members.remove(key);
         }
-        let documents = std::mem::take(&mut self.documents);
+        let documents = self.documents.take_if(|due| *due <= now).is_some();
+        if documents {
+            self.handed = Some(now);
+        }
         self.due = (!self.members.is_empty()).then(|| now + PAUSE);
         Some((keys, documents))
     }
 
     /// It did not get through: once more, later.
     fn again(&mut self, keys: Vec<PublicKey>, documents: bool, now: Instant, spread: Duration) {
+        let due = now + AGAIN + spread;
         self.members.extend(keys);
-        self.documents |= documents;
-        self.due = Some(now + AGAIN + spread);
+        if !self.members.is_empty() {
+            self.due = Some(due);
+        }
+        if documents {
+            self.documents = Some(self.not_too_often(due));
+        }
     }
 }
 
@@ -142,7 +170,7 @@ pub async fn run(node: &Node, post: &Post) {
             .plan
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .due;
+            .due();
         let wait = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -277,6 +305,27 @@ mod tests {
         // A whole list shows anew what is lacking.
         plan.listed(&list(0..5, 0..0), true, false, now, spread);
         assert!(plan.due.is_none());
+    }
+
+    #[test]
+    fn a_lighthouse_that_stays_behind_gets_documents_once_a_minute() {
+        let (mut plan, begin) = (Plan::default(), Instant::now());
+        let (mut now, mut handed) = (begin, 0);
+        while now < begin + 10 * DOCUMENTS - DOCUMENTS / 2 {
+            plan.listed(&list(0..0, 0..0), false, true, now, Duration::from_secs(8));
+            if let Some((_, true)) = plan.take(now) {
+                handed += 1;
+                // Whether it takes them or not.
+                plan.again(vec![], handed % 2 == 0, now, Duration::ZERO);
+            }
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(handed, 10);
+        // Members wait for none of that, nor what a root signed meanwhile.
+        plan.listed(&list(0..0, 0..1), false, true, now, Duration::ZERO);
+        assert_eq!(plan.take(now + FIRST), Some((keys(0..1), false)));
+        plan.offered(&[], true, now, Duration::ZERO);
+        assert_eq!(plan.take(now), Some((vec![], true)));
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl Narrow {
         places.get(&to).copied()
     }
 
-    pub(crate) fn set(&self, to: SocketAddr, size: Option<u16>) {
+    /// False: there is no room for one more.
+    pub(crate) fn set(&self, to: SocketAddr, size: Option<u16>) -> bool {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
         match size {
             None => {
@@ -53,9 +54,10 @@ impl Narrow {
             Some(size) if places.len() < MAX || places.contains_key(&to) => {
                 places.insert(to, size);
             }
-            Some(_) => {}
+            Some(_) => return false,
         }
         self.any.store(!places.is_empty(), Ordering::Relaxed);
+        true
     }
 
     /// Does `send` while datagrams of `socket` may be cut.
@@ -103,6 +105,10 @@ mod tests {
         assert_eq!((narrow.size(one), narrow.size(two)), (Some(1372), None));
         narrow.set(one, None);
         assert_eq!(narrow.size(one), None);
+        let many = |n: u16| SocketAddr::from(([192, 0, 2, 1], n));
+        assert!((0..MAX as u16).all(|n| narrow.set(many(n), Some(1372))));
+        assert!(!narrow.set(two, Some(1372)) && narrow.set(many(7), Some(1300)));
+        assert!(narrow.set(many(7), None) && narrow.set(two, Some(1372)));
         for address in ["127.0.0.1:0", "[::]:0"] {
             let Ok(socket) = UdpSocket::bind(address) else {
                 continue;

@@ -162,8 +162,7 @@ impl PeerState {
     fn tell_narrow(&self, way: Way) {
         let (to, narrow) = (way.next_hop(), self.paths.narrow());
         let before = self.here.narrow.size(to);
-        if narrow != before {
-            self.here.narrow.set(to, narrow);
+        if narrow != before && self.here.narrow.set(to, narrow) {
             match narrow {
                 Some(_) if before.is_some() => {}
                 Some(_) => tracing::warn!(

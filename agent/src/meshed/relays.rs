@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::api::RelayRequest;
 use holdfast_mesh::{Channel, MeshHandle, MeshKey};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -17,20 +17,40 @@ const AT_ONCE: usize = 16;
 /// A lighthouse that does not answer for so long does not keep the next one from being asked.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Peers whose questions are counted; of more, those asked for longest ago begin at the first
+/// lighthouse again.
+const COUNTED: usize = 1024;
+
+/// How often a channel to each peer was asked for, the latest last.
+#[derive(Default)]
+struct Turns(VecDeque<(MeshKey, usize)>);
+
+impl Turns {
+    /// How often before.
+    fn next(&mut self, peer: MeshKey) -> usize {
+        let at = self.0.iter().position(|(key, _)| *key == peer);
+        let before = at.and_then(|at| self.0.remove(at)).map_or(0, |(_, n)| n);
+        self.0.push_back((peer, before.wrapping_add(1)));
+        if self.0.len() > COUNTED {
+            self.0.pop_front();
+        }
+        before
+    }
+}
+
 /// Runs as long as the mesh does; returns only on an error.
 pub async fn run(node: &Node, mesh: &MeshHandle) -> anyhow::Error {
     let Some(mut wanted) = mesh.relay_wanted() else {
         return anyhow::anyhow!("somebody else asks for relay channels");
     };
     let mut asking = FuturesUnordered::new();
-    let mut asked = BTreeMap::<MeshKey, usize>::new();
+    let mut turns = Turns::default();
     loop {
         tokio::select! {
             peer = wanted.recv(), if asking.len() < AT_ONCE => match peer {
                 Some(peer) => {
-                    let before = asked.entry(peer).or_default();
-                    asking.push(ask(node, mesh, peer, *before));
-                    *before = before.wrapping_add(1);
+                    let before = turns.next(peer);
+                    asking.push(ask(node, mesh, peer, before));
                 }
                 None => return anyhow::anyhow!("the mesh asks for no relay channels any more"),
             },
@@ -102,5 +122,29 @@ async fn ask(node: &Node, mesh: &MeshHandle, peer: MeshKey, before: usize) {
             }
             Err(e) => tracing::debug!(%peer, "no relay channel: {e}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_counted_for_each_peer_and_of_not_too_many() {
+        let key = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_le_bytes());
+            MeshKey(bytes)
+        };
+        let mut turns = Turns::default();
+        let asked = [1, 2, 1, 1, 2].map(|n| turns.next(key(n)));
+        assert_eq!(asked, [0, 0, 1, 2, 1]);
+        for n in 0..3 * COUNTED {
+            // One that is asked for all the time is never forgotten.
+            assert_eq!(turns.next(key(1)), 3 + n);
+            turns.next(key(100 + n));
+        }
+        assert_eq!(turns.0.len(), COUNTED);
+        assert_eq!(turns.next(key(2)), 0);
     }
 }

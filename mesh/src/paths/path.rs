@@ -96,11 +96,13 @@ impl Path {
         self.usual
     }
 
-    /// A silence for so long means death. Up to 0.5 s there and back it is [`DEAD`].
+    /// A silence for so long means death. Up to 0.5 s there and back it is [`DEAD`]. What is usual was
+    /// found on another network, perhaps, where the path is shaken.
     fn patience(&self) -> Duration {
+        let least = if self.shaken { UNKNOWN } else { DEAD };
         let known = self.usual.filter(|_| self.confirmed);
         known.map_or(UNKNOWN, |usual| {
-            DEAD.max((usual * 3).min(usual + BEYOND)).min(LONGEST)
+            least.max((usual * 3).min(usual + BEYOND)).min(LONGEST)
         })
     }
 
@@ -175,7 +177,8 @@ impl Path {
         if let Some((_, at)) = slot.take() {
             let rtt = now.saturating_duration_since(at);
             self.rtt = Some(rtt);
-            self.usual = Some(self.usual.map_or(rtt, |usual| (usual * 7 + rtt) / 8));
+            let known = self.usual.filter(|_| !self.shaken);
+            self.usual = Some(known.map_or(rtt, |usual| (usual * 7 + rtt) / 8));
         }
         (self.confirmed, self.shaken) = (true, false);
         self.silent_since = None;

@@ -108,7 +108,10 @@ impl Paths {
         for at in 0..count {
             let path = &self.direct[(at + first % count) % count];
             let guess = path.origin == Origin::Told && !path.confirmed;
-            if !path.certain(now) && (!guess || self.guesses.one_more(now)) {
+            // The way in use is asked by itself too: twice as often its slow answers would find their
+            // questions forgotten.
+            let just = path.confirmed && path.since_asked(now) < GUESS_AGAIN;
+            if !path.certain(now) && !just && (!guess || self.guesses.one_more(now)) {
                 self.ping(path.way, now, asks);
             }
         }

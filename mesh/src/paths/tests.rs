@@ -351,6 +351,22 @@ fn a_change_of_link_that_changes_nothing_moves_nothing() {
 }
 
 #[test]
+fn a_round_trip_of_before_decides_nothing_after_a_change_of_link() {
+    let mut world = roamed(&[(direct(1), 2000)]);
+    let mut answered = false;
+    for _ in 0..2000 {
+        world.go(5);
+        let path = world.paths.path(direct(1)).unwrap();
+        assert!(!path.dead(world.now));
+        if !answered && !path.shaken {
+            answered = true;
+            assert_eq!(path.usual(), Some(Duration::from_millis(2000)));
+        }
+    }
+    assert!(answered && world.paths.confirmed());
+}
+
+#[test]
 fn after_a_change_of_link_the_relay_is_used_as_soon_as_it_is_the_first_to_answer() {
     let mut world = roamed(&[(relay(), 80)]);
     assert_eq!(world.current(), Some(direct(1)));

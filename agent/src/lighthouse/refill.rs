@@ -79,7 +79,8 @@ impl Plan {
 
     /// Notes what another lighthouse told: this one tells of it too by then, or lacks it.
     fn offered(&mut self, news: &[PublicKey], documents: bool, now: Instant, spread: Duration) {
-        let sooner = |held: Option<Instant>, due: Instant| Some(held.map_or(due, |held| due.min(held)));
+        let sooner =
+            |held: Option<Instant>, due: Instant| Some(held.map_or(due, |held| due.min(held)));
         self.members.extend(news);
         if !news.is_empty() {
             self.due = sooner(self.due, now + FIRST + spread);

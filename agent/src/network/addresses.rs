@@ -16,7 +16,7 @@ impl Netlink {
     /// As the kernel says.
     pub async fn addresses(&self) -> anyhow::Result<Vec<AddressMessage>> {
         let all = self.handle.address().get().execute();
-        Ok(all.try_collect().await?)
+        Ok(self.answer(all.try_collect()).await?)
     }
 
     /// All interfaces, of whatever kind.
@@ -25,7 +25,7 @@ impl Netlink {
     /// As the kernel says.
     pub async fn interfaces(&self) -> anyhow::Result<Vec<LinkMessage>> {
         let all = self.handle.link().get().execute();
-        Ok(all.try_collect().await?)
+        Ok(self.answer(all.try_collect()).await?)
     }
 
     /// Default routes, and others, of every table.
@@ -38,7 +38,7 @@ impl Netlink {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         for family in [v4, v6] {
             let some = self.handle.route().get(family).execute();
-            all.extend(some.try_collect::<Vec<_>>().await?);
+            all.extend(self.answer(some.try_collect::<Vec<_>>()).await?);
         }
         Ok(all)
     }

@@ -29,6 +29,9 @@ use tokio::task::JoinHandle;
 use told::Told;
 use wifi::Radios;
 
+/// The kernel's news come in bursts, and a stranger's router advertisements are such news.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// `resolv.conf`, to which the root's `/etc/resolv.conf` points.
 pub const RESOLV_CONF: &str = "/run/holdfast/resolv.conf";
 
@@ -134,9 +137,11 @@ impl Network {
         let mut changes = self.netlink.changes();
         let routers = Routers::listen();
         let mut heard = routers.changes();
+        let mut unanswered = self.netlink.unanswered();
         let mut before = self.wanted.borrow().seed.clone();
         loop {
             changes.mark_unchanged();
+            heard.mark_unchanged();
             let wanted = self.wanted.borrow_and_update().clone();
             if wanted.seed != before {
                 // Other settings: every interface begins anew.
@@ -165,9 +170,16 @@ impl Network {
                 tracing::warn!("uplinks: {e:#}");
             }
             self.look_for_overlap(&wanted);
+            unanswered = self.note_unanswered(unanswered);
+            let burst = async {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = heard.changed() => {}
+                }
+                tokio::time::sleep(SETTLE).await;
+            };
             tokio::select! {
-                _ = changes.changed() => {}
-                _ = heard.changed() => {}
+                () = burst => {}
                 changed = self.wanted.changed() => {
                     if changed.is_err() { return; }
                 }
@@ -183,6 +195,18 @@ impl Network {
                 () = tokio::time::sleep(Duration::from_secs(30)) => {}
             }
         }
+    }
+
+    /// Notes whether the kernel left requests without an answer since there were `before`; how many
+    /// there are now.
+    fn note_unanswered(&self, before: u64) -> u64 {
+        let now = self.netlink.unanswered();
+        if now == before {
+            self.notes.clear("netlink");
+        } else {
+            self.notes.set("netlink", "the kernel left what this node asked about its network without an answer for 10 s: asked again; does a router flood this network with advertisements?");
+        }
+        now
     }
 
     /// Sets interfaces up and starts what addresses them.
@@ -308,8 +332,19 @@ impl Network {
         }
     }
 
-    /// Brings an interface to what it was told to use.
+    /// Brings an interface to what it was told to use; once more where the kernel gave no answer.
     async fn apply(&mut self, port: &Port, uplink: Uplink) {
+        for _ in 0..2 {
+            let before = self.netlink.unanswered();
+            self.bring(port, &uplink).await;
+            if self.netlink.unanswered() == before {
+                break;
+            }
+        }
+        self.told.set(port, uplink);
+    }
+
+    async fn bring(&self, port: &Port, uplink: &Uplink) {
         let (index, metric) = (port.index, port.metric);
         let mut wrong = vec![];
         if uplink.mtu.is_some() {
@@ -334,7 +369,6 @@ impl Network {
         for e in &wrong {
             tracing::warn!(interface = port.name, "{e:#}");
         }
-        self.told.set(port, uplink);
     }
 
     fn look_for_overlap(&self, wanted: &Wanted) {

@@ -4,6 +4,7 @@
 use crate::app::say;
 use crate::exit::Exit;
 use crate::lighthouse::{Connection, explain};
+use crate::nodes::Which;
 use crate::words::plain;
 use anyhow::{Context as _, Result};
 use holdfast_client::{ClientError, LighthouseClient, Stream};
@@ -49,9 +50,9 @@ enum Way {
 }
 
 impl Connection {
-    /// The node called `name`, its key taken from its verified record.
-    pub async fn target(&self, name: &NodeName) -> Result<Target<'_>> {
-        Ok(self.target_of(&self.node(name).await?))
+    /// The node that is meant, its key taken from its verified record.
+    pub async fn target(&self, which: &Which) -> Result<Target<'_>> {
+        Ok(self.target_of(&self.node(which).await?))
     }
 
     /// A member verified before.

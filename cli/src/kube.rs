@@ -4,18 +4,19 @@
 use crate::control::Target;
 use crate::exit::Exit;
 use crate::lighthouse::Connection;
+use crate::nodes::Which;
 use anyhow::{Context as _, Result};
 use holdfast_core::control::{Reply, Request};
-use holdfast_core::names::{NodeName, Role};
+use holdfast_core::names::Role;
 use holdfast_core::status::K3sState;
 use std::net::Ipv4Addr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// The server called `name`, else the first server, those that are Ready before the others.
-pub async fn server<'a>(connection: &'a Connection, name: Option<&NodeName>) -> Result<Target<'a>> {
-    if let Some(name) = name {
-        return connection.target(name).await;
+pub async fn server<'a>(connection: &'a Connection, which: Option<&Which>) -> Result<Target<'a>> {
+    if let Some(which) = which {
+        return connection.target(which).await;
     }
     let entries = connection.entries().await?;
     let judge = connection.judge();

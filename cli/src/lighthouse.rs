@@ -18,7 +18,7 @@ mod everywhere;
 mod round;
 
 use beside::beside;
-pub use everywhere::merged;
+pub use everywhere::{Believed, merged};
 use round::{Missed, Reached, Round};
 
 /// The lighthouses that answered, and all that is needed to talk through them.

@@ -2,7 +2,7 @@
 
 use crate::cluster_dir::Documents;
 use crate::exit::Exit;
-use crate::lighthouse::{Connection, merged};
+use crate::lighthouse::{Believed, Connection, merged};
 use crate::words::roughly;
 use anyhow::Result;
 use holdfast_core::api::NodeEntry;
@@ -10,10 +10,12 @@ use holdfast_core::cluster::{AddressPlan, ClusterId};
 use holdfast_core::documents::Policy;
 use holdfast_core::grant::{VerifiedMember, verify};
 use holdfast_core::keys::PublicKey;
-use holdfast_core::names::{GrantId, NodeName, Role};
+use holdfast_core::names::{GrantId, NameError, NodeName, Role};
 use holdfast_core::status::{K3sState, NodeStatus, SlotName, SlotStatus, SystemMemory};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 /// From how many seconds on what a node said of itself is told as old: nodes report every 30 s.
 const OLD: u64 = 120;
@@ -23,6 +25,8 @@ const OLD: u64 = 120;
 pub struct NodeView {
     /// Its name.
     pub name: NodeName,
+    /// Its signing key: tells apart two that have one name.
+    pub key: Option<String>,
     /// What it is to the cluster.
     pub role: Option<Role>,
     /// Whether it is a plain WireGuard client: it gives no account of itself.
@@ -69,6 +73,42 @@ pub struct NodeView {
     pub problem: Option<String>,
 }
 
+/// A node by its name; by its signing key where two have one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Its name.
+    Name(NodeName),
+    /// Its signing key.
+    Key(PublicKey),
+}
+
+impl FromStr for Which {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        // No name has a key's length and characters.
+        match text.parse() {
+            Ok(key) => Ok(Self::Key(key)),
+            Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Key(key) => key.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Which {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Which cluster, and what its roots signed: all that judging an entry takes.
 pub struct Judge<'a> {
     /// The cluster.
@@ -99,6 +139,52 @@ impl Judge<'_> {
             ..self.documents.policy.clone()
         };
         self.member_by(entry, &lenient)
+    }
+
+    /// What the signatures of an entry say, if they hold.
+    pub fn believed(&self, entry: &NodeEntry) -> Option<Believed> {
+        let member = self.member_in_or_out(entry).ok()?;
+        let status = self.status(entry, &member).ok().flatten();
+        Some(Believed {
+            key: member.record.signing_key,
+            is_in: self.member(entry).is_ok(),
+            record: member.record.counter,
+            account: status.map(|s| s.counter),
+        })
+    }
+
+    /// The one that is meant.
+    ///
+    /// # Errors
+    /// When there is none, or more than one has the name.
+    pub fn find<'e>(&self, entries: &'e [NodeEntry], which: &Which) -> Result<&'e NodeEntry> {
+        let key = |entry: &NodeEntry| self.believed(entry).map(|b| b.key);
+        let found = entries.iter().filter(|entry| match which {
+            Which::Name(name) => entry.name == *name,
+            Which::Key(wanted) => key(entry) == Some(*wanted),
+        });
+        let found: Vec<_> = found.collect();
+        match found[..] {
+            [one] => Ok(one),
+            [] => {
+                let known: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
+                let known = if known.is_empty() {
+                    "none has joined yet".into()
+                } else {
+                    format!("there are {}", known.join(", "))
+                };
+                Err(Exit::Failed.error(format!("no node is called {which}: {known}")))
+            }
+            _ => {
+                let keys = found.into_iter().filter_map(key);
+                let keys: Vec<_> = keys.map(|key| key.to_string()).collect();
+                Err(Exit::Failed.error(format!(
+                    "{} members are called {which}: give the key of the one that is meant in place of its name, of {}",
+                    keys.len(),
+                    keys.join(" and ")
+                )))
+            }
+        }
     }
 
     /// Signing keys of the members in `entries` that joined with the grant `id` and are in. Each
@@ -190,6 +276,7 @@ impl Judge<'_> {
         view.endpoint = entry.endpoint;
         match self.member(entry) {
             Ok(member) => {
+                view.key = Some(member.record.signing_key.to_string());
                 view.role = Some(member.grant.role);
                 view.client = member.record.via.is_some();
                 view.mesh_address = Some(self.plan.address4(member.record.index));
@@ -226,6 +313,7 @@ impl Judge<'_> {
 fn empty(name: NodeName) -> NodeView {
     NodeView {
         name,
+        key: None,
         role: None,
         client: false,
         mesh_address: None,
@@ -308,31 +396,19 @@ impl Connection {
     /// All entries, as the lighthouses list them.
     pub async fn entries(&self) -> Result<Vec<NodeEntry>> {
         let judge = self.judge();
-        let counter = |entry: &NodeEntry| {
-            let member = judge.member_in_or_out(entry).ok();
-            member.map(|m| m.record.counter)
-        };
-        Ok(merged(self.listed().await?, counter))
+        Ok(merged(self.listed().await?, |entry| judge.believed(entry)))
     }
 
-    /// The member called `name`, verified.
+    /// The member that is meant, verified.
     ///
     /// # Errors
     /// When there is none, or its signatures do not hold.
-    pub async fn node(&self, name: &NodeName) -> Result<VerifiedMember> {
+    pub async fn node(&self, which: &Which) -> Result<VerifiedMember> {
         let entries = self.entries().await?;
-        let Some(entry) = entries.iter().find(|e| e.name == *name) else {
-            let known: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
-            let known = if known.is_empty() {
-                "none has joined yet".into()
-            } else {
-                format!("there are {}", known.join(", "))
-            };
-            return Err(Exit::Failed.error(format!("no node is called {name}: {known}")));
-        };
+        let entry = self.judge().find(&entries, which)?;
         self.judge()
             .member(entry)
-            .map_err(|why| not_believed(name, &why))
+            .map_err(|why| not_believed(&entry.name, &why))
     }
 }
 

@@ -2,9 +2,8 @@
 
 use super::token::users;
 use crate::app::App;
-use crate::exit::Exit;
 use crate::lighthouse::connect;
-use crate::nodes::{Judge, not_believed};
+use crate::nodes::{Judge, Which, not_believed};
 use anyhow::Result;
 use holdfast_core::api::{GrantStatus, NodeEntry};
 use holdfast_core::documents::RevokedGrant;
@@ -16,16 +15,17 @@ use serde::Serialize;
 /// Options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   holdfast evict n3
+  holdfast evict KEY      where two members have one name; `holdfast nodes` shows their keys
 
 The root signs a policy that names the node's key: members drop it as soon as they have that policy, \
 the lighthouse takes no request of its any more, and its name and address become free. There is no \
 way back for this key; the machine can join again with another seed. Its own seed is of no use any \
 more: where a grant has uses left, it is revoked but for the other nodes that joined with it.")]
 pub struct Args {
-    /// Which node
-    node: NodeName,
+    /// Which node, by its name or its signing key
+    node: Which,
 }
 
 #[derive(Serialize)]
@@ -73,12 +73,7 @@ fn revocation(
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let mut connection = connect(app).await?;
     let entries = connection.entries().await?;
-    let Some(entry) = entries.iter().find(|e| e.name == args.node) else {
-        return Err(Exit::Failed.error(format!(
-            "no node is called {}: `holdfast nodes` lists them",
-            args.node
-        )));
-    };
+    let entry = connection.judge().find(&entries, &args.node)?;
     let member = member_of(&connection.judge(), entry)?;
     let joined = connection.judge().joined_with(&entries, &member.grant.id);
     let key = member.record.signing_key;
@@ -100,9 +95,10 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             })
             .await?;
     }
-    connection.forget(app, &args.node).await;
+    let name = entry.name.clone();
+    connection.forget(app, &name).await;
     let evicted = Evicted {
-        name: args.node,
+        name,
         key: key.to_string(),
         policy: connection.documents.policy.generation,
         revoked,

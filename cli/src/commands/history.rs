@@ -2,18 +2,18 @@
 
 use crate::app::App;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::table::table;
 use crate::words::utc;
 use anyhow::Result;
 use holdfast_core::control::{Reply, Request};
-use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  holdfast history n1\n  holdfast history n1 --output json")]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
 }
 
 /// Runs the verb.

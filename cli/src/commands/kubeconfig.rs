@@ -3,8 +3,8 @@
 use crate::app::{App, print_line};
 use crate::kube;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use anyhow::Result;
-use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ As k3s wrote it, its server is the node's own 127.0.0.1. With --serve a tunnel i
 machine's 127.0.0.1, and the configuration printed leads there.")]
 pub struct Args {
     /// Which server [default: the first that is Ready]
-    node: Option<NodeName>,
+    node: Option<Which>,
     /// Hold a tunnel open on this port of 127.0.0.1 (0: any free one)
     #[arg(long, value_name = "PORT")]
     serve: Option<u16>,

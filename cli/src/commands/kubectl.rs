@@ -4,9 +4,9 @@ use crate::app::App;
 use crate::exit::Exit;
 use crate::kube;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::secrets::VARIABLE;
 use anyhow::{Context as _, Result};
-use holdfast_core::names::NodeName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ with k3s is run as `k3s kubectl`. Its exit code is passed on.")]
 pub struct Args {
     /// Through this server [default: the first that is Ready]
     #[arg(long, value_name = "NODE")]
-    node: Option<NodeName>,
+    node: Option<Which>,
     /// The kubectl to run
     #[arg(long, env = "HOLDFAST_KUBECTL", value_name = "PATH")]
     kubectl: Option<PathBuf>,

@@ -2,10 +2,10 @@
 
 use crate::app::{App, print_line};
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::words::{plain, utc};
 use anyhow::Result;
 use holdfast_core::control::{LogLine, Reply, Request};
-use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ Examples:
   holdfast logs n1 --output json      one JSON object a line")]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,

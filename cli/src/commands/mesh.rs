@@ -4,13 +4,13 @@ use crate::app::App;
 use crate::commands::join::{self, Dir, needs_root};
 use crate::exit::Exit;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::table::table;
 use crate::words::{plain, roughly, size};
 use anyhow::Result;
 use clap::Subcommand;
 use holdfast_agent::member;
 use holdfast_core::control::{MAX_PINGS, MeshPath, MeshPeer, MeshPing, PathKind, Reply, Request};
-use holdfast_core::names::NodeName;
 use serde::Serialize;
 
 /// The verbs.
@@ -40,7 +40,7 @@ pub enum Verb {
 )]
 pub struct StatusArgs {
     /// Whose peers [default: this machine's, once it has joined]
-    node: Option<NodeName>,
+    node: Option<Which>,
     #[command(flatten)]
     dir: Dir,
 }
@@ -55,7 +55,7 @@ Examples:
 A path is sought when none is known, so the first answers may be relayed and later ones direct.")]
 pub struct PingArgs {
     /// The node that asks
-    from: NodeName,
+    from: Which,
     /// The node or lighthouse that is asked
     to: String,
     /// How often, once a second

@@ -52,6 +52,14 @@ fn text(views: &[NodeView]) -> String {
         }),
     );
     for view in views {
+        let namesakes = views.iter().filter(|v| v.name == view.name).count();
+        if let (2.., Some(key)) = (namesakes, &view.key) {
+            text += &format!(
+                "\n{} at {}: {namesakes} members have this name; this one's key is {key}, which commands take in its place",
+                view.name,
+                view.mesh_address.map(|a| a.to_string()).unwrap_or_default(),
+            );
+        }
         for note in view.notes.iter().chain(&view.problem) {
             text += &format!("\n{}: {}", view.name, plain(note));
         }

@@ -2,11 +2,11 @@
 
 use crate::app::App;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::waiting::{Before, wait};
 use crate::words::parse_duration;
 use anyhow::Result;
 use holdfast_core::control::Request;
-use holdfast_core::names::NodeName;
 use std::time::Duration;
 
 /// Options.
@@ -20,7 +20,7 @@ Examples:
 --rescue, when it answers from the rescue system. Another system than was asked for: exit code 5.")]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
     /// Into the rescue system
     #[arg(long)]
     rescue: bool,

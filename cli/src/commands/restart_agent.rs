@@ -2,9 +2,9 @@
 
 use crate::app::App;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use anyhow::Result;
 use holdfast_core::control::Request;
-use holdfast_core::names::NodeName;
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -13,7 +13,7 @@ use holdfast_core::names::NodeName;
 )]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
 }
 
 /// Runs the verb.

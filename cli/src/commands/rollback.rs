@@ -2,11 +2,11 @@
 
 use crate::app::App;
 use crate::lighthouse::connect;
+use crate::nodes::Which;
 use crate::waiting::{Before, wait};
 use crate::words::parse_duration;
 use anyhow::Result;
 use holdfast_core::control::Request;
-use holdfast_core::names::NodeName;
 use std::time::Duration;
 
 /// Options.
@@ -19,7 +19,7 @@ The other slot is tried like an upgrade: if it does not prove itself, the node c
 (exit code 5).")]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
     /// Wait until the other slot is committed, or given up
     #[arg(long)]
     wait: bool,

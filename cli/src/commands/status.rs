@@ -3,10 +3,10 @@
 use crate::app::App;
 use crate::lighthouse::connect;
 use crate::nodes::NodeView;
+use crate::nodes::Which;
 use crate::table::{fields, table};
 use crate::words::roughly;
 use anyhow::Result;
-use holdfast_core::names::NodeName;
 use holdfast_core::status::SystemMemory;
 
 /// Options.
@@ -16,7 +16,7 @@ use holdfast_core::status::SystemMemory;
 )]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
 }
 
 fn memory(used: SystemMemory) -> String {

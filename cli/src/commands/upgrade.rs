@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::exit::Exit;
 use crate::lighthouse::{Connection, connect, explain};
+use crate::nodes::Which;
 use crate::progress::Steps;
 use crate::waiting::{Before, wait};
 use crate::words::{parse_duration, size};
@@ -10,7 +11,6 @@ use anyhow::{Context as _, Result};
 use holdfast_core::control::{Reply, Request};
 use holdfast_core::keys::Digest;
 use holdfast_core::manifest::{MAX_MANIFEST, Manifest, PREFIX_LEN, read};
-use holdfast_core::names::NodeName;
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ is not running, and reboots into it on trial. With --wait, exit code 0 means com
 node went back by itself (the reason is printed). Without, the command ends when the trial begins.")]
 pub struct Args {
     /// Which node
-    node: NodeName,
+    node: Which,
     /// The bundle
     bundle: PathBuf,
     /// Take an older generation

@@ -176,38 +176,72 @@ fn united(lists: Vec<Vec<GrantStatus>>) -> Vec<GrantStatus> {
     all
 }
 
-/// The nodes of several lists, each once. `believed` gives the counter of a record whose signatures
-/// hold: the newest counts. What lighthouses saw of one record is put together.
+/// What signatures alone say of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Believed {
+    /// Whose record it is.
+    pub key: PublicKey,
+    /// The policy has not put it out.
+    pub is_in: bool,
+    /// The record's counter.
+    pub record: u64,
+    /// The counter of the account that comes with it, if its key signed that.
+    pub account: Option<u64>,
+}
+
+/// The members of several lists, each once; two that have one name are two. `believed` is none where
+/// signatures do not hold: such an entry is shown only where nobody else has its name.
 pub fn merged(
     lists: Vec<Vec<NodeEntry>>,
-    believed: impl Fn(&NodeEntry) -> Option<u64>,
+    believed: impl Fn(&NodeEntry) -> Option<Believed>,
 ) -> Vec<NodeEntry> {
-    let mut all: BTreeMap<NodeName, NodeEntry> = BTreeMap::new();
+    let mut all: BTreeMap<NodeName, Vec<(Option<Believed>, NodeEntry)>> = BTreeMap::new();
     for entry in lists.into_iter().flatten() {
-        let Some(held) = all.get_mut(&entry.name) else {
-            all.insert(entry.name.clone(), entry);
-            continue;
-        };
-        if held.member != entry.member {
-            if believed(&entry) > believed(held) {
-                *held = entry;
-            }
-            continue;
+        let known = believed(&entry);
+        let named = all.entry(entry.name.clone()).or_default();
+        let key = |known: &Option<Believed>| known.map(|k| k.key);
+        match named.iter_mut().find(|(held, _)| key(held) == key(&known)) {
+            None => named.push((known, entry)),
+            Some(held) => join(held, known, entry),
         }
-        // The ages count from its last account and handshake anywhere.
-        let fresher = |new: Option<u64>, old: Option<u64>| {
-            new.is_some_and(|new| old.is_none_or(|old| new < old))
-        };
-        if fresher(entry.status_age, held.status_age) {
-            (held.status, held.status_age) = (entry.status, entry.status_age);
-        }
-        if fresher(entry.handshake_age, held.handshake_age) {
-            held.handshake_age = entry.handshake_age;
-            held.endpoint = entry.endpoint.or(held.endpoint);
-        }
-        held.standing |= entry.standing;
     }
-    all.into_values().collect()
+    let rank = |known: &Option<Believed>| known.map_or(0, |k| 1 + u8::from(k.is_in));
+    let counting = all.into_values().flat_map(|mut named| {
+        let most = named.iter().map(|(known, _)| rank(known)).max();
+        named.retain(|(known, _)| Some(rank(known)) == most);
+        named
+    });
+    counting.map(|(_, entry)| entry).collect()
+}
+
+/// Puts together what two lighthouses say of one member. What is signed counts by its counter; ages
+/// are a lighthouse's word, and count for the same account only.
+fn join(
+    (held, entry): &mut (Option<Believed>, NodeEntry),
+    new: Option<Believed>,
+    other: NodeEntry,
+) {
+    let (Some(held), Some(new)) = (held, new) else {
+        // Neither is believed: the first is as good as any other.
+        return;
+    };
+    if new.record > held.record {
+        entry.member = other.member;
+        held.record = new.record;
+    }
+    let fresher =
+        |new: Option<u64>, old: Option<u64>| new.is_some_and(|new| old.is_none_or(|old| new < old));
+    if new.account > held.account {
+        (entry.status, entry.status_age) = (other.status, other.status_age);
+        held.account = new.account;
+    } else if new.account == held.account && fresher(other.status_age, entry.status_age) {
+        entry.status_age = other.status_age;
+    }
+    if fresher(other.handshake_age, entry.handshake_age) {
+        entry.handshake_age = other.handshake_age;
+        entry.endpoint = other.endpoint.or(entry.endpoint);
+    }
+    entry.standing |= other.standing;
 }
 
 #[cfg(test)]
@@ -215,26 +249,72 @@ mod tests {
     use super::*;
     use crate::nodes::tests::{entry, key};
 
+    /// Of the member with key `n`, by its record's counter and its account's.
+    fn by(n: u8, record: u64, account: Option<u64>) -> Option<Believed> {
+        Some(Believed {
+            key: key(n).public(),
+            is_in: true,
+            record,
+            account,
+        })
+    }
+
+    fn aged(age: u64, standing: bool, handshake: Option<u64>) -> NodeEntry {
+        NodeEntry {
+            status_age: Some(age),
+            standing,
+            handshake_age: handshake,
+            ..entry(3, 1)
+        }
+    }
+
     #[test]
     fn a_node_is_shown_once_with_what_any_lighthouse_saw() {
-        let (mut here, mut there) = (entry(3, 1), entry(3, 1));
-        (here.status_age, here.standing, here.handshake_age) = (Some(900), false, None);
-        (there.status_age, there.standing, there.handshake_age) = (Some(3), true, Some(7));
-        let all = merged(vec![vec![here.clone()], vec![there]], |_| Some(1));
+        let lists = vec![vec![aged(900, false, None)], vec![aged(3, true, Some(7))]];
+        let all = merged(lists, |_| by(3, 1, Some(5)));
         assert_eq!(all.len(), 1);
         let one = &all[0];
         assert_eq!(
             (one.status_age, one.standing, one.handshake_age),
             (Some(3), true, Some(7))
         );
-        // Another record under its name counts only if it is newer and believed.
-        let mut other = entry(4, 8);
-        other.name = here.name.clone();
-        let counter = |e: &NodeEntry| (e.member != other.member).then_some(1);
-        let all = merged(vec![vec![here.clone()], vec![other.clone()]], counter);
-        assert_eq!(all[0].member, here.member);
-        let all = merged(vec![vec![other.clone()], vec![here.clone()]], counter);
-        assert_eq!(all[0].member, here.member);
+    }
+
+    #[test]
+    fn the_newest_account_counts_whatever_age_a_lighthouse_gives_an_older_one() {
+        let (new, old) = (aged(40, true, None), aged(0, true, None));
+        let account = |e: &NodeEntry| by(3, 1, Some(if e.status_age == Some(40) { 9 } else { 8 }));
+        for lists in [[&new, &old], [&old, &new]] {
+            let lists = lists.map(|e| vec![e.clone()]).to_vec();
+            assert_eq!(merged(lists, account)[0].status_age, Some(40));
+        }
+        // One that nobody signed counts less than any.
+        let account = |e: &NodeEntry| by(3, 1, (e.status_age == Some(40)).then_some(1));
+        let all = merged(vec![vec![old], vec![new]], account);
+        assert_eq!(all[0].status_age, Some(40));
+    }
+
+    #[test]
+    fn two_members_of_one_name_are_both_shown_and_what_nobody_signed_is_not() {
+        let (one, mut two, mut forged) = (entry(3, 1), entry(4, 1), entry(4, 8));
+        (two.status_age, forged.status_age) = (Some(50), Some(60));
+        let who = |e: &NodeEntry| match e.status_age {
+            Some(50) => by(4, 1, None),
+            Some(60) => None,
+            _ => by(3, 9, None),
+        };
+        let lists = || vec![vec![forged.clone(), two.clone()], vec![one.clone()]];
+        let ages = |all: Vec<NodeEntry>| all.iter().map(|e| e.status_age).collect::<Vec<_>>();
+        assert_eq!(ages(merged(lists(), who)), [Some(50), Some(2)]);
+        // One that was put out is shown only while nobody has taken its name.
+        let out = |e: &NodeEntry| {
+            let mut known = who(e)?;
+            known.is_in = known.key == key(4).public();
+            Some(known)
+        };
+        assert_eq!(ages(merged(lists(), out)), [Some(50)]);
+        assert_eq!(ages(merged(vec![vec![one.clone()]], out)), [Some(2)]);
+        assert_eq!(ages(merged(lists(), |_| None)), [Some(60)]);
     }
 
     #[test]

@@ -187,3 +187,36 @@ fn a_node_that_holds_newer_documents_says_so() {
             .is_empty()
     );
 }
+
+#[test]
+fn of_two_that_have_one_name_each_is_found_by_its_key() {
+    let documents = documents();
+    let judge = Judge {
+        id: ID,
+        plan: AddressPlan::new(ID, false),
+        documents: &documents,
+    };
+    let one = entry(3, 1);
+    let mut two = entry(4, 1);
+    let mut record = two.member.record.open(|_| true).unwrap();
+    record.signing_key = key(4).public();
+    two.member.record = Signed::sign(&record, &key(2)).unwrap();
+    let both = [one, two];
+    let find = |text: &str| judge.find(&both, &text.parse().unwrap());
+    for (entry, n) in both.iter().zip([3, 4]) {
+        let key = key(n).public().to_string();
+        assert_eq!(find(&key).unwrap(), entry);
+        let said = find("n1").unwrap_err().to_string();
+        assert!(
+            said.contains(&key) && said.starts_with("2 members"),
+            "{said}"
+        );
+    }
+    assert!(find(&key(5).public().to_string()).is_err());
+    let said = find("n2").unwrap_err().to_string();
+    assert!(said.contains("no node is called n2"), "{said}");
+    assert_eq!(
+        judge.find(&both[..1], &"n1".parse().unwrap()).unwrap(),
+        &both[0]
+    );
+}

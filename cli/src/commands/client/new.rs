@@ -7,6 +7,7 @@ use crate::commands::token::{GrantArgs, mint};
 use crate::exit::Exit;
 use crate::files;
 use crate::lighthouse::{Connection, connect, explain};
+use crate::nodes::Which;
 use crate::secrets::new_key;
 use anyhow::{Context as _, Result};
 use holdfast_core::access::connects;
@@ -40,7 +41,7 @@ pub struct Args {
     name: NodeName,
     /// The node that is its peer [default: the only one]
     #[arg(long, value_name = "NODE")]
-    node: Option<NodeName>,
+    node: Option<Which>,
     /// Group that the policy's rules name; may be repeated
     #[arg(short = 'g', long = "group", value_name = "GROUP")]
     groups: Vec<GroupName>,
@@ -72,9 +73,9 @@ struct Made<'a> {
 }
 
 /// The node that is to be the client's peer.
-async fn node(connection: &Connection, wanted: Option<&NodeName>) -> Result<VerifiedMember> {
+async fn node(connection: &Connection, wanted: Option<&Which>) -> Result<VerifiedMember> {
     let node = match wanted {
-        Some(name) => connection.node(name).await?,
+        Some(which) => connection.node(which).await?,
         None => {
             let entries = connection.entries().await?;
             let judge = connection.judge();

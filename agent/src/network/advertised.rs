@@ -21,7 +21,7 @@ const KEPT: usize = 4;
 
 /// A name server on an interface, as a router advertises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Advertisement {
     /// The interface's number.
     pub interface: u32,
     /// The server.
@@ -31,7 +31,7 @@ pub struct Told {
 }
 
 /// Name servers in a datagram of the kernel's; what is not understood is left out.
-pub fn parse(mut datagram: &[u8]) -> Vec<Told> {
+pub fn parse(mut datagram: &[u8]) -> Vec<Advertisement> {
     let mut told = vec![];
     while let Some(length) = word(datagram, 0) {
         let length = length as usize;
@@ -48,7 +48,7 @@ pub fn parse(mut datagram: &[u8]) -> Vec<Told> {
 }
 
 /// `struct nduseroptmsg` and what follows it.
-fn options(message: &[u8]) -> Vec<Told> {
+fn options(message: &[u8]) -> Vec<Advertisement> {
     let (Some(length), Some(interface)) = (half(message, 2), word(message, 4)) else {
         return vec![];
     };
@@ -74,7 +74,7 @@ fn options(message: &[u8]) -> Vec<Told> {
     told
 }
 
-fn servers(interface: u32, option: &[u8]) -> Vec<Told> {
+fn servers(interface: u32, option: &[u8]) -> Vec<Advertisement> {
     let Some((head, servers)) = option.split_first_chunk::<8>() else {
         return vec![];
     };
@@ -83,7 +83,7 @@ fn servers(interface: u32, option: &[u8]) -> Vec<Told> {
     let servers = servers.iter().map(|s| Ipv6Addr::from(*s));
     servers
         .filter(|s| !s.is_unspecified() && !s.is_multicast() && !s.is_loopback())
-        .map(|server| Told {
+        .map(|server| Advertisement {
             interface,
             server,
             lifetime: u32::from_be_bytes(lifetime),
@@ -115,7 +115,7 @@ pub struct Advertised(Vec<Server>);
 
 impl Advertised {
     /// Takes what a router says; whether the servers are others than before.
-    pub fn hear(&mut self, told: Told, now: Instant) -> bool {
+    pub fn hear(&mut self, told: Advertisement, now: Instant) -> bool {
         let held = |s: &Server| s.interface == told.interface && s.at == told.server;
         let place = self.0.iter().position(held);
         if told.lifetime == 0 {
@@ -165,8 +165,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn told(server: &str, lifetime: u32) -> Told {
-        Told {
+    fn told(server: &str, lifetime: u32) -> Advertisement {
+        Advertisement {
             interface: 2,
             server: server.parse().unwrap(),
             lifetime,
@@ -201,7 +201,7 @@ mod tests {
     fn a_router_that_tells_of_ever_more_fills_nothing() {
         let (mut held, now) = (Advertised::default(), Instant::now());
         held.hear(
-            Told {
+            Advertisement {
                 interface: 3,
                 ..told("2001:db8::9", 9)
             },

@@ -5,24 +5,27 @@
 pub mod addresses;
 mod advertised;
 mod dhcp;
+mod named;
 pub mod netlink;
 pub mod plan;
+mod port;
 pub mod roaming;
 mod routers;
 mod settings;
 mod told;
 mod wifi;
 
+pub use named::interface_of;
+
 use crate::init::Init;
 use crate::notes::Notes;
-use crate::seed::cidata::network::Interface;
 use holdfast_core::cluster::AddressPlan;
 use holdfast_core::seed::{SeedNetwork, SeedWifi};
 use netlink::Netlink;
 use plan::{Link, Mode, Uplink};
+use port::{Port, Task};
 use routers::Routers;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -67,42 +70,6 @@ type Expiries = BTreeMap<String, dhcp::Expiry>;
 
 enum Event {
     Dhcp(String, dhcp::News),
-}
-
-/// The interface that is addressed.
-#[derive(Debug, Clone)]
-struct Port {
-    name: String,
-    index: u32,
-    /// Of its routes.
-    metric: u32,
-    /// As in [`Uplink`].
-    came_up: u64,
-}
-
-/// What addresses an interface.
-struct Task {
-    port: Port,
-    mode: Mode,
-    /// DHCP, where it is used.
-    running: Option<JoinHandle<()>>,
-}
-
-impl Task {
-    /// Whether it goes on. Without a carrier it does not: once the link is back, which may be to
-    /// another network, DHCP asks anew; the address stays until then. One that died is replaced.
-    fn holds(&self, link: Option<&Link>) -> bool {
-        let alive = self.running.as_ref().is_none_or(|r| !r.is_finished());
-        alive && link.is_some_and(|l| l.index == self.port.index && l.carrier)
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            running.abort();
-        }
-    }
 }
 
 impl Network {
@@ -386,67 +353,5 @@ impl Network {
             }
             None => self.notes.clear("overlap"),
         }
-    }
-}
-
-/// The interface that a drive's `network-config` means: the one with the hardware address, else the
-/// one of that name.
-pub fn interface_of(wanted: &Interface) -> Option<String> {
-    let all = std::fs::read_dir("/sys/class/net").ok()?;
-    let names: Vec<String> = all
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|name| name != "lo")
-        .collect();
-    let address = |name: &str| {
-        let path = Path::new("/sys/class/net").join(name).join("address");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.trim().to_ascii_lowercase()
-    };
-    let by_mac = wanted
-        .mac
-        .as_ref()
-        .and_then(|mac| names.iter().find(|name| address(name) == *mac));
-    let by_name = || {
-        names
-            .iter()
-            .find(|name| wanted.name.as_ref() == Some(*name))
-    };
-    by_mac.or_else(by_name).cloned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_died_or_lost_its_carrier_begins_anew() {
-        let link = |index, carrier| Link {
-            index,
-            name: "eth0".into(),
-            mac: vec![],
-            physical: true,
-            wireless: false,
-            up: true,
-            carrier,
-        };
-        let task = |running| Task {
-            port: Port {
-                name: "eth0".into(),
-                index: 2,
-                metric: 1026,
-                came_up: 1,
-            },
-            mode: Mode::Automatic,
-            running,
-        };
-        let settled = task(None);
-        assert!(settled.holds(Some(&link(2, true))));
-        assert!(!settled.holds(Some(&link(2, false))));
-        assert!(!settled.holds(Some(&link(3, true))) && !settled.holds(None));
-        let dead = task(Some(tokio::spawn(async {})));
-        tokio::task::yield_now().await;
-        assert!(!dead.holds(Some(&link(2, true))));
-        let alive = task(Some(tokio::spawn(std::future::pending())));
-        assert!(alive.holds(Some(&link(2, true))));
     }
 }

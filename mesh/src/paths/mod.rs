@@ -10,6 +10,7 @@
 //!
 //! A plain WireGuard peer answers no questions: there the last authentic source is the way.
 
+mod choice;
 mod heard;
 mod mtu;
 mod path;
@@ -17,6 +18,7 @@ mod quality;
 mod race;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use crate::packet::answerable;
 use crate::probe::MAX_CANDIDATES;
@@ -47,8 +49,6 @@ const RELAY_AGAIN: Duration = Duration::from_secs(3);
 const ANSWER_AGAIN: Duration = Duration::from_millis(200);
 /// UDP is tried this often while a stream stands in for it.
 const RETRY_UDP: Duration = Duration::from_secs(5);
-/// A path has to be quicker by a quarter and by this to be preferred to the one in use.
-const MARGIN: Duration = Duration::from_millis(2);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,15 +270,6 @@ impl Paths {
         self.udp_lost.map(|at| now.saturating_duration_since(at))
     }
 
-    /// While a stream is in use: UDP is tried again from time to time.
-    pub(crate) fn retry_udp(&mut self, now: Instant, asks: &mut Vec<Ask>) {
-        let again = |at| now.saturating_duration_since(at) >= RETRY_UDP;
-        if self.current.is_some_and(Way::is_stream) && self.udp_asked.is_none_or(again) {
-            self.udp_asked = Some(now);
-            self.ping_all(now, asks);
-        }
-    }
-
     /// Whether the peer was heard, not long ago, and by an answer, at this place of its own.
     pub(crate) fn stands_at(&self, at: SocketAddr, now: Instant) -> bool {
         let way = Way::Direct(at);
@@ -289,29 +280,6 @@ impl Paths {
     pub(crate) fn places(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
         let living = self.direct.iter().filter(move |p| p.alive(now));
         living.filter_map(|p| p.way.direct())
-    }
-
-    /// The way in use gave no answer lately, though there is traffic: is the lighthouse there still,
-    /// which passes on what is relayed, and will be needed when a direct path has died?
-    pub(crate) fn needs_lighthouse(&self, now: Instant) -> bool {
-        let current = self.current.and_then(|way| self.path(way));
-        current.is_some_and(|p| {
-            let late = p.way.is_relayed() || p.silence(now) >= p.late();
-            p.confirmed && p.silent_since.is_some() && late
-        }) && self.wanted(now)
-    }
-
-    /// For how long the way in use has been silent, beyond what is common on it.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
-        let current = self.current.and_then(|way| self.path(way))?;
-        let silence = current.silence(now);
-        (silence >= current.late()).then_some(silence)
-    }
-
-    /// The way in use was asked and has not answered yet.
-    pub(crate) fn in_doubt(&self) -> bool {
-        let current = self.current.and_then(|way| self.path(way));
-        current.is_some_and(|p| p.silent_since.is_some())
     }
 
     /// Whether the relay is `way`'s channel, wherever its lighthouse was, or there is none: another
@@ -393,53 +361,6 @@ impl Paths {
         self.choose(now);
     }
 
-    /// Asks on the way in use, unless it was asked within `every`.
-    pub(crate) fn watch(&mut self, every: Duration, now: Instant, asks: &mut Vec<Ask>) {
-        if !self.plain
-            && let Some(path) = self.current.and_then(|way| self.path(way))
-            && path.since_asked(now) >= every.max(ANSWER_AGAIN)
-        {
-            self.ping(path.way, now, asks);
-        }
-    }
-
-    /// Watches the way in use, and seeks a better one when it is not direct.
-    fn look(&mut self, now: Instant, asks: &mut Vec<Ask>) {
-        if self.plain {
-            return;
-        }
-        let current = self.current.and_then(|way| self.path(way));
-        // One lost answer is made up for at once.
-        let shaken = current.is_some_and(|p| p.shaken);
-        let doubtful = current.filter(|p| p.silent_since.is_some() && !p.dead(now));
-        let every = doubtful.map_or(WATCH, |p| p.ask_again(ANSWER_AGAIN));
-        self.watch(every, now, asks);
-        if self.direct_lives(now) {
-            return;
-        }
-        let relay = self.relay.as_ref().filter(|p| !p.dead(now)).map(|p| p.way);
-        // The one that died may be the only one there is: an answer revives it. And what is in use may
-        // not work any more where this member is now.
-        let sought = self.relay.as_ref().filter(|p| match p.dead(now) {
-            true => p.since_asked(now) >= WATCH,
-            false => shaken && !p.certain(now) && p.since_asked(now) >= ANSWER_AGAIN,
-        });
-        if let Some(way) = sought.map(|p| p.way) {
-            self.ping(way, now, asks);
-        }
-        let again = |at| now.saturating_duration_since(at) >= RELAY_AGAIN;
-        if relay.is_none() && self.relay_asked.is_none_or(again) {
-            self.relay_asked = Some(now);
-            asks.push(Ask::Relay);
-        }
-        if self.race.is_none() && self.next_race.is_none_or(|at| now >= at) {
-            self.start_race(now, asks);
-            if let Some(way) = relay {
-                self.invite(way, true, now, asks);
-            }
-        }
-    }
-
     /// So many handshakes failed in a row: guesses take turns.
     pub(crate) fn failed(&mut self, failures: u32, now: Instant) {
         self.failures = failures;
@@ -448,46 +369,5 @@ impl Paths {
         } else {
             self.choose(now);
         }
-    }
-
-    fn choose(&mut self, now: Instant) {
-        if self.plain {
-            return;
-        }
-        let rank = |p: &&Path| {
-            let rtt = p.rtt.unwrap_or(Duration::MAX);
-            let overdue = p.silence(now) >= p.late();
-            (overdue, p.way.is_stream(), p.silent_since.is_some(), rtt)
-        };
-        let certain = self.direct.iter().filter(|p| p.certain(now));
-        let best = certain.min_by_key(rank);
-        let held = self.current.and_then(|way| self.path(way));
-        let shaken = held.filter(|p| p.shaken && p.alive(now)).map(|p| p.way);
-        let udp = |p: &&Path| !p.way.is_relayed() && !p.way.is_stream();
-        let held = held.filter(|p| udp(p) && p.certain(now) && p.silent_since.is_none());
-        let chosen = match (best, held) {
-            (Some(best), Some(held)) => {
-                let (new, old) = (best.rtt, held.rtt);
-                let clearly = new
-                    .zip(old)
-                    .is_some_and(|(new, old)| new + new / 4 + MARGIN < old);
-                Some(if clearly { best.way } else { held.way })
-            }
-            (Some(best), None) => Some(best.way),
-            _ => None,
-        };
-        let relay = self.relay.as_ref().filter(|p| !p.dead(now));
-        let answered = relay.filter(|p| p.certain(now)).map(|p| p.way);
-        let chosen = chosen.or(answered).or(shaken).or(relay.map(|p| p.way));
-        self.current = chosen.or_else(|| self.guess()).or(self.current);
-    }
-
-    /// Without anything certain: the confirmed and last heard of first, in turn.
-    fn guess(&self) -> Option<Way> {
-        let mut all: Vec<&Path> = self.direct.iter().collect();
-        let old = |p: &Path| p.heard.map(Reverse);
-        all.sort_by_key(|p| (!p.confirmed, old(p).is_none(), old(p), p.origin));
-        let at = self.failures as usize % all.len().max(1);
-        all.get(at).map(|p| p.way)
     }
 }

@@ -8,7 +8,7 @@
 //! | `counters.json` | next mesh index, last release generation |
 //! | `grants/ID.json` | grants not yet handed to the lighthouse |
 //! | `grants/handed-over/ID.json` | copies of those that it has |
-//! | `lighthouse/` | all that the first lighthouse needs |
+//! | `lighthouse/` | all that the lighthouse with the lowest mesh index needs: the one of `cluster new`, later whichever was added in its place |
 //! | `lighthouses/NAME/` | the same for each other one |
 
 use crate::counters::Counters;
@@ -61,8 +61,8 @@ pub struct ClusterConfig {
     pub dual_stack: bool,
     /// Public halves of the roots: the one in use, the printed one.
     pub roots: Vec<PublicKey>,
-    /// `host:port` of the first lighthouse's HTTPS API as this machine reaches it, tried before those in
-    /// the lighthouses document.
+    /// `host:port` of the HTTPS API of the lighthouse in `lighthouse/` as this machine reaches it, tried
+    /// before those in the lighthouses document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api: Vec<String>,
     /// The same of the other lighthouses, by name.
@@ -215,6 +215,13 @@ impl ClusterDir {
         Self::find(Some(path))
     }
 
+    /// Reads `cluster.toml` again: under the lock, before it is changed, since another command may
+    /// have changed it meanwhile.
+    pub fn reload_config(&mut self) -> Result<()> {
+        self.config = Self::open(&self.path)?.config;
+        Ok(())
+    }
+
     /// Keeps `cluster.toml`.
     pub fn save_config(&self) -> Result<()> {
         let text = toml::to_string(&self.config).context("writing cluster.toml")?;
@@ -236,7 +243,7 @@ impl ClusterDir {
         key_in(&self.path, which)
     }
 
-    /// The first lighthouse's files.
+    /// The files of the lighthouse that has the lowest mesh index.
     pub fn lighthouse(&self) -> PathBuf {
         self.path.join("lighthouse")
     }

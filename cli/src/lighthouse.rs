@@ -23,7 +23,7 @@ use round::{Missed, Reached, Round};
 
 /// The lighthouses that answered, and all that is needed to talk through them.
 pub struct Connection {
-    /// The API of the first of them.
+    /// The API of the first of them, in the document's order.
     pub client: LighthouseClient,
     /// Its name.
     pub first: String,

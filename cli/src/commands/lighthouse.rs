@@ -3,6 +3,7 @@
 mod config;
 mod folder;
 mod install;
+mod list;
 mod replace;
 mod run;
 mod several;
@@ -39,7 +40,7 @@ pub async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Install(args) => install::run(app, args),
         Verb::Add(args) => several::add(app, args).await,
         Verb::Remove(args) => several::remove(app, args).await,
-        Verb::List => several::list(app).await,
+        Verb::List => list::run(app).await,
         Verb::Move(args) => replace::move_it(app, args).await,
         Verb::Restore(args) => replace::restore(app, args),
     }

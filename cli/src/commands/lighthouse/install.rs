@@ -21,7 +21,7 @@ Examples:
 
 The unit writes nowhere but into the folder, and starts again when it ends.")]
 pub struct Args {
-    /// The lighthouse's folder, copied from CLUSTER/lighthouse
+    /// The lighthouse's folder, copied from the cluster's directory
     #[arg(
         long,
         default_value = "/var/lib/holdfast-lighthouse",
@@ -69,7 +69,7 @@ fn words(ports: &[OpenPort]) -> String {
 pub fn run(app: &App, args: Args) -> Result<()> {
     let dir = std::fs::canonicalize(&args.dir).with_context(|| {
         format!(
-            "there is no folder {}: copy CLUSTER/lighthouse there, or give --dir",
+            "there is no folder {}: copy CLUSTER/lighthouse (or CLUSTER/lighthouses/NAME) there, or give --dir",
             args.dir.display()
         )
     })?;

@@ -46,7 +46,7 @@ struct Place {
 #[command(after_help = "\
 Example:
   holdfast lighthouse move --host 203.0.113.9
-      then copy CLUSTER/lighthouse to the new machine and run it there; keep the old one running
+      then copy the folder that it names to the new machine and run it there; keep the old one running
       until `holdfast nodes` shows all nodes, then stop it
 
 The new lighthouse gets new keys. The old one hands the signed document on to the nodes, and they \
@@ -71,8 +71,8 @@ Examples:
 
 For a lighthouse that is gone with its disk. The new one gets new keys; nodes look for it under the \
 addresses they know, so one of those has to lead to it: they take its key when the root's newest \
-document names it, and it learns of them from their own records. Copy CLUSTER/lighthouse to the new \
-machine and run it there. Once `holdfast nodes` shows those that had joined, \
+document names it, and it learns of them from their own records. Copy the folder that the command \
+names to the new machine and run it there. Once `holdfast nodes` shows those that had joined, \
 `holdfast token push --again` hands over the grants that the old one had, for seeds not used yet. \
 What the old one knew alone is gone: how often a grant was used by members that never come back, bundles (the next upgrade uploads its \
 own).")]
@@ -206,6 +206,7 @@ pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     let keys = Keys::generate().context("the lighthouse's keys")?;
     let cluster = &mut connection.cluster;
     let lock = cluster.lock()?;
+    cluster.reload_config()?;
     let held = cluster.documents()?;
     let change = replaced(
         &held.lighthouses,
@@ -216,7 +217,10 @@ pub async fn move_it(app: &App, args: MoveArgs) -> Result<()> {
     )?;
     let set = sign(app, cluster, &held, &change.0)?;
     for grant in grants.iter().filter(|g| !g.revoked) {
-        let (opened, _) = grant.grant.open_self().context("a grant of the old one")?;
+        // Whatever a lighthouse says that is no grant must not keep anybody from leaving it.
+        let Ok((opened, _)) = grant.grant.open_self() else {
+            continue;
+        };
         if grant.used_by.len() < opened.uses as usize && unix_now() < opened.not_after {
             let text = serde_json::to_vec_pretty(&grant.grant)?;
             files::write_public(&cluster.pending_grant(opened.id.as_str()), &text)?;
@@ -240,6 +244,7 @@ pub fn restore(app: &App, args: RestoreArgs) -> Result<()> {
     let mut cluster = app.cluster()?;
     let keys = Keys::generate().context("the lighthouse's keys")?;
     let _lock = cluster.lock()?;
+    cluster.reload_config()?;
     let held = cluster.documents()?;
     let change = replaced(
         &held.lighthouses,

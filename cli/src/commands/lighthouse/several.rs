@@ -1,20 +1,17 @@
-//! `holdfast lighthouse add`, `remove`, `list`: more than one, so that none is missed when it is lost.
+//! `holdfast lighthouse add`, `remove`: more than one, so that none is missed when it is lost.
 
 use super::super::cluster::new::host_port;
 use super::folder::{put_by, sign, unknown, write_folder};
 use crate::app::App;
 use crate::cluster_dir::{ClusterDir, Documents, KeyFile};
 use crate::exit::{Exit, exit_of, words_of};
-use crate::lighthouse::{Connection, connect_as, explain};
-use crate::{table, words};
+use crate::lighthouse::{Connection, connect_as};
+use crate::words;
 use anyhow::{Context as _, Result};
-use futures_util::future::join_all;
-use holdfast_client::LighthouseClient;
 use holdfast_core::cluster::{MESH_PORT, MeshIndex};
 use holdfast_core::documents::{Lighthouse, Lighthouses, MOST_LIGHTHOUSES, next_generation};
 use holdfast_core::seed::is_host_port;
 use holdfast_lighthouse::Keys;
-use holdfast_tls::Identity;
 use serde::Serialize;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -28,10 +25,11 @@ Examples:
   holdfast lighthouse add paris --lighthouse paris.example.net --lighthouse 203.0.113.9
       one machine by its name and by its address: whichever answers serves
 
-Makes its folder with keys of its own, CLUSTER/lighthouses/NAME, and signs the document that names \
-it; the lighthouses that run tell the nodes. Copy the folder to its machine and run it there. Members \
-go on with each lighthouse that they reach, so take another machine, provider and domain than the \
-first's. Seeds made from now on name all of them; those made before do not know the new one.")]
+Makes its folder with keys of its own, CLUSTER/lighthouses/NAME (CLUSTER/lighthouse where the one \
+that was there is removed; the command says which), and signs the document that names it; the \
+lighthouses that run tell the nodes. Copy the folder to its machine and run it there. Members go on \
+with each lighthouse that they reach, so take another machine, provider and domain than those of the \
+others. Seeds made from now on name all of them; those made before do not know the new one.")]
 pub struct AddArgs {
     /// What to call it: a-z, 0-9 and '-', at most 32 characters
     #[arg(value_parser = parse_name)]
@@ -219,6 +217,7 @@ pub async fn add(app: &App, args: AddArgs) -> Result<()> {
     entry(&cluster.documents()?.lighthouses, &args, &keys)?;
     let connection = reached(app).await?;
     let lock = cluster.lock()?;
+    cluster.reload_config()?;
     let held = cluster.documents()?;
     let new = entry(&held.lighthouses, &args, &keys)?;
     let mut list = held.lighthouses.clone();
@@ -267,6 +266,7 @@ pub async fn remove(app: &App, args: RemoveArgs) -> Result<()> {
     // The one that goes is told too: members may know no other way to the news.
     let connection = reached(app).await?;
     let lock = cluster.lock()?;
+    cluster.reload_config()?;
     let held = cluster.documents()?;
     let (mut list, gone) = without(&held.lighthouses, &args.name)?;
     list.generation = next_generation(list.generation, words::now());
@@ -274,11 +274,12 @@ pub async fn remove(app: &App, args: RemoveArgs) -> Result<()> {
     cluster.save_documents(&set)?;
     let folder = cluster.lighthouse_of(&gone);
     cluster.set_way(&gone, vec![]);
-    cluster.save_config()?;
+    let unset = cluster.save_config();
     let documents = cluster.documents()?;
     drop(lock);
-    // What is signed is told first: a folder that cannot be moved must not keep it back.
+    // What is signed is told first: a file that cannot be written must not keep it back.
     tell(app, connection, documents).await;
+    unset?;
     let kept = put_by(&folder, list.generation)?;
     let done = Removed {
         name: args.name,
@@ -293,82 +294,6 @@ pub async fn remove(app: &App, args: RemoveArgs) -> Result<()> {
             "Lighthouses document {} names {} no more: members drop it as they learn of that.{kept}",
             done.lighthouses, done.name
         )
-    })
-}
-
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    index: MeshIndex,
-    https: Vec<String>,
-    udp: Vec<String>,
-    key: String,
-    answers: bool,
-    /// Why it does not answer.
-    problem: Option<String>,
-    /// Members that it knows.
-    members: Option<usize>,
-    /// Generation of the lighthouses document that it holds.
-    holds: Option<u64>,
-}
-
-/// Runs `list`.
-pub async fn list(app: &App) -> Result<()> {
-    let cluster = app.cluster()?;
-    let operator = app.key(&cluster, KeyFile::Operator)?;
-    let identity = Identity::from_key(&operator).context("the operator's key")?;
-    let named = cluster.documents()?.lighthouses;
-    let rows = named
-        .lighthouses
-        .iter()
-        .map(|l| row(l, &cluster, &identity));
-    let rows: Vec<Row> = join_all(rows).await.into_iter().collect::<Result<_>>()?;
-    app.print(&rows, || {
-        table::table(
-            ["lighthouse", "TCP", "UDP", "state", "members"],
-            rows.iter().map(|r| {
-                let state = match (&r.problem, r.holds) {
-                    (Some(why), _) => why.clone(),
-                    (None, Some(held)) if held < named.generation => {
-                        "behind: `holdfast cluster push`".into()
-                    }
-                    (None, _) => "answers".into(),
-                };
-                [
-                    r.name.clone(),
-                    r.https.join(" "),
-                    r.udp.join(" "),
-                    state,
-                    r.members.map(|n| n.to_string()).unwrap_or_default(),
-                ]
-            }),
-        )
-    })
-}
-
-async fn row(l: &Lighthouse, cluster: &ClusterDir, identity: &Identity) -> Result<Row> {
-    let client =
-        LighthouseClient::new(cluster.way_to(l), l.key, Some(identity)).map_err(explain)?;
-    let asked = async {
-        let set = client.documents().await?;
-        Ok::<_, holdfast_client::ClientError>((set, client.nodes().await?.len()))
-    };
-    let answer = asked.await;
-    let roots = cluster.roots();
-    let holds = answer.as_ref().ok().and_then(|(set, _)| {
-        let opened = set.lighthouses.open(|key| roots.contains(key));
-        Some(opened.ok()?.generation)
-    });
-    Ok(Row {
-        name: l.name.clone(),
-        index: l.index,
-        https: l.https.clone(),
-        udp: l.udp.clone(),
-        key: l.key.to_string(),
-        answers: answer.is_ok(),
-        members: answer.as_ref().ok().map(|(_, members)| *members),
-        holds,
-        problem: answer.err().map(|e| e.to_string()),
     })
 }
 
@@ -421,7 +346,7 @@ mod tests {
             let said = add_to(&mut held, bad).unwrap_err().to_string();
             assert!(said.contains(why), "{bad}: {said}");
         }
-        // The lowest that is free; the first lighthouse's place may be taken again.
+        // The lowest that is free; that of one that was removed may be taken again.
         let (mut rest, gone) = without(&held, "one").unwrap();
         assert_eq!((gone.name.as_str(), rest.lighthouses.len()), ("one", 1));
         let said = without(&rest, "two").unwrap_err().to_string();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Operator, mode};
+use common::{Operator, free_tcp, free_udp, mode};
 use serde_json::Value;
 use std::path::Path;
 
@@ -143,10 +143,7 @@ fn a_lighthouse_moves_and_the_old_one_hands_the_news_on() {
     me.ok("seed new --role bare --name n1 --out n1.toml");
     let (before, _) = entry(&me);
 
-    let [https2, udp2] = [(); 2].map(|()| {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    });
+    let (https2, udp2) = (free_tcp(), free_udp());
     let done = me.json(&format!(
         "lighthouse move --host 127.0.0.1 --https-port {https2} --udp-port {udp2} --listen 127.0.0.1"
     ));

@@ -4,8 +4,8 @@
 #[path = "common/stage.rs"]
 mod stage;
 
+use holdfast_testnet::until;
 use serde_json::Value;
-use stage::plain::*;
 use stage::*;
 use std::net::IpAddr;
 
@@ -49,9 +49,7 @@ fn add(stage: &Stage, name: &str, machine: usize) -> Running {
         OPERATOR,
         &format!("lighthouse add {name} --lighthouse 10.98.0.{machine}:8443"),
     );
-    let dir = stage.path(&format!("home/lighthouses/{name}"));
-    let line = format!("lighthouse run --dir {}", dir.display());
-    stage.spawn(machine, &line, &format!("{name}.log"))
+    stage.lighthouse_in(&format!("lighthouses/{name}"), machine)
 }
 
 fn reach(stage: &Stage, from: usize, to: IpAddr, what: &str) {
@@ -60,17 +58,12 @@ fn reach(stage: &Stage, from: usize, to: IpAddr, what: &str) {
 
 #[test]
 fn members_go_on_when_one_of_two_is_lost_and_another_takes_its_place() {
-    let stage = Stage::new("l", 6);
+    let Some(stage) = Stage::new("l", 6) else {
+        return;
+    };
     let first = stage.lighthouse();
     // No UDP leaves this machine: it is reached through lighthouses alone.
-    let place = stage.wire.at(2);
-    run(&format!("ip netns exec {place} nft add table inet f"));
-    run(&format!(
-        "ip netns exec {place} nft add chain inet f out {{ type filter hook output priority 0 ; }}"
-    ));
-    run(&format!(
-        "ip netns exec {place} nft add rule inet f out oifname wire meta l4proto udp drop"
-    ));
+    stage.wire.without_udp(2);
     let (n1, at1) = stage.join(2, "n1");
     let b = add(&stage, "b", B);
     // It joined before there was the second.
@@ -116,8 +109,7 @@ fn members_go_on_when_one_of_two_is_lost_and_another_takes_its_place() {
             OPERATOR,
             "lighthouse add c --lighthouse 10.98.0.6 --https-port 8443",
         );
-        let dir = stage.path("home/lighthouse").display().to_string();
-        stage.spawn(C, &format!("lighthouse run --dir {dir}"), "c.log")
+        stage.lighthouse_at(C)
     };
     until_known(&stage, &[("b", true, 3), ("c", true, 3)]);
     for (n, name) in [(2, "n1"), (3, "n2"), (5, "n3")] {

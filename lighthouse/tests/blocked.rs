@@ -6,7 +6,8 @@ mod common;
 use common::PATIENCE;
 use common::member::{ask, echo};
 use common::scene::{ASK, ECHO, One, Scene};
-use common::world::{Nat, possible, run};
+use common::world::{Nat, possible};
+use holdfast_testnet::run;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 

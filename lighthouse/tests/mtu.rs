@@ -6,7 +6,8 @@ mod common;
 use common::PATIENCE;
 use common::member::echo;
 use common::scene::{ECHO, One, Scene};
-use common::world::{Nat, possible, run};
+use common::world::{Nat, possible};
+use holdfast_testnet::{nft, run};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -67,7 +68,7 @@ fn narrow(scene: &Scene, ends: [(&str, &str); 2]) {
     for (place, link) in ends {
         let place = scene.world.name(place);
         run(&format!("ip -n {place} link set {link} mtu {LINK}"));
-        scene.world.rules(&place, MUTE);
+        nft(&place, MUTE);
     }
 }
 

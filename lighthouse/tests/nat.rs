@@ -7,7 +7,8 @@ mod common;
 
 use common::member::ask;
 use common::scene::{ASK, One, Scene};
-use common::world::{Nat, possible, run};
+use common::world::{Nat, possible};
+use holdfast_testnet::run;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -14,9 +14,6 @@ const PORT: u16 = 51_820;
 const TCP_PORT: u16 = 7777;
 const ROUGH: u16 = 6001;
 
-/// Set where tests that need root are asked for: then they fail rather than be skipped.
-const ASKED: &str = "HOLDFAST_ROOT_TESTS";
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -26,12 +23,7 @@ fn main() {
         ["rough"] => rough(),
         ["far"] => far(),
         _ if args.iter().any(|a| a == "--list") => {}
-        _ if !root() => {
-            let needs = "needs root (network namespaces and TUN devices)";
-            let asked = std::env::var_os(ASKED).is_some();
-            assert!(!asked, "{needs}; {ASKED} is set");
-            println!("SKIPPED, NOT TESTED: {needs}");
-        }
+        _ if !holdfast_testnet::possible(&[holdfast_testnet::Needs::Tun]) => {}
         _ => {
             data_crosses_and_a_connection_outlives_the_engine();
             println!("test data_crosses_and_a_connection_outlives_the_engine ... ok");
@@ -41,11 +33,6 @@ fn main() {
             println!("test a_far_and_lossy_way_is_still_a_way ... ok");
         }
     }
-}
-
-fn root() -> bool {
-    let own = Command::new("id").arg("-u").output().expect("id runs");
-    own.stdout == b"0\n" && std::path::Path::new("/dev/net/tun").exists()
 }
 
 /// A node's data plane, until killed. A restless one begins a new session five times a second.

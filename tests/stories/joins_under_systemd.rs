@@ -5,14 +5,11 @@
 //! Needs root, and systemd on this machine's disk. systemd-resolved comes as a package from the
 //! mirror that this machine's apt uses, unpacked for the test alone, where it is not installed.
 
-#[path = "../../lighthouse/tests/common/plain.rs"]
-mod plain;
-
 use anyhow::{Context as _, Result, ensure};
+use holdfast_testnet::Wire;
 use holdfast_tests::command::{PASSPHRASE, binary, top};
 use holdfast_tests::systemd::SystemdMachine;
 use holdfast_tests::{Story, until_some};
-use plain::Wire;
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};

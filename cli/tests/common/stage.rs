@@ -2,18 +2,17 @@
 
 #![allow(dead_code)]
 
-#[path = "../../../lighthouse/tests/common/plain.rs"]
-pub mod plain;
-
-use plain::{Wire, there, until};
+use holdfast_testnet::{Needs, Wire, possible, there, until};
 use serde_json::Value;
 use std::fs::File;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 pub const ECHO: u16 = 7000;
+/// Where each lighthouse's API is.
+const HTTPS: u16 = 8443;
 pub const OPERATOR: usize = 1;
 
 /// A program, killed when dropped.
@@ -33,15 +32,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A cluster whose lighthouse, on the first machine, does not run yet.
-    pub fn new(tag: &str, machines: u8) -> Self {
+    /// A cluster whose lighthouse, on the first machine, does not run yet; none where there can be no
+    /// such machines.
+    pub fn new(tag: &str, machines: u8) -> Option<Self> {
         Self::with_host(tag, machines, "10.98.0.1")
     }
 
     /// As [`new`](Self::new), with another name or address for the lighthouse.
-    pub fn with_host(tag: &str, machines: u8, host: &str) -> Self {
-        let root = nix::unistd::geteuid().is_root();
-        assert!(root, "network namespaces and TUN devices need root");
+    pub fn with_host(tag: &str, machines: u8, host: &str) -> Option<Self> {
+        if !possible(&[Needs::Tun, Needs::Nft]) {
+            return None;
+        }
         let stage = Self {
             wire: Wire::new(tag, machines),
             dir: tempfile::tempdir().unwrap(),
@@ -49,9 +50,9 @@ impl Stage {
         let cluster = stage.path("home").display().to_string();
         stage.ok(
             OPERATOR,
-            &format!("cluster new home --dir {cluster} --lighthouse {host} --https-port 8443 --udp-port 51820"),
+            &format!("cluster new home --dir {cluster} --lighthouse {host} --https-port {HTTPS} --udp-port 51820"),
         );
-        stage
+        Some(stage)
     }
 
     /// Runs until dropped, killed as by a power cut.
@@ -61,12 +62,20 @@ impl Stage {
 
     /// The same, on another machine.
     pub fn lighthouse_at(&self, machine: usize) -> Running {
-        let dir = self.path("home/lighthouse").display().to_string();
+        self.lighthouse_in("lighthouse", machine)
+    }
+
+    /// The one whose folder in the cluster's directory is `folder`, on a machine; it listens when this
+    /// returns.
+    pub fn lighthouse_in(&self, folder: &str, machine: usize) -> Running {
+        let dir = self.path("home").join(folder).display().to_string();
         let line = format!("lighthouse run --dir {dir}");
-        let running = self.spawn(machine, &line, "lighthouse.log");
-        until("the lighthouse answers", || {
-            let out = self.command(machine, "nodes").output().unwrap();
-            out.status.success().then_some(())
+        let log = format!("{}.log", folder.replace('/', "-"));
+        let running = self.spawn(machine, &line, &log);
+        until(&format!("the lighthouse of {folder} listens"), || {
+            let to = (format!("10.98.0.{machine}"), HTTPS);
+            let at = there(self.wire.at(machine), || TcpStream::connect(to));
+            at.join().unwrap().ok()
         });
         running
     }

@@ -1,10 +1,11 @@
 //! Two members in a world, and a lighthouse outside.
 
 use super::member::{Contact, Member};
-use super::world::{HTTPS, Nat, PORT, World, there};
+use super::world::{HTTPS, Nat, PORT, World};
 use super::{Lab, PATIENCE, current};
 use holdfast_lighthouse::{Config, Lighthouse};
 use holdfast_mesh::{MeshSocket, MeshStream, PeerConfig};
+use holdfast_testnet::runtime_there;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
@@ -109,7 +110,7 @@ impl Scene {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (tell, told) = mpsc::channel();
         let (mut end, key) = (stopped.clone(), lab.keys.tls.public());
-        let lighthouse = there(self.world.name("w"), move || async move {
+        let lighthouse = runtime_there(&self.world.name("w"), move || async move {
             lab.lighthouse = Some(Lighthouse::start(config).await.unwrap());
             let g = current("g1", 50, 2);
             lab.hand_over_at(&g, SocketAddr::from(([127, 0, 0, 1], HTTPS)))
@@ -131,7 +132,7 @@ impl Scene {
         let (to_two, from_one) = mpsc::channel::<PeerConfig>();
         let (ready, is_ready) = mpsc::channel();
         let (own, mut end) = (self.own, stopped);
-        let two = there(self.world.name("hb"), move || async move {
+        let two = runtime_there(&self.world.name("hb"), move || async move {
             let two = join(&second, 2, own[1]).await;
             to_one.send(two.as_peer()).unwrap();
             let one = from_one.recv_timeout(PATIENCE).unwrap();
@@ -141,7 +142,7 @@ impl Scene {
             two.mesh.shutdown().await;
         });
         let routers = self.routers.clone();
-        let one = there(self.world.name("ha"), move || async move {
+        let one = runtime_there(&self.world.name("ha"), move || async move {
             let member = join(&contact, 1, own[0]).await;
             to_two.send(member.as_peer()).unwrap();
             let other = from_two.recv_timeout(PATIENCE).unwrap();

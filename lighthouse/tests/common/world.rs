@@ -1,11 +1,7 @@
 //! Places as network namespaces of this process, with nftables as NATs; removed when dropped.
 
-use nix::sched::{CloneFlags, setns};
-use std::fs::File;
-use std::io::Write as _;
+use holdfast_testnet::{Needs, Places, nft, run};
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
-use std::thread::JoinHandle;
 
 /// Where everybody's mesh socket is.
 pub const PORT: u16 = 51_820;
@@ -131,51 +127,28 @@ fn hairpin(host: &str, outer: &str) -> String {
     )
 }
 
-/// Runs one command, which must succeed.
-pub fn run(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let done = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(done.status.success(), "{line}: {said}");
-}
-
 /// Namespaces.
-pub struct World {
-    names: Vec<String>,
-    prefix: String,
-}
+pub struct World(Places);
 
 impl World {
     pub fn new(tag: &str) -> Self {
-        let prefix = format!("hfnat{}{tag}", std::process::id());
-        let mut world = Self {
-            names: vec![],
-            prefix,
-        };
-        let wan = world.add("w");
+        let mut places = Places::new(tag);
+        let wan = places.add("w");
         let inside = |line: &str| run(&format!("ip -n {wan} {line}"));
         inside("link add br0 type bridge");
         inside("addr add 203.0.113.1/24 dev br0");
         inside("addr add 2001:db8:ff::1/64 dev br0 nodad");
         inside("link set br0 up");
-        world
-    }
-
-    fn add(&mut self, name: &str) -> String {
-        let full = format!("{}{name}", self.prefix);
-        run(&format!("ip netns add {full}"));
-        self.names.push(full.clone());
-        run(&format!("ip -n {full} link set lo up"));
-        full
+        Self(places)
     }
 
     pub fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        self.0.name(name)
     }
 
     /// A cable from port `wan` of `place` to a bridge elsewhere.
     fn plug(&self, place: &str, at: &str, bridge: &str, address: &str, gateway: &str) {
-        let end = format!("v{}", place.trim_start_matches(&self.prefix));
+        let end = format!("v{}", place.trim_start_matches(self.0.prefix()));
         run(&format!(
             "ip link add wan netns {place} type veth peer name {end} netns {at}"
         ));
@@ -190,7 +163,7 @@ impl World {
 
     /// A router `name` on the wide net with a LAN of its own.
     pub fn router(&mut self, name: &str, nat: Nat, n: u8, upstream: (&str, &str)) -> String {
-        let router = self.add(name);
+        let router = self.0.add(name);
         let (at, net) = (self.name(upstream.0), upstream.1);
         let gateway = if net == "203.0.113" {
             String::new()
@@ -223,26 +196,13 @@ impl World {
             run(&format!("ip netns exec {router} sysctl -qw {knob}=1"));
         }
         let host = format!("192.168.{n}.2");
-        self.rules(&router, &nat.rules(&host, &format!("{net}.{n}0")));
+        nft(&router, &nat.rules(&host, &format!("{net}.{n}0")));
         router
-    }
-
-    /// Hands `rules` to the nft of `place`.
-    pub fn rules(&self, place: &str, rules: &str) {
-        let mut nft = Command::new("ip")
-            .args(["netns", "exec", place, "nft", "-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = nft.stdin.take().unwrap();
-        stdin.write_all(rules.as_bytes()).unwrap();
-        drop(stdin);
-        assert!(nft.wait().unwrap().success(), "{rules}");
     }
 
     /// A member's machine at bridge `bridge` of `router`.
     pub fn host(&mut self, name: &str, at: (&str, &str), n: u8, number: u8, v6: bool) -> IpAddr {
-        let host = self.add(name);
+        let host = self.0.add(name);
         let (address, gateway) = if v6 {
             (
                 format!("2001:db8:{n}::{number}/64"),
@@ -257,46 +217,7 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
-/// Does `work` in the namespace `place`, with a runtime whose threads all live there.
-pub fn there<T: Send + 'static, F: Future<Output = T>>(
-    place: String,
-    work: impl FnOnce() -> F + Send + 'static,
-) -> JoinHandle<T> {
-    std::thread::spawn(move || {
-        let at = File::open(format!("/run/netns/{place}")).unwrap();
-        setns(at, CloneFlags::CLONE_NEWNET).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(work())
-    })
-}
-
-/// Set where these tests are asked for (`make test`, `make test-nat`): then they fail rather than be
-/// skipped.
-pub const ASKED: &str = "HOLDFAST_ROOT_TESTS";
-
 /// Whether such a world can be made here; says so if not.
 pub fn possible() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    let nft = Command::new("nft").arg("--version").output().is_ok();
-    if root && nft {
-        return true;
-    }
-    let needs = "needs root and nft (network namespaces with NATs)";
-    assert!(std::env::var_os(ASKED).is_none(), "{needs}; {ASKED} is set");
-    // Past the test runner, which keeps to itself what a passed test prints.
-    let test = std::thread::current().name().unwrap_or_default().to_owned();
-    let _ = writeln!(std::io::stderr(), "\nSKIPPED, NOT TESTED: {test}: {needs}");
-    false
+    holdfast_testnet::possible(&[Needs::Nft])
 }

@@ -1,31 +1,18 @@
-//! Control streams over the standing connection, bundles, statuses, and rude clients.
+//! Control streams over the standing connection, and bundles.
 
 mod common;
 
 use common::testing::*;
-use common::{Lab, current, kind};
-use holdfast_client::{ClientError, StandingEvent};
+use common::{Lab, kind};
+use holdfast_client::StandingEvent;
 use holdfast_core::api::ApiErrorKind as Kind;
 use holdfast_core::keys::Digest;
-use holdfast_core::names::Role;
-use holdfast_core::signed::Signed;
-use holdfast_core::status::{BootStatus, K3sState, NodeStatus, SlotName};
 use holdfast_tls::{ClientAuth, Identity, accept, client_config, connect, peer_key, server_config};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-
-async fn with_node() -> Lab {
-    let lab = Lab::new().await;
-    let g = current("g1", 50, 3);
-    lab.hand_over(&g).await.unwrap();
-    lab.join(1, "n1", &g, 50).await.unwrap();
-    lab
-}
 
 /// A node that opens what it is asked to, and answers each line with the operator's key.
 async fn fake_node(lab: &Lab) -> tokio::task::JoinHandle<()> {
@@ -55,7 +42,7 @@ async fn fake_node(lab: &Lab) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_stream_runs_end_to_end_and_closes_one_side_at_a_time() {
-    let lab = with_node().await;
+    let lab = Lab::with_node().await;
     let name = "n1".parse().unwrap();
     assert_eq!(kind(lab.operator().control(&name).await), Kind::Unreachable);
     let node = fake_node(&lab).await;
@@ -96,7 +83,7 @@ async fn a_control_stream_runs_end_to_end_and_closes_one_side_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lighthouse_cannot_take_the_nodes_place_in_a_stream() {
-    let lab = with_node().await;
+    let lab = Lab::with_node().await;
     let client = Arc::new(lab.client(Some(1)));
     let mut standing = client.standing().await.unwrap();
     let name = "n1".parse().unwrap();
@@ -166,7 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
 async fn what_the_lighthouse_forwards_tells_it_nothing() {
     const ASKED: &[u8] = b"what only the node may read";
     const ANSWERED: &[u8] = b"what only the operator may read";
-    let lab = with_node().await;
+    let lab = Lab::with_node().await;
     let client = Arc::new(lab.client(Some(1)));
     let mut standing = client.standing().await.unwrap();
     let seen = Arc::new(Mutex::new(vec![]));
@@ -214,7 +201,7 @@ async fn what_the_lighthouse_forwards_tells_it_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bundles_go_up_and_come_down_in_parts() {
-    let lab = with_node().await;
+    let lab = Lab::with_node().await;
     let bytes: Vec<u8> = (0..5_000_000u32)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
@@ -277,165 +264,4 @@ async fn bundles_go_up_and_come_down_in_parts() {
         kind(lab.client(Some(9)).blob_len(&digest).await),
         Kind::Denied
     );
-}
-
-fn status(counter: u64) -> NodeStatus {
-    NodeStatus {
-        cluster: CLUSTER,
-        name: "n1".parse().unwrap(),
-        role: Role::Bare,
-        index: index(16),
-        counter,
-        uptime: 1,
-        boot: BootStatus {
-            boot_id: "00".into(),
-            slot: SlotName::A,
-            version: "1".into(),
-            generation: 1,
-            on_trial: false,
-            reason: "factory".into(),
-            slots: vec![],
-        },
-        k3s: K3sState::None,
-        k3s_info: None,
-        handshake_age: None,
-        memory: None,
-        documents: None,
-        notes: vec![],
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_status_is_signed_by_its_node_and_never_goes_back() {
-    let lab = with_node().await;
-    let node = lab.client(Some(1));
-    let signed = |counter, n| Signed::sign(&status(counter), &key(n)).unwrap();
-    node.put_status(&signed(5, 1)).await.unwrap();
-    assert_eq!(kind(node.put_status(&signed(4, 1)).await), Kind::Older);
-    assert_eq!(
-        kind(node.put_status(&signed(6, 2)).await),
-        Kind::RecordRefused
-    );
-    assert_eq!(
-        kind(lab.client(Some(2)).put_status(&signed(6, 2)).await),
-        Kind::Denied
-    );
-    let nodes = lab.operator().nodes().await.unwrap();
-    assert_eq!(nodes[0].status, Some(signed(5, 1)));
-    assert!(nodes[0].status_age.unwrap() < 60);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn accounts_are_short_and_not_too_many() {
-    let lab = with_node().await;
-    let node = lab.client(Some(1));
-    let long = NodeStatus {
-        notes: vec!["x".repeat(64 << 10)],
-        ..status(1)
-    };
-    let long = Signed::sign(&long, &key(1)).unwrap();
-    assert_eq!(kind(node.put_status(&long).await), Kind::Malformed);
-    let mut sent = 0;
-    let refused = loop {
-        let status = Signed::sign(&status(5), &key(1)).unwrap();
-        match node.put_status(&status).await {
-            Ok(()) => sent += 1,
-            refused => break refused,
-        }
-        assert!(sent < 1000);
-    };
-    assert_eq!(kind(refused), Kind::Busy);
-    // As many as come in a burst were taken.
-    assert!(sent >= 19, "{sent}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whole_lists_and_documents_are_not_given_without_end() {
-    let lab = with_node().await;
-    let node = lab.client(Some(1));
-    let busy = |of: &str, answer: Result<(), ClientError>, n: usize| {
-        let over = answer.is_err_and(|e| e.kind() == Some(Kind::Busy));
-        assert!(over || n < 1000, "{of}");
-        over
-    };
-    // A revision that is none: as good as none.
-    let mut asked = 0;
-    while !busy(
-        "lists",
-        node.news(asked as u64 % 2, Duration::ZERO).await.map(drop),
-        asked,
-    ) {
-        asked += 1;
-    }
-    assert!(asked >= 60, "{asked}");
-    for n in [1, 77] {
-        let client = lab.client(Some(n));
-        let mut asked = 0;
-        while !busy("documents", client.documents().await.map(drop), asked) {
-            asked += 1;
-        }
-        assert!(asked >= 50, "{asked}");
-    }
-    lab.operator().documents().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rude_clients_get_an_answer_or_the_door() {
-    let lab = with_node().await;
-    let address = lab.running().https[0];
-    let say = async |text: &[u8]| {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let identity = Identity::from_key(&key(OPERATOR)).unwrap();
-        let config = client_config(Some(&identity), lab.keys.tls.public(), &[]).unwrap();
-        let mut tls = connect(tcp, config).await.unwrap();
-        let _ = tls.write_all(text).await;
-        let mut answer = vec![];
-        let _ = tls.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    let close = "Connection: close\r\nHost: x\r\n";
-    let nowhere = say(format!("GET /nowhere HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
-    assert!(
-        nowhere.starts_with("HTTP/1.1 404") && nowhere.contains("not-found"),
-        "{nowhere}"
-    );
-    let method = say(format!("DELETE /v1/nodes HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
-    assert!(
-        method.starts_with("HTTP/1.1 400") && method.contains("malformed"),
-        "{method}"
-    );
-    let put = format!("PUT /v1/documents HTTP/1.1\r\n{close}Content-Length: 3\r\n\r\n{{x}}");
-    let body = say(put.as_bytes()).await;
-    assert!(
-        body.starts_with("HTTP/1.1 400") && body.contains("does not parse"),
-        "{body}"
-    );
-    let long = format!("PUT /v1/documents HTTP/1.1\r\n{close}Content-Length: 9000000\r\n\r\n");
-    let long = [long.into_bytes(), vec![b' '; 4_500_000]].concat();
-    let long = say(&long).await;
-    assert!(
-        long.is_empty() || long.starts_with("HTTP/1.1 400"),
-        "{long}"
-    );
-    let head = format!(
-        "GET /v1/health HTTP/1.1\r\nX: {}\r\n\r\n",
-        "y".repeat(40_000)
-    );
-    assert!(say(head.as_bytes()).await.starts_with("HTTP/1.1 431"));
-    let path = say(format!("PUT /v1/grants/..%2Fx HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
-    assert!(path.starts_with("HTTP/1.1 400"), "{path}");
-    let blob =
-        say(format!("GET /v1/blobs/..%2Fkeys.toml HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
-    assert!(blob.starts_with("HTTP/1.1 400"), "{blob}");
-    let plain = say(format!("GET /v1/control/n1 HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
-    assert!(
-        plain.starts_with("HTTP/1.1 400") && plain.contains("Upgrade"),
-        "{plain}"
-    );
-    // No TLS at all.
-    let mut tcp = TcpStream::connect(address).await.unwrap();
-    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut answer = vec![];
-    let _ = tcp.read_to_end(&mut answer).await;
-    lab.operator().health().await.unwrap();
 }

@@ -2,9 +2,13 @@
 //! one process, used by another that may die. Needs root; everything is removed at the end.
 #![allow(missing_docs, reason = "a test")]
 
+#[path = "tun/namespaces.rs"]
+mod namespaces;
+
 use holdfast_mesh::{Mesh, MeshPrivateKey, MeshSocket, PeerConfig, Tun};
+use namespaces::{Namespaces, inside};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -180,106 +184,6 @@ fn far() {
     loop {
         std::thread::park();
     }
-}
-
-struct Namespaces {
-    names: [String; 2],
-    children: Vec<Child>,
-}
-
-impl Namespaces {
-    /// Two namespaces joined by a veth pair, a persistent TUN in each.
-    fn new() -> Self {
-        let id = std::process::id();
-        let names = [format!("hfmesh{id}a"), format!("hfmesh{id}b")];
-        let all = Self {
-            names,
-            children: Vec::new(),
-        };
-        for name in &all.names {
-            ip(&["netns", "add", name]);
-        }
-        let [a, b] = &all.names;
-        ip(&[
-            "link", "add", "up0", "netns", a, "type", "veth", "peer", "name", "up0", "netns", b,
-        ]);
-        for (n, name) in all.names.iter().enumerate() {
-            let n = n + 1;
-            let inside = |line: &str| {
-                let line = format!("-n {name} {line}");
-                ip(&line.split(' ').collect::<Vec<_>>());
-            };
-            inside("link set lo up");
-            inside(&format!("addr add 10.99.0.{n}/24 dev up0"));
-            inside(&format!("addr add fd99::{n}/64 dev up0 nodad"));
-            inside("link set up0 up");
-            inside("tuntap add dev hf0 mode tun vnet_hdr");
-            inside(&format!("addr add 100.64.0.{n}/24 dev hf0"));
-            inside(&format!("addr add fd00::{n}/64 dev hf0 nodad"));
-            inside("link set hf0 mtu 1380 up");
-        }
-        all
-    }
-
-    /// Runs this program again inside a namespace, until it says "ready".
-    fn run(&mut self, place: usize, args: &[&str]) -> usize {
-        let this = std::env::current_exe().expect("own path");
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.names[place]])
-            .arg(this)
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("ip runs");
-        let output = child.stdout.take().expect("its output");
-        self.children.push(child);
-        let ready = BufReader::new(output)
-            .lines()
-            .map_while(Result::ok)
-            .any(|l| l == "ready");
-        assert!(ready, "{args:?} ended early");
-        self.children.len() - 1
-    }
-
-    fn kill(&mut self, child: usize) {
-        // `ip netns exec` replaces itself by the program: its id is the child's. SIGKILL.
-        let child = &mut self.children[child];
-        child.kill().expect("it runs");
-        child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip")
-        .args(args)
-        .output()
-        .expect("ip runs (package iproute2)");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {text}", args.join(" "));
-}
-
-/// Runs `body` inside a namespace: a thread of ours enters it.
-fn inside<T: Send + 'static>(namespace: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
-    let path = format!("/run/netns/{namespace}");
-    std::thread::spawn(move || {
-        let file = std::fs::File::open(path).expect("the namespace is there");
-        nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering it");
-        body()
-    })
-    .join()
-    .expect("the thread ends well")
 }
 
 /// Connects from inside the first namespace.

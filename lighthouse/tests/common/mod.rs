@@ -36,6 +36,15 @@ pub fn loopback() -> SocketAddr {
 }
 
 impl Lab {
+    /// With a node `n1`, whose key is 1.
+    pub async fn with_node() -> Self {
+        let lab = Self::new().await;
+        let g = current("g1", 50, 3);
+        lab.hand_over(&g).await.unwrap();
+        lab.join(1, "n1", &g, 50).await.unwrap();
+        lab
+    }
+
     pub async fn new() -> Self {
         let mut lab = Self::stopped();
         lab.start().await;

@@ -22,7 +22,7 @@ build: setup ## the holdfast command, and what runs on a node
 
 # With all packages at once each crate is compiled once for commands and tests.
 all: setup
-	cargo build --release --locked --workspace --exclude holdfast-boot
+	cargo build --release --locked --workspace
 	@$(MAKE) --no-print-directory node
 
 cli: ## target/release/holdfast
@@ -48,6 +48,11 @@ test-nat: setup ## which path two members find behind each pair of NATs, as a ta
 
 test-long: all ## the slower stories
 	@scripts/test --long
+
+SAMPLE ?= 100
+test-power: all ## every power cut of a recorded life of a node; SAMPLE (100) of them booted
+	@mkdir -p target/stories
+	@HOLDFAST_POWER_SAMPLE=$(SAMPLE) cargo test --release --locked --workspace --test power_cuts --quiet -- --nocapture
 
 SECONDS ?= 600
 PEERS ?= 1000
@@ -92,4 +97,4 @@ sizes: build ## docs/sizes.md: what takes how much, board by board
 conformance: setup ## k3s's contract, checked against K3S=PATH (default: the stand-in)
 	@$(MAKE) --no-print-directory -C kube conformance $(if $(K3S),K3S=$(abspath $(K3S)))
 
-.PHONY: help setup build all cli node demo fuzz soak test test-long check bench-image bench-boards bench-boot bench-mesh bench-lighthouse sizes conformance
+.PHONY: help setup build all cli node demo fuzz soak test test-long test-power check bench-image bench-boards bench-boot bench-mesh bench-lighthouse sizes conformance

@@ -160,7 +160,7 @@ impl Store {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::fs::FileExt as _;
 

@@ -1,34 +1,19 @@
-//! The UEFI loader: from the firmware to the kernel of the slot that the record names.
-//!
-//! Pure: `options` (the kernel's command line), `payload` (digest and decoding), `i6300esb`, `itco` and
-//! `bcm2835` (registers of watchdogs), `fdt` (which board this is); the slot decisions are in `holdfast-core`. Effects: `firmware`
-//! (protocols, disks, memory) and `node` (one disk of a node, from its table to its kernel).
+//! The loader as a UEFI program: the firmware's protocols, disks and memory around `holdfast_boot`.
 #![cfg_attr(target_os = "uefi", no_main, no_std)]
-// On the host only the tests of the pure modules use them.
-#![cfg_attr(not(target_os = "uefi"), allow(dead_code))]
 
+#[cfg(target_os = "uefi")]
 extern crate alloc;
-
-mod bcm2835;
-mod fdt;
-mod i6300esb;
-// Only x86 has Intel's chipsets.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-mod itco;
-mod options;
-mod payload;
 
 #[cfg(target_os = "uefi")]
 mod firmware;
-#[cfg(target_os = "uefi")]
-mod node;
 
 #[cfg(target_os = "uefi")]
 mod start {
     use crate::firmware::disks::{self, Disk};
+    use crate::firmware::machine::Uefi;
     use crate::firmware::{keys, power, random, say};
-    use crate::node::Node;
     use alloc::vec::Vec;
+    use holdfast_boot::node::Node;
     use holdfast_core::loader_keys::LoaderKeys;
     use uefi::prelude::*;
 
@@ -57,8 +42,8 @@ mod start {
     /// Comes back only when nothing on them can be started.
     fn try_all(disks: Vec<Disk>, keys: &LoaderKeys) {
         for disk in disks {
-            let name = disk.name();
-            match Node::open(disk, keys) {
+            let name = alloc::string::String::from(disk.name());
+            match Node::open(Uefi(disk), keys) {
                 // An id for each: init must not take a disk that was asked in vain for its own.
                 Ok(mut node) => say!("{name}: {}", node.start(random::boot_id())),
                 Err(e) => say!("{name}: {e}"),

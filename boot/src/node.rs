@@ -1,11 +1,11 @@
 //! One disk of a node: its table, its record, and the way from there to a kernel.
 
-use crate::firmware::disks::Disk;
-use crate::firmware::{Pages, image, say, watchdog};
+use crate::machine::Machine;
 use crate::options::{UkiError, command_line, load_options};
 use crate::payload::{self, PayloadError};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Deref;
 use holdfast_core::bytes::{BLOCK, Block};
 use holdfast_core::gpt::{self, Entry, GptError, Source, Table};
 use holdfast_core::header::{Encoding, HeaderError, SlotHeader, slot_digest};
@@ -31,13 +31,13 @@ pub enum NodeError {
 
 /// Why a UKI is not started.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub enum LoadError<F: core::fmt::Debug + core::fmt::Display> {
     /// The table lacks it.
     #[error("no such partition")]
     NoPartition,
     /// The disk failed.
     #[error("cannot be read ({0})")]
-    Read(uefi::Status),
+    Read(F),
     /// The header is not to be trusted.
     #[error("{0}")]
     Header(#[from] HeaderError),
@@ -55,44 +55,52 @@ pub enum LoadError {
     Uki(#[from] UkiError),
     /// The firmware refused it.
     #[error("refused by the firmware ({0})")]
-    Refused(uefi::Status),
+    Refused(F),
     /// It came back.
-    #[error("came back instead of starting ({0:?})")]
-    Returned(uefi::Status),
+    #[error("came back instead of starting ({0})")]
+    Returned(F),
 }
 
-/// A node's disk.
-pub struct Node {
-    disk: Disk,
+/// A node's disk, on its machine.
+pub struct Node<M> {
+    machine: M,
     table: Table,
     slots: Entry,
     releases: ReleaseList,
 }
 
-impl Node {
+/// Says one line of the loader's.
+macro_rules! say {
+    ($machine:expr, $($arg:tt)*) => { $machine.say(format_args!($($arg)*)) };
+}
+
+impl<M: Machine> Node<M> {
     /// Reads table and release list.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn open(mut disk: Disk, keys: &LoaderKeys) -> Result<Self, NodeError> {
-        let geometry = disk.geometry;
+    pub fn open(mut machine: M, keys: &LoaderKeys) -> Result<Self, NodeError> {
+        let geometry = machine.geometry();
         let found = gpt::find(geometry, |lba, blocks| {
             let len = usize::try_from(blocks).ok()? * geometry.block as usize;
-            disk.read(lba, len).ok().map(|pages| Vec::from(&pages[..]))
+            machine
+                .read(lba, len)
+                .ok()
+                .map(|pages| Vec::from(&pages[..]))
         })
         .map_err(NodeError::Table)?;
         let slots = found.table.role(Role::Slots).ok_or(NodeError::Foreign)?;
         if let (Source::Backup(lba), Some(why)) = (found.source, found.primary) {
-            say!(
+            machine.say(format_args!(
                 "{}: backup partition table of block {lba} used: {why}",
-                disk.name()
-            );
+                machine.disk_name()
+            ));
         }
-        let copies = RELEASE_COPIES.map(|at| read_block(&mut disk, &slots, at));
+        let copies = RELEASE_COPIES.map(|at| read_block(&mut machine, &slots, at));
         let releases = ReleaseList::newest(copies.each_ref().map(as_slice), keys)
             .map_err(NodeError::Releases)?;
         Ok(Self {
-            disk,
+            machine,
             table: found.table,
             slots,
             releases,
@@ -106,20 +114,24 @@ impl Node {
         loop {
             let before = copies.record().clone();
             let choice = copies.record_mut().choose_start(boot_id, excluded);
-            say_changes(&before, copies.record());
+            say_changes(&self.machine, &before, copies.record());
             let counted = self.write(&mut copies);
             let Some(start) = choice else {
                 return "no slot and no rescue system can be started";
             };
-            say!("{}: {}", start.target, Words(&start));
+            say!(self.machine, "{}: {}", start.target, Words(&start));
             if start.trial && !counted {
                 // Uncounted, a trial would never end.
                 excluded.add(start.target);
-                say!("{} left out: a trial must be counted", start.target);
+                say!(
+                    self.machine,
+                    "{} left out: a trial must be counted",
+                    start.target
+                );
                 continue;
             }
             let Err(e) = self.launch(&start, boot_id, copies.record());
-            say!("{} not started: {e}", start.target);
+            say!(self.machine, "{} not started: {e}", start.target);
             excluded.add(start.target);
             copies
                 .record_mut()
@@ -132,27 +144,31 @@ impl Node {
         start: &Start,
         boot_id: BootId,
         record: &Record,
-    ) -> Result<core::convert::Infallible, LoadError> {
+    ) -> Result<core::convert::Infallible, LoadError<M::Fault>> {
         let (header, uki) = self.load(start.target, record)?;
-        let image = image::load(&uki).map_err(|e| LoadError::Refused(e.status()))?;
+        let image = self.machine.load(&uki).map_err(LoadError::Refused)?;
         let line = String::from(command_line(&uki)?);
         drop(uki);
         let armed = match record.arms_watchdog(start) {
-            true => watchdog::arm(header.watchdog, header.watchdog_seconds),
+            true => self.machine.arm(header.watchdog, header.watchdog_seconds),
             false => {
-                say!("hardware watchdog left alone: earlier starts may have ended by it");
+                say!(
+                    self.machine,
+                    "hardware watchdog left alone: earlier starts may have ended by it"
+                );
                 None
             }
         };
         let options = load_options(&line, &boot_id, start, armed);
-        say!("starting {}", start.target);
-        let returned = image::start(image, &options);
-        Err(LoadError::Returned(
-            returned.err().map_or(uefi::Status::SUCCESS, |e| e.status()),
-        ))
+        say!(self.machine, "starting {}", start.target);
+        Err(LoadError::Returned(self.machine.start(image, &options)))
     }
 
-    fn load(&mut self, target: Target, record: &Record) -> Result<(SlotHeader, Pages), LoadError> {
+    fn load(
+        &mut self,
+        target: Target,
+        record: &Record,
+    ) -> Result<(SlotHeader, M::Memory), LoadError<M::Fault>> {
         let (part, block) = self.header_block(target)?;
         let header = SlotHeader::verify(&block, &self.releases)?;
         if let Target::Slot(slot) = target
@@ -161,6 +177,7 @@ impl Node {
             return Err(LoadError::OtherImage);
         }
         say!(
+            self.machine,
             "{target}: {} {}, generation {}, {} KiB, {}",
             header.board,
             header.version,
@@ -171,50 +188,56 @@ impl Node {
         let too_long = |_| LoadError::TooLong;
         let stored_len = usize::try_from(header.stored_len).map_err(too_long)?;
         let decoded_len = usize::try_from(header.decoded_len).map_err(too_long)?;
-        let block_len = u64::from(self.disk.geometry.block);
+        let block_len = u64::from(self.machine.geometry().block);
         if PAYLOAD_OFFSET + header.stored_len > (part.last - part.first + 1) * block_len {
             return Err(LoadError::TooLong);
         }
         let stored = self
-            .disk
+            .machine
             .read(part.first + PAYLOAD_OFFSET / block_len, stored_len)
-            .map_err(read_error)?;
+            .map_err(LoadError::Read)?;
         payload::check(&stored, &header.payload)?;
         match header.encoding {
             Encoding::Raw => Ok((header, stored)),
             Encoding::Zstd => {
-                let mut decoded = Pages::new(decoded_len).map_err(read_error)?;
+                let mut decoded = self.machine.memory(decoded_len).map_err(LoadError::Read)?;
                 payload::unzstd(&stored, &mut decoded)?;
                 Ok((header, decoded))
             }
         }
     }
 
-    fn header_block(&mut self, target: Target) -> Result<(Entry, Block), LoadError> {
+    fn header_block(&mut self, target: Target) -> Result<(Entry, Block), LoadError<M::Fault>> {
         let role = match target {
             Target::Slot(slot) => Role::Boot(slot),
             Target::Rescue => Role::Rescue,
         };
         let part = self.table.role(role).ok_or(LoadError::NoPartition)?;
-        let block = self.disk.read(part.first, BLOCK).map_err(read_error)?;
+        let block = self
+            .machine
+            .read(part.first, BLOCK)
+            .map_err(LoadError::Read)?;
         let block = Block::try_from(&block[..]).map_err(|_| LoadError::NoPartition)?;
         Ok((part, block))
     }
 
     /// The record, made anew when neither copy reads.
     fn record(&mut self) -> Copies {
-        let blocks = RECORD_COPIES.map(|at| read_block(&mut self.disk, &self.slots, at));
+        let blocks = RECORD_COPIES.map(|at| read_block(&mut self.machine, &self.slots, at));
         match Copies::read(blocks.each_ref().map(as_slice)) {
             Ok((copies, states)) => {
                 for (n, state) in states.iter().enumerate() {
                     if let Err(e) = state {
-                        say!("copy {} of the record not used: {e}", n + 1);
+                        say!(self.machine, "copy {} of the record not used: {e}", n + 1);
                     }
                 }
                 copies
             }
             Err([a, b]) => {
-                say!("both copies of the record lost ({a}; {b}): made anew from the slots");
+                say!(
+                    self.machine,
+                    "both copies of the record lost ({a}; {b}): made anew from the slots"
+                );
                 let headers = Slot::BOTH.map(|slot| self.verified(slot));
                 let mut copies = Copies::fresh(Record::rebuild(headers));
                 self.write(&mut copies);
@@ -233,34 +256,34 @@ impl Node {
     fn write(&mut self, copies: &mut Copies) -> bool {
         for _ in 0..2 {
             let (offset, block) = copies.next_write();
-            let lba = self.slots.first + offset / u64::from(self.disk.geometry.block);
-            match self.disk.write(lba, &block) {
+            let lba = self.slots.first + offset / u64::from(self.machine.geometry().block);
+            match self.machine.write(lba, &block) {
                 Ok(()) => return true,
-                Err(e) => say!("record not written to block {lba} ({})", e.status()),
+                Err(e) => say!(self.machine, "record not written to block {lba} ({e})"),
             }
         }
-        say!("the disk takes no writes: this start is not counted");
+        say!(
+            self.machine,
+            "the disk takes no writes: this start is not counted"
+        );
         false
     }
 }
 
-fn read_error(e: uefi::Error) -> LoadError {
-    LoadError::Read(e.status())
+fn read_block<M: Machine>(machine: &mut M, part: &Entry, offset: u64) -> Option<M::Memory> {
+    let lba = part.first + offset / u64::from(machine.geometry().block);
+    machine.read(lba, BLOCK).ok()
 }
 
-fn read_block(disk: &mut Disk, part: &Entry, offset: u64) -> Option<Pages> {
-    disk.read(part.first + offset / u64::from(disk.geometry.block), BLOCK)
-        .ok()
+fn as_slice<T: Deref<Target = [u8]>>(memory: &Option<T>) -> &[u8] {
+    memory.as_deref().unwrap_or_default()
 }
 
-fn as_slice(pages: &Option<Pages>) -> &[u8] {
-    pages.as_deref().unwrap_or_default()
-}
-
-fn say_changes(before: &Record, after: &Record) {
+fn say_changes<M: Machine>(machine: &M, before: &Record, after: &Record) {
     for slot in Slot::BOTH {
         if before.slot(slot).reason != after.slot(slot).reason {
             say!(
+                machine,
                 "slot {slot} is {}: {}",
                 after.slot(slot).state,
                 after.slot(slot).reason

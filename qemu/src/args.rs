@@ -18,6 +18,8 @@ pub(crate) struct Prepared {
     pub disk: Option<(PathBuf, &'static str)>,
     /// The second disk, likewise.
     pub second: Option<(PathBuf, &'static str)>,
+    /// The file that records the first disk's writes, and whether it holds some already.
+    pub record: Option<(PathBuf, bool)>,
     pub console: PathBuf,
     pub qmp: PathBuf,
     /// Where the guest agent's port ends on the host.
@@ -74,6 +76,24 @@ fn disk_devices(number: usize, bus: DiskBus, place: u8) -> Vec<String> {
             device(&format!("usb-storage,bus=usb{number}.0,removable=on")),
         ],
     }
+}
+
+/// QEMU's block nodes for the first disk with its writes recorded; the last is `disk0`.
+fn recorded(disk: &Path, format: &str, log: &Path, begun: bool) -> Result<[String; 3]> {
+    let begun = if begun { "on" } else { "off" };
+    Ok([
+        format!(
+            "driver=file,node-name=recorded,filename={}",
+            option_path(log)?
+        ),
+        format!(
+            "driver={format},node-name=image0,discard=unmap,file.driver=file,file.discard=unmap,file.filename={}",
+            option_path(disk)?
+        ),
+        format!(
+            "driver=blklogwrites,node-name=disk0,file=image0,log=recorded,log-append={begun},log-super-update-interval=1"
+        ),
+    ])
 }
 
 pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Vec<String>> {
@@ -158,13 +178,20 @@ pub(crate) fn command_line(spec: &MachineSpec, prepared: &Prepared) -> Result<Ve
                 add(&["-drive", &card]);
                 continue;
             }
-            add(&[
-                "-drive",
-                &format!(
-                    "if=none,id=disk{number},format={format},discard=unmap,file={}",
-                    option_path(path)?
-                ),
-            ]);
+            match prepared.record.as_ref().filter(|_| number == 0) {
+                None => add(&[
+                    "-drive",
+                    &format!(
+                        "if=none,id=disk{number},format={format},discard=unmap,file={}",
+                        option_path(path)?
+                    ),
+                ]),
+                Some((log, begun)) => {
+                    for node in recorded(path, format, log, *begun)? {
+                        add(&["-blockdev", &node]);
+                    }
+                }
+            }
             for device in disk_devices(number, bus, place) {
                 add(&["-device", &device]);
             }
@@ -311,6 +338,7 @@ mod tests {
             firmware: None,
             disk: Some((PathBuf::from("/d/disk.qcow2"), "qcow2")),
             second: None,
+            record: None,
             console: PathBuf::from("/d/console.log"),
             qmp: PathBuf::from("/s/qmp"),
             guest_agent: PathBuf::from("/s/qga"),
@@ -383,6 +411,25 @@ mod tests {
             .unwrap()
             .join(" ");
         assert!(line.contains("serial=holdfast1,bootindex=0"), "{line}");
+    }
+
+    #[test]
+    fn a_recorded_disk_stands_behind_its_recorder() {
+        let with = Prepared {
+            record: Some((PathBuf::from("/d/writes.log"), true)),
+            ..prepared()
+        };
+        let line = command_line(&MachineSpec::new("n1"), &with)
+            .unwrap()
+            .join(" ");
+        for words in [
+            "driver=qcow2,node-name=image0",
+            "driver=blklogwrites,node-name=disk0,file=image0,log=recorded,log-append=on",
+            "virtio-blk-pci,drive=disk0",
+        ] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        assert!(!line.contains("if=none,id=disk0"), "{line}");
     }
 
     #[test]

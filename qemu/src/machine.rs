@@ -113,6 +113,7 @@ impl Machine {
             },
             disk: self.disk.as_ref().filter(|_| !self.unplugged).map(on_line),
             second: self.second.as_ref().map(on_line),
+            record: self.spec.record.as_deref().map(recorder).transpose()?,
             console: self.console.path().to_owned(),
             qmp: sockets.path().join("qmp"),
             guest_agent: sockets.path().join("qga"),
@@ -390,6 +391,17 @@ impl Drop for Machine {
             eprintln!("{}", self.console.tail(40));
         }
     }
+}
+
+/// The record of a disk's writes, made when it is not there, and whether something is in it.
+fn recorder(log: &Path) -> Result<(PathBuf, bool)> {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(io("make", log))?;
+    let len = file.metadata().map_err(io("measure", log))?.len();
+    Ok((log.to_owned(), len > 0))
 }
 
 fn on_line(disk: &Disk) -> (PathBuf, &'static str) {

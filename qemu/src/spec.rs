@@ -106,6 +106,7 @@ pub struct MachineSpec {
     /// Bytes and bus of one more, empty disk.
     pub(crate) second: Option<(u64, DiskBus)>,
     pub(crate) second_first: bool,
+    pub(crate) record: Option<PathBuf>,
     pub(crate) nic: Nic,
     pub(crate) kernel: Option<(PathBuf, PathBuf, String)>,
     pub(crate) firmware_kernel: Option<(PathBuf, String)>,
@@ -138,6 +139,7 @@ impl MachineSpec {
             bus: DiskBus::default(),
             second: None,
             second_first: false,
+            record: None,
             nic: Nic::default(),
             kernel: None,
             firmware_kernel: None,
@@ -213,6 +215,14 @@ impl MachineSpec {
     #[must_use]
     pub fn second_disk(mut self, bytes: u64, bus: DiskBus) -> Self {
         self.second = Some((bytes, bus));
+        self
+    }
+
+    /// Every write and flush of the first disk, in order, into a new file at `log`, in the format of the
+    /// kernel's dm-log-writes target (Linux `Documentation/admin-guide/device-mapper/log-writes.rst`).
+    #[must_use]
+    pub fn record_writes(mut self, log: &Path) -> Self {
+        self.record = Some(log.to_owned());
         self
     }
 

@@ -11,6 +11,7 @@ mod lighthouse;
 mod member;
 mod node;
 pub mod offline;
+pub mod power;
 pub mod seedvolume;
 pub mod systemd;
 mod until;

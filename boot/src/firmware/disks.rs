@@ -93,8 +93,8 @@ impl Disk {
     }
 
     /// What to call it on the console.
-    pub fn name(&self) -> String {
-        self.name.clone()
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn blocks(&self, len: usize) -> usize {

@@ -3,6 +3,7 @@
 pub mod disks;
 pub mod image;
 pub mod keys;
+pub mod machine;
 pub mod power;
 pub mod random;
 mod raw;

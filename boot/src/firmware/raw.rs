@@ -2,9 +2,9 @@
 //! processor instructions.
 #![allow(unsafe_code)]
 
-use crate::fdt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
+use holdfast_boot::fdt;
 use holdfast_core::loader_keys;
 use uefi::boot::{
     self, AllocateType, MemoryType, OpenProtocolAttributes, OpenProtocolParams, PAGE_SIZE,

@@ -2,8 +2,8 @@
 //! firmware's own ends there.
 
 use super::{raw, say};
-use crate::i6300esb::{self, ArmError, Device};
-use crate::{bcm2835, fdt, itco};
+use holdfast_boot::i6300esb::{self, ArmError, Device};
+use holdfast_boot::{bcm2835, fdt, itco};
 use holdfast_core::header::Watchdog;
 use uefi::boot::{self, ScopedProtocol};
 use uefi::proto::pci::PciIoAddress;

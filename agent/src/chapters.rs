@@ -85,6 +85,7 @@ mod tests {
                 generation: 2,
                 tries_left: 0,
                 reason: "no mesh".into(),
+                probation: false,
             }],
         }
     }

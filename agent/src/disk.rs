@@ -57,6 +57,13 @@ pub fn write_flushed(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Asks the kernel to forget what it holds of `file`, so that the next read is the disk's. A hint: where
+/// it is not followed, the cache is read.
+pub fn forget_cached(file: &File) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
 /// Runs blocking work off the event loop.
 ///
 /// # Errors

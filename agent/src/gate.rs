@@ -14,6 +14,7 @@ use crate::forever::forever;
 use crate::node::{Node, remember, slot_event};
 use crate::{chapters, control, k3s};
 use holdfast_core::ipc::InitRequest;
+use holdfast_core::slots::Stage;
 use holdfast_core::status::K3sState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,14 +97,33 @@ pub fn verdict(f: &Facts) -> Verdict {
     }
 }
 
+/// How far this start came; none: not even a network.
+fn reached(f: &Facts) -> Option<Stage> {
+    match f {
+        Facts { answered: true, .. } => Some(Stage::CONTROL),
+        Facts {
+            handshake: true, ..
+        } => Some(Stage::MESH),
+        Facts { network: true, .. } => Some(Stage::NETWORK),
+        _ => None,
+    }
+}
+
 /// Watches the gate for as long as the agent runs.
 pub async fn run(node: Arc<Node>, uplinks: tokio::sync::watch::Receiver<crate::network::Uplinks>) {
     chapters::begin(&node).await;
     forever("probe", ask_oneself(node.clone()));
     let mut said = None;
+    let mut told = None;
+    let mut might_go_back = false;
     loop {
+        tokio::time::sleep(LOOK).await;
         let doc = node.store.get();
-        let left = node.init.boot().await.ok().and_then(|b| b.trial_left);
+        // Init that does not answer says nothing of a trial.
+        let Ok(boot) = node.init.boot().await else {
+            continue;
+        };
+        let left = boot.trial_left;
         let facts = Facts {
             left,
             cold_boot: !node.boot.boot.boot_id.is_empty(),
@@ -115,6 +135,14 @@ pub async fn run(node: Arc<Node>, uplinks: tokio::sync::watch::Receiver<crate::n
                 && doc.admission.as_ref().is_some_and(|a| a.role.runs_k3s()),
             k3s: *node.k3s.borrow(),
         };
+        let reached = reached(&facts);
+        if reached > told && tell(&node, reached).await {
+            told = reached;
+        }
+        if might_go_back && !boot.boot.may_go_back() {
+            k3s::settled(&boot.boot.boot_id).await;
+        }
+        might_go_back = boot.boot.may_go_back();
         match verdict(&facts) {
             Verdict::Idle => {
                 if facts.k3s == K3sState::Ready && !doc.k3s_was_ready {
@@ -138,8 +166,14 @@ pub async fn run(node: Arc<Node>, uplinks: tokio::sync::watch::Receiver<crate::n
                 }
             }
         }
-        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Tells init how far it is.
+async fn tell(node: &Node, reached: Option<Stage>) -> bool {
+    let stage = reached.map_or("", Stage::id).to_owned();
+    let told = node.init.ask(InitRequest::Reached { stage }).await;
+    told.inspect_err(|e| tracing::warn!("{e:#}")).is_ok()
 }
 
 async fn commit(node: &Node) {
@@ -165,7 +199,6 @@ async fn commit(node: &Node) {
     if let Err(e) = stored {
         tracing::warn!("{e:#}");
     }
-    k3s::committed().await;
     node.changed.notify_one();
 }
 

@@ -72,6 +72,8 @@ pub struct Node {
     /// Counts the moves to another network, or to another place of one
     /// ([`roaming`](crate::network::roaming)): connections from before are begun anew.
     pub roamed: watch::Sender<u64>,
+    /// Asks for a new life of the mesh.
+    pub mesh_anew: Notify,
     /// The lighthouses that this node keeps in touch with.
     pub posts: Posts,
 }

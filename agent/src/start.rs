@@ -13,7 +13,10 @@ use crate::seed::cidata::Drives;
 use crate::seed::report::Reporter;
 use crate::seed::{Places, fwcfg, smbios};
 use crate::store::Store;
-use crate::{control, gate, guest, hosts, join, k3s, lighthouse, meshed, names, spread, watch};
+use crate::{
+    control, gate, guest, health, hosts, join, k3s, lighthouse, meshed, names, rescue, spread,
+    watch,
+};
 use anyhow::Context as _;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo};
 use holdfast_core::ipc::BootInfo;
@@ -170,6 +173,7 @@ async fn begin(init: Init) -> anyhow::Result<(Arc<Node>, Netlink)> {
         opened: Opened::default(),
         callers: Default::default(),
         roamed: Default::default(),
+        mesh_anew: Notify::new(),
         posts: Default::default(),
         known: Arc::default(),
         store,
@@ -205,6 +209,8 @@ async fn serve(node: Arc<Node>, netlink: Netlink, mesh: Handle) {
         changed
     });
     forever("clock", node.clock.clone().keep());
+    forever("rescue", rescue::run(node.clone()));
+    forever("health", health::run(node.clone(), uplinks.clone()));
     tokio::join!(
         meshed::run(node.clone(), netlink, mesh, uplinks),
         control::listen(node.clone()),

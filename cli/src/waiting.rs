@@ -208,6 +208,7 @@ mod tests {
                     generation: 2,
                     tries_left: 0,
                     reason: "mesh not up by the deadline".into(),
+                    probation: false,
                 }],
             },
             k3s,

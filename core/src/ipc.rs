@@ -37,10 +37,21 @@ pub enum InitRequest {
         /// Tries.
         tries: u8,
     },
+    /// How far this start came (`holdfast_core::slots::Stage`, by its short name): written down where
+    /// it may have to be said later, a trial's above all.
+    Reached {
+        /// `network`, `mesh` or `control`; what is not known changes nothing.
+        stage: String,
+    },
     /// The running trial is proven.
     Commit,
     /// The running trial failed: record why and reboot.
     FailTrial {
+        /// In words; shown by `holdfast nodes`.
+        reason: String,
+    },
+    /// The running, good system cannot be relied on: another one is started next. Reboots.
+    GiveUp {
         /// In words; shown by `holdfast nodes`.
         reason: String,
     },

@@ -41,6 +41,9 @@ pub struct SlotStatus {
     pub tries_left: u8,
     /// Why it came to this state.
     pub reason: String,
+    /// Committed, and not yet up for an hour: should it not last, the other good slot is next.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probation: bool,
 }
 
 /// The boot that is running.
@@ -60,6 +63,15 @@ pub struct BootStatus {
     pub reason: String,
     /// Both slots.
     pub slots: Vec<SlotStatus>,
+}
+
+impl BootStatus {
+    /// Whether the running slot is on trial or on probation: the node may still go back by itself.
+    #[must_use]
+    pub fn may_go_back(&self) -> bool {
+        let here = self.slots.iter().find(|s| s.slot == self.slot);
+        self.on_trial || here.is_some_and(|s| s.probation)
+    }
 }
 
 /// k3s on the node.

@@ -144,6 +144,8 @@ impl Origins {
 /// How long a trial may take, in seconds; init reads the same bounds (`init/src/cmdline.rs`) and
 /// ignores what lies outside, so that a slip here would silently become its default.
 pub(crate) const TRIAL_SECONDS: std::ops::RangeInclusive<u32> = 20..=7200;
+/// The bounds of `probation_seconds`; init refuses others.
+pub(crate) const PROBATION_SECONDS: std::ops::RangeInclusive<u32> = 20..=86_400;
 
 /// A definition file while it is being checked.
 pub(crate) struct Source<'a> {
@@ -233,18 +235,20 @@ impl Source<'_> {
         }
     }
 
-    /// The optional `trial_seconds` of a board or recipe, within [`TRIAL_SECONDS`].
-    pub(crate) fn trial_seconds(
+    /// An optional number of seconds of a board or recipe, within `bounds`.
+    pub(crate) fn seconds(
         &self,
+        field: &str,
+        bounds: &std::ops::RangeInclusive<u32>,
         value: Option<&Spanned<u32>>,
     ) -> Result<Option<u32>, DefinitionError> {
         match value {
-            Some(bad) if !TRIAL_SECONDS.contains(bad.get_ref()) => {
+            Some(bad) if !bounds.contains(bad.get_ref()) => {
                 let message = format!(
-                    "trial_seconds: {} must be between {} and {}",
+                    "{field}: {} must be between {} and {}",
                     bad.get_ref(),
-                    TRIAL_SECONDS.start(),
-                    TRIAL_SECONDS.end()
+                    bounds.start(),
+                    bounds.end()
                 );
                 Err(self.error(Some(bad.span()), message))
             }
@@ -336,7 +340,10 @@ mod tests {
     /// The builder does not link init; its source still has to say the same.
     #[test]
     fn init_knows_the_same_bounds() {
-        let bounds = format!("{}..={}", TRIAL_SECONDS.start(), TRIAL_SECONDS.end());
-        assert!(include_str!("../../init/src/cmdline.rs").contains(&bounds));
+        let init = include_str!("../../init/src/cmdline.rs").replace('_', "");
+        for bounds in [TRIAL_SECONDS, PROBATION_SECONDS] {
+            let text = format!("= {}..={};", bounds.start(), bounds.end());
+            assert!(init.contains(&text), "{text}");
+        }
     }
 }

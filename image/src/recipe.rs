@@ -122,6 +122,8 @@ pub struct Recipe {
     pub kernel_args: Vec<String>,
     /// How long a trial may take, if not what the board says.
     pub trial_seconds: Option<u32>,
+    /// How long a committed system has to run before it counts as one that lasts, if not an hour.
+    pub probation_seconds: Option<u32>,
     /// Kernel settings, by name as in sysctl.conf(5).
     pub sysctl: BTreeMap<String, String>,
     /// Files to add; those below `/var` and `/run` are made by each node.
@@ -203,6 +205,7 @@ impl Recipe {
             modules: Vec::new(),
             kernel_args: Vec::new(),
             trial_seconds: None,
+            probation_seconds: None,
             sysctl: BTreeMap::new(),
             files: Vec::new(),
             links: Vec::new(),

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use holdfast_core::ipc::{BootInfo, Devices, InitReply, InitRequest};
 use holdfast_core::layout::Role;
-use holdfast_core::slots::{BootId, Code, Record, Slot, State, Target};
+use holdfast_core::slots::{BootId, Code, Record, Slot, Stage, State, Target};
 use holdfast_core::state::StateDoc;
 use holdfast_core::status::{BootStatus, SlotName, SlotStatus};
 
@@ -23,6 +23,13 @@ impl System {
         let done = match request {
             InitRequest::Heartbeat => {
                 self.vigil.heartbeat(now);
+                self.reached(Stage::AGENT);
+                Ok(())
+            }
+            InitRequest::Reached { stage } => {
+                if let Some(stage) = Stage::from_id(&stage) {
+                    self.reached(stage);
+                }
                 Ok(())
             }
             InitRequest::Boot => return InitReply::Boot(Box::new(self.boot_info())),
@@ -42,7 +49,8 @@ impl System {
                 Ok(())
             }
             InitRequest::Retire => self.retire(),
-            InitRequest::FailTrial { reason } => self.give_up(&reason),
+            InitRequest::FailTrial { reason } => self.trial_failed(&reason),
+            InitRequest::GiveUp { reason } => self.give_up(&reason),
             InitRequest::Commit => self.commit(),
             InitRequest::BeginWrite { slot } => {
                 self.on_slot(slot, |record, id, slot| record.begin_write(id, slot))
@@ -63,6 +71,10 @@ impl System {
             Ok(()) => InitReply::Ok,
             Err(why) => InitReply::Refused(why),
         }
+    }
+
+    fn reached(&mut self, stage: Stage) {
+        self.news("note the stage", |record, id| record.reached(id, stage));
     }
 
     fn store(&mut self) -> Result<&mut RecordStore, String> {
@@ -114,6 +126,12 @@ impl System {
     }
 
     fn give_up(&mut self, reason: &str) -> Result<(), String> {
+        self.changed(|record, id| record.give_up(id, reason))?;
+        self.ending = Some(Ending::reboot(format!("gave itself up: {reason}")));
+        Ok(())
+    }
+
+    fn trial_failed(&mut self, reason: &str) -> Result<(), String> {
         self.changed(|record, id| record.fail_trial(id, reason))?;
         self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
         Ok(())
@@ -207,6 +225,7 @@ fn slots(record: &Record) -> Vec<SlotStatus> {
             generation: info.generation,
             tries_left: info.tries_left,
             reason: info.reason.to_string(),
+            probation: info.probation,
         }
     };
     Slot::BOTH.map(status).to_vec()
@@ -292,7 +311,7 @@ mod tests {
         }
         assert_eq!(
             boot_reason(&record),
-            "the other good slot: slot b did not stay up in 3 starts"
+            "the other good slot: slot b did not stay up in 3 starts: stage kernel: init did not start"
         );
     }
 }

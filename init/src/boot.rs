@@ -11,6 +11,7 @@ use anyhow::Result;
 use holdfast_core::cluster::MESH_INTERFACE;
 use holdfast_core::image::{IMAGE_JSON, ImageInfo, PROVIDED_JSON, SERVICES_JSON, ServiceSpec};
 use holdfast_core::ipc::{LOG_SOCKET, SOCKET};
+use holdfast_core::slots::Stage;
 
 use crate::record::RecordStore;
 use crate::services::{AGENT, LOG, Program, Services};
@@ -49,6 +50,7 @@ pub fn run() -> Result<System> {
 
     let (disk, mut store, all_loaded) = find_disk(&line, &initramfs, &mut dog, &mut notes);
     let mode = mode(&line, store.as_ref());
+    reached(store.as_mut(), Stage::INIT);
     let mut doomed = (store.is_none() && line.boot.is_some() && !line.rescue).then(|| Doom {
         reason: "the disk that this system was started from is not there".into(),
         pause: NO_DISK_PAUSE,
@@ -65,6 +67,7 @@ pub fn run() -> Result<System> {
         }
     };
     if root_mounted {
+        reached(store.as_mut(), Stage::ROOT);
         kmsg::notice(format_args!("verity root mounted at {}", clock.now_text()));
     }
     let on_disk = match &disk {
@@ -130,6 +133,14 @@ pub fn run() -> Result<System> {
     };
     let system = System::new(clock, dog, server, store, mode, services, facts);
     Ok(system.with_modules_loading(background))
+}
+
+/// Where this start ends, should it end here, is known from the record then.
+fn reached(store: Option<&mut RecordStore>, stage: Stage) {
+    let Some(store) = store else { return };
+    if let Err(error) = store.news(|record, id| record.reached(id, stage)) {
+        kmsg::error(format_args!("note the stage: {error:#}"));
+    }
 }
 
 /// Where drivers find the initramfs's firmware also when the root covers it: a network card may ask

@@ -13,8 +13,10 @@
 //! | `holdfast.rootlen=BYTES` | builder | length of the root file system; the hash tree follows |
 //! | `holdfast.rootfs=NAME` | builder | its type, as `mount` names it |
 //! | `holdfast.trial=SECONDS` | builder | how long a trial may take, default 600 |
+//! | `holdfast.probation=SECONDS` | builder | how long a committed system has to run to be one that lasts, default 3600 |
 //! | `holdfast.watchdog=off` | builder | leave watchdogs alone: an emulator's may fire at once |
 
+use holdfast_core::slots::SETTLED_SECONDS;
 use holdfast_core::status::SlotName;
 
 /// How long a trial may take if the image does not say, in seconds.
@@ -22,6 +24,8 @@ pub const DEFAULT_DEADLINE: u64 = 600;
 /// A deadline below would end every trial before its first handshake; one above would hide a failure
 /// for hours.
 const DEADLINE_RANGE: std::ops::RangeInclusive<u64> = 20..=7200;
+/// One below says nothing.
+const PROBATION_RANGE: std::ops::RangeInclusive<u64> = 20..=86_400;
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Cmdline {
     pub root: Option<RootSpec>,
     /// How long a trial may take, in seconds.
     pub deadline: u64,
+    /// How long a committed system has to run until its probation ends, in seconds.
+    pub probation: u64,
     /// Whether to use the hardware watchdog.
     pub watchdog: bool,
     /// Whether the loader armed one.
@@ -68,6 +74,7 @@ pub fn parse(text: &str) -> Cmdline {
         rescue: false,
         root: None,
         deadline: DEFAULT_DEADLINE,
+        probation: SETTLED_SECONDS,
         watchdog: true,
         armed: false,
         notes: Vec::new(),
@@ -104,6 +111,11 @@ pub fn parse(text: &str) -> Cmdline {
                 .ok()
                 .filter(|v| DEADLINE_RANGE.contains(v))
                 .map(|v| line.deadline = v),
+            "probation" => value
+                .parse()
+                .ok()
+                .filter(|v| PROBATION_RANGE.contains(v))
+                .map(|v| line.probation = v),
             _ => None,
         };
         if fine.is_none() {
@@ -209,6 +221,7 @@ mod tests {
         fn any_text_is_read(text in "(holdfast\\.[a-z]{0,9}=[ -~]{0,12} ?|[ -~]{0,20} ?){0,6}") {
             let line = parse(&text);
             prop_assert!(DEADLINE_RANGE.contains(&line.deadline));
+            prop_assert!(PROBATION_RANGE.contains(&line.probation));
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use holdfast_core::bytes::BLOCK;
 use holdfast_core::keys::unhex;
 use holdfast_core::layout::RECORD_COPIES;
-use holdfast_core::slots::{BootId, Copies, Record};
+use holdfast_core::slots::{BootId, Copies, Record, VerbError};
 
 /// The record of the disk this system was started from.
 #[derive(Debug)]
@@ -54,6 +54,19 @@ impl RecordStore {
     /// This boot's id.
     pub fn boot_id(&self) -> &BootId {
         &self.boot_id
+    }
+
+    /// Changes the record by a verb that says whether it changed anything: nothing to change means
+    /// nothing to write, for flash wears. What the verb refuses changes nothing either.
+    pub fn news(
+        &mut self,
+        verb: impl Fn(&mut Record, &BootId) -> Result<bool, VerbError>,
+    ) -> Result<bool> {
+        let mut copy = self.record().clone();
+        if !verb(&mut copy, &self.boot_id).unwrap_or(false) {
+            return Ok(false);
+        }
+        self.change(verb)
     }
 
     /// Changes the record and flushes it; on an error of the verb nothing is written.

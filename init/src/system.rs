@@ -115,7 +115,7 @@ impl System {
             dog,
             server: Some(server),
             store,
-            vigil: Vigil::new(mode),
+            vigil: Vigil::new(mode, Duration::from_secs(facts.line.probation)),
             services,
             facts: Some(facts),
             ending: None,
@@ -150,7 +150,7 @@ impl System {
             dog,
             server: Some(server),
             store,
-            vigil: Vigil::new(mode),
+            vigil: Vigil::new(mode, Duration::MAX),
             services: Services::default(),
             facts: None,
             ending: None,
@@ -354,14 +354,20 @@ impl System {
             return;
         }
         self.root_checked = now;
-        let Err(error) = root::check() else { return };
-        let note = format!("{error:#}");
+        let (note, rots) = match root::is_sound() {
+            Ok(true) => return,
+            Ok(false) => ("the root holds blocks that do not verify".to_owned(), true),
+            Err(error) => (format!("{error:#}"), false),
+        };
         if !facts.notes.contains(&note) {
             kmsg::error(&note);
             facts.notes.push(note.clone());
-            if self.vigil.trial_left(now).is_some() {
-                self.act(Act::FailTrial(note));
-            }
+        }
+        match self.vigil.trial_left(now) {
+            Some(_) => self.act(Act::FailTrial(note)),
+            // Programs and libraries are read from there: what runs on would fail piece by piece.
+            None if rots => self.act(Act::GiveUp(note)),
+            None => {}
         }
     }
 }

@@ -8,6 +8,7 @@
 //!          over 5 minutes                     -> Reboot (not cleared: three such lead elsewhere)
 //! good:    an agent that does not die         -> Reboot (the same)
 //! good:    3 minutes without agent trouble    -> Quiet, once
+//! good:    an hour without agent trouble      -> Settled, once
 //! rescue:  an hour                            -> LeaveRescue (reboot into the slots)
 //! ```
 //! Times are since init started, on a clock that never jumps.
@@ -46,12 +47,16 @@ pub enum Mode {
 pub enum Act {
     /// Record the reason and reboot.
     FailTrial(String),
+    /// Record that this good system cannot be relied on, and reboot into another.
+    GiveUp(String),
     /// Kill the agent, which is started again.
     KillAgent,
     /// Reboot.
     Reboot(String),
-    /// Clear the count of starts.
+    /// Clear the count of starts, unless the slot is on probation.
     Quiet,
+    /// End the slot's probation.
+    Settled,
     /// Give the slots another start, and reboot.
     LeaveRescue,
 }
@@ -60,12 +65,14 @@ pub enum Act {
 #[derive(Debug, Clone)]
 pub struct Vigil {
     mode: Mode,
+    probation: Duration,
     agent: Option<Agent>,
     /// When the agent last ended or was killed; its first start before that.
     trouble: Duration,
     troubles: u32,
     first_trouble: Duration,
     quiet_told: bool,
+    settled_told: bool,
     ending: bool,
 }
 
@@ -77,15 +84,17 @@ struct Agent {
 }
 
 impl Vigil {
-    /// Begins to watch.
-    pub fn new(mode: Mode) -> Self {
+    /// Begins to watch; a committed system has to last for so long.
+    pub fn new(mode: Mode, probation: Duration) -> Self {
         Self {
             mode,
+            probation,
             agent: None,
             trouble: Duration::ZERO,
             troubles: 0,
             first_trouble: Duration::ZERO,
             quiet_told: false,
+            settled_told: false,
             ending: false,
         }
     }
@@ -144,13 +153,16 @@ impl Vigil {
         }
         let act = self.due(now);
         match act {
-            Some(Act::FailTrial(_) | Act::Reboot(_) | Act::LeaveRescue) => self.ending = true,
+            Some(Act::FailTrial(_) | Act::GiveUp(_) | Act::Reboot(_) | Act::LeaveRescue) => {
+                self.ending = true;
+            }
             Some(Act::KillAgent) => {
                 if let Some(agent) = &mut self.agent {
                     agent.killed = Some(now);
                 }
             }
             Some(Act::Quiet) => self.quiet_told = true,
+            Some(Act::Settled) => self.settled_told = true,
             None => {}
         }
         act
@@ -194,12 +206,14 @@ impl Vigil {
             )));
         }
         let alive = self.agent.is_some_and(|a| a.spoke && a.killed.is_none());
-        if !self.quiet_told
-            && self.mode != Mode::Rescue
-            && alive
-            && now.saturating_sub(self.trouble) >= QUIET
-        {
-            return (self.mode == Mode::Good).then_some(Act::Quiet);
+        if self.mode == Mode::Good && alive {
+            let untroubled = now.saturating_sub(self.trouble);
+            if !self.quiet_told && untroubled >= QUIET {
+                return Some(Act::Quiet);
+            }
+            if !self.settled_told && untroubled >= self.probation {
+                return Some(Act::Settled);
+            }
         }
         None
     }
@@ -208,6 +222,7 @@ impl Vigil {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::slots::SETTLED_SECONDS;
     use proptest::prelude::*;
 
     const fn s(seconds: u64) -> Duration {
@@ -215,20 +230,26 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_good_boot_is_cleared_once() {
-        let mut vigil = Vigil::new(Mode::Good);
+    fn a_quiet_good_boot_is_cleared_once_and_settles_once() {
+        let mut vigil = Vigil::new(Mode::Good, s(SETTLED_SECONDS));
         vigil.agent_started(s(1));
         let mut acts = Vec::new();
-        for t in 2..1000 {
+        for t in 2..8000 {
             vigil.heartbeat(s(t));
             acts.extend(vigil.tick(s(t)).map(|act| (t, act)));
         }
-        assert_eq!(acts, [(1 + QUIET_SECONDS, Act::Quiet)]);
+        assert_eq!(
+            acts,
+            [
+                (1 + QUIET_SECONDS, Act::Quiet),
+                (1 + SETTLED_SECONDS, Act::Settled)
+            ]
+        );
     }
 
     #[test]
     fn silence_kills_the_agent_once_a_life() {
-        let mut vigil = Vigil::new(Mode::Good);
+        let mut vigil = Vigil::new(Mode::Good, s(SETTLED_SECONDS));
         vigil.agent_started(s(0));
         vigil.heartbeat(s(5));
         let acts: Vec<_> = (6..80)
@@ -242,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_does_not_die_ends_in_a_reboot() {
-        let mut vigil = Vigil::new(Mode::Good);
+        let mut vigil = Vigil::new(Mode::Good, s(SETTLED_SECONDS));
         vigil.agent_started(s(0));
         vigil.heartbeat(s(5));
         let acts: Vec<_> = (6..300).filter_map(|t| vigil.tick(s(t))).collect();
@@ -254,7 +275,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_keeps_failing_ends_in_a_reboot_uncleared() {
-        let mut vigil = Vigil::new(Mode::Good);
+        let mut vigil = Vigil::new(Mode::Good, s(SETTLED_SECONDS));
         let mut acts = Vec::new();
         for t in (0..1200).step_by(30) {
             vigil.agent_started(s(t));
@@ -267,7 +288,7 @@ mod tests {
 
     #[test]
     fn rescue_ends_after_its_hour() {
-        let mut vigil = Vigil::new(Mode::Rescue);
+        let mut vigil = Vigil::new(Mode::Rescue, s(SETTLED_SECONDS));
         assert_eq!(vigil.tick(s(RESCUE_SECONDS - 1)), None);
         assert_eq!(vigil.tick(s(RESCUE_SECONDS)), Some(Act::LeaveRescue));
         assert_eq!(vigil.tick(s(RESCUE_SECONDS + 1)), None);
@@ -281,7 +302,7 @@ mod tests {
             events in proptest::collection::vec((0u64..1000, 0u8..3), 0..60),
             commit in proptest::option::of(0u64..1000),
         ) {
-            let mut vigil = Vigil::new(Mode::Trial(s(deadline)));
+            let mut vigil = Vigil::new(Mode::Trial(s(deadline)), s(SETTLED_SECONDS));
             let mut failed_at = None;
             for t in 0..1000 {
                 if commit == Some(t) {

@@ -24,3 +24,21 @@ fn goes_back_from_an_image_that_cannot_join() -> Story {
     assert!(went_back, "{history}");
     Ok(())
 }
+
+#[test]
+fn says_at_which_stage_a_trial_ended() -> Story {
+    let lab = Lab::new("goes_back_by_stage")?;
+    let good = lab.build("base", "1.0.0")?;
+    let panics = lab.build("test-panics", "1.1.0")?;
+    let mut node = lab.node("n1", "bare", &good)?;
+    node.boot()?;
+    let upgrade = node.upgrade(&panics)?;
+    assert_eq!(upgrade.code, 5, "{}{}", upgrade.stdout, upgrade.stderr);
+    let view = node.wait_online()?;
+    assert_eq!((view.text("slot"), view.text("version")), ("a", "1.0.0"));
+    assert!(
+        view.text("reason").contains("stage kernel"),
+        "no stage: {view:?}"
+    );
+    Ok(())
+}

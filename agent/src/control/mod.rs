@@ -229,6 +229,8 @@ async fn handle<S: AsyncRead + AsyncWrite + Unpin + Send>(
             verbs::answer(node, &operator, request, &mut frames).await?;
             node.answered.send_replace(true);
         }
+        // The node asks itself whether it can be asked: every half minute, and no flash for it.
+        Err(refusal) if key == identity.signing.public() => frames.write(&refusal).await?,
         Err(refusal) => {
             tracing::warn!(%key, from, verb = request.verb(), "control request refused");
             frames.write(&refusal).await?;

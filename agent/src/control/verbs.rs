@@ -233,7 +233,7 @@ async fn rollback<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut entry = event("rollback", "the other slot is on trial at the next start");
     entry.operator = Some(operator.name.to_string());
-    entry.slot = update::free_slot(node.boot.boot.slot).ok();
+    entry.slot = Some(update::free_slot(&node.boot.boot));
     node.remember(entry).await;
     farewell(frames).await;
     into_trial(node, &format!("rollback, asked for by {}", operator.name)).await;

@@ -32,19 +32,19 @@ pub enum Act {
     Leave,
     /// The node went back: put it in place.
     Restore,
-    /// The newer k3s is committed: it is of no use any more.
+    /// The newer k3s is there to stay: it is of no use any more.
     Drop,
 }
 
-/// Decides. `armed`: the other slot is on trial at the next start, or is being prepared for it.
-pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, on_trial: bool, armed: bool) -> Act {
+/// Decides. `may_go_back`: the running slot is on trial or on probation; `armed`: the other slot is on trial at the next start, or is being prepared for it.
+pub fn act(kept: &Kept, running: &K3sInfo, boot_id: &str, may_go_back: bool, armed: bool) -> Act {
     if kept.boot_id == boot_id {
         // Made in this boot. Once no trial comes of it, k3s runs on and the copy only ages: put
         // back at a later start it would undo what was written since.
         if armed { Act::Leave } else { Act::Drop }
     } else if kept.k3s.sha256 == running.sha256 {
         Act::Restore
-    } else if on_trial {
+    } else if may_go_back {
         Act::Leave
     } else {
         Act::Drop

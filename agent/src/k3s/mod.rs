@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail};
 use holdfast_core::image::{K3sInfo, ServiceSpec};
 use holdfast_core::ipc::{InitRequest, ServiceState};
 use holdfast_core::names::Role;
-use holdfast_core::status::{BootStatus, K3sState};
+use holdfast_core::status::{BootStatus, K3sState, SlotName};
 use keep::{Act, DATASTORE, KEPT, Kept};
 use ready::Asker;
 use std::path::Path;
@@ -118,9 +118,10 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
     let admission = doc.admission.clone().context("this node has not joined")?;
     let identity = doc.identity.clone().context("this node has no keys")?;
     let running = node.image.k3s.clone().context("the image holds no k3s")?;
-    let (boot_id, on_trial) = (node.boot.boot.boot_id.clone(), node.boot.boot.on_trial);
+    let now = node.init.boot().await?.boot;
+    let (boot_id, may_go_back) = (node.boot.boot.boot_id.clone(), now.may_go_back());
     let preparing = node.writing.try_lock().is_err();
-    let ahead = trial_ahead(&node.init.boot().await?.boot);
+    let ahead = trial_ahead(&now);
     let already = service(node).await?.is_some_and(|s| s.pid.is_some());
     let id = boot_id.clone();
     let copied = disk::blocking(move || Ok(keep::made_in(Path::new(KEPT), &id))).await?;
@@ -133,7 +134,7 @@ async fn begin(node: &Node) -> anyhow::Result<()> {
         files::write(&admission, &identity)?;
         let odd = shipped::bring()?;
         if !already {
-            tend_copy(&running, &boot_id, on_trial, preparing || ahead)?;
+            tend_copy(&running, &boot_id, may_go_back, preparing || ahead)?;
         }
         Ok(odd)
     })
@@ -154,12 +155,17 @@ fn trial_ahead(now: &BootStatus) -> bool {
 }
 
 /// The datastore's copy: put back after going back, dropped once it is of no use.
-fn tend_copy(running: &K3sInfo, boot_id: &str, on_trial: bool, armed: bool) -> anyhow::Result<()> {
+fn tend_copy(
+    running: &K3sInfo,
+    boot_id: &str,
+    may_go_back: bool,
+    armed: bool,
+) -> anyhow::Result<()> {
     let (datastore, kept) = (Path::new(DATASTORE), Path::new(KEPT));
     let Some(note) = keep::read(kept) else {
         return Ok(());
     };
-    match keep::act(&note, running, boot_id, on_trial, armed) {
+    match keep::act(&note, running, boot_id, may_go_back, armed) {
         Act::Leave => Ok(()),
         Act::Restore => {
             tracing::warn!(
@@ -263,6 +269,18 @@ async fn stop(node: &Node) -> anyhow::Result<()> {
         .context("k3s does not stop")?
 }
 
+/// The k3s that wrote the datastore last: the running system's; in rescue that of the slot whose image it
+/// is a copy of, if there is one.
+fn writer(node: &Node) -> Option<K3sInfo> {
+    let boot = &node.boot.boot;
+    let known = boot.slot != SlotName::Rescue
+        || boot
+            .slots
+            .iter()
+            .any(|s| s.state == "good" && s.generation == node.image.generation);
+    node.image.k3s.clone().filter(|_| known)
+}
+
 /// Before a trial that brings another k3s: its datastore is copied.
 ///
 /// # Errors
@@ -279,7 +297,7 @@ pub async fn before_trial(node: &Node, next: Option<&K3sInfo>) -> anyhow::Result
     // One that an attempt of this boot left behind is older than what k3s wrote since.
     let boot_id = node.boot.boot.boot_id.clone();
     disk::blocking(move || keep::forget_made_in(Path::new(KEPT), &boot_id)).await?;
-    let running = node.image.k3s.clone();
+    let running = writer(node);
     if !server || !keep::needed(running.as_ref(), next) || !Path::new(DATASTORE).is_dir() {
         return Ok(());
     }
@@ -321,10 +339,15 @@ pub async fn no_trial(node: &Node) {
     }
 }
 
-/// After a commit: a copy of before is of no use any more.
-pub async fn committed() {
-    let done = disk::blocking(|| keep::forget(Path::new(KEPT))).await;
-    if let Err(e) = done {
+/// The running system is proven and did last: a copy from before it is of no use any more. One that was
+/// made in this boot is for a trial that is to come.
+pub async fn settled(boot_id: &str) {
+    let boot_id = boot_id.to_owned();
+    let done = disk::blocking(move || match keep::made_in(Path::new(KEPT), &boot_id) {
+        true => Ok(()),
+        false => keep::forget(Path::new(KEPT)),
+    });
+    if let Err(e) = done.await {
         tracing::warn!("the copy of k3s's datastore stays: {e:#}");
     }
 }

@@ -187,6 +187,7 @@ async fn prepare(path: &Path, version: &str) -> anyhow::Result<Node> {
         opened: Opened::default(),
         callers: Default::default(),
         roamed: Default::default(),
+        mesh_anew: Notify::new(),
         posts: Default::default(),
         known: Arc::default(),
         image: ImageInfo {

@@ -114,6 +114,7 @@ async fn steer(
     handle.set_places(places(&uplinks.borrow(), port), avoid.clone());
     tokio::select! {
         why = handle.stopped() => Err(anyhow::anyhow!("{why}")),
+        () = node.mesh_anew.notified() => Err(anyhow::anyhow!("it begins anew")),
         e = keep_peers(node, handle) => Err(e),
         e = knock(handle, moves, uplinks, &avoid) => Err(e),
         e = relays::run(node, handle) => Err(e),

@@ -20,7 +20,7 @@ use holdfast_core::keys::Digest;
 use holdfast_core::layout::{HEADER_OFFSET, PAYLOAD_OFFSET};
 use holdfast_core::manifest::{BundleError, PREFIX_LEN, manifest_len};
 use holdfast_core::names::OperatorName;
-use holdfast_core::status::{BootStatus, K3sState, SlotName};
+use holdfast_core::status::{BootStatus, K3sState, SlotName, SlotStatus};
 use source::{Place, Source};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -95,15 +95,19 @@ impl Teller {
     }
 }
 
-/// The slot that does not run.
-///
-/// # Errors
-/// In the rescue system.
-pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
-    match running {
-        SlotName::A => Ok(SlotName::B),
-        SlotName::B => Ok(SlotName::A),
-        SlotName::Rescue => bail!("the rescue system runs; reboot into a slot first"),
+/// The slot that an upgrade is written to: the one that does not run. In rescue the one that is of
+/// less use: not good, else the older.
+pub fn free_slot(now: &BootStatus) -> SlotName {
+    match now.slot {
+        SlotName::A => SlotName::B,
+        SlotName::B => SlotName::A,
+        SlotName::Rescue => {
+            let use_of = |s: &&SlotStatus| (s.state == "good", s.generation);
+            now.slots
+                .iter()
+                .min_by_key(use_of)
+                .map_or(SlotName::B, |s| s.slot)
+        }
     }
 }
 
@@ -113,7 +117,10 @@ pub fn free_slot(running: SlotName) -> anyhow::Result<SlotName> {
 /// # Errors
 /// When the rescue system runs, the other slot is empty, or the running one is not good.
 pub fn going_back(now: &BootStatus) -> anyhow::Result<()> {
-    let target = free_slot(now.slot)?;
+    if now.slot == SlotName::Rescue {
+        bail!("the rescue system runs: reboot into a slot first, or upgrade");
+    }
+    let target = free_slot(now);
     let state = |slot| now.slots.iter().find(|s| s.slot == slot).map(|s| &*s.state);
     if state(target).is_none_or(|s| s == "empty") {
         bail!("slot {target} is empty: there is nothing to roll back to");
@@ -148,7 +155,7 @@ pub async fn upgrade(
         .collect();
     let place = Place::new(&order.url, order.digest, lighthouses)?;
     let mut source = Source::new(place, order.len);
-    let slot = free_slot(node.init.boot().await?.boot.slot)?;
+    let slot = free_slot(&node.init.boot().await?.boot);
     let front = read_front(&mut source, order.len).await?;
     let plan = decide(node, order, &front).await?;
     tracing::info!(version = plan.manifest.version, %slot, "a bundle passes its checks");
@@ -206,9 +213,12 @@ pub async fn prepare_trial(node: &Node, k3s: Option<&K3sInfo>) -> anyhow::Result
     // One look may fall into a moment of the API's.
     let _ = tokio::time::timeout(NOT_READY, k3s_state.wait_for(|s| *s != K3sState::NotReady)).await;
     let now = *k3s_state.borrow();
-    node.store
-        .update(|d| d.k3s_was_ready = was_ready(now, d.k3s_was_ready))
-        .await?;
+    // Rescue runs no k3s: what was found before counts.
+    if node.boot.boot.slot != SlotName::Rescue {
+        node.store
+            .update(|d| d.k3s_was_ready = was_ready(now, d.k3s_was_ready))
+            .await?;
+    }
     crate::k3s::before_trial(node, k3s).await
 }
 
@@ -360,7 +370,6 @@ pub async fn reboot(node: &Node, reason: String, rescue: bool) -> anyhow::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::status::SlotStatus;
 
     #[test]
     fn a_k3s_that_is_merely_starting_is_still_asked_for() {
@@ -375,6 +384,38 @@ mod tests {
     }
 
     #[test]
+    fn rescue_writes_what_is_of_less_use() {
+        let boot = |slot, slots: [(&str, u64); 2]| BootStatus {
+            boot_id: "b".into(),
+            slot,
+            version: "1".into(),
+            generation: 1,
+            on_trial: false,
+            reason: String::new(),
+            slots: [SlotName::A, SlotName::B]
+                .into_iter()
+                .zip(slots)
+                .map(|(slot, (state, generation))| SlotStatus {
+                    slot,
+                    state: state.into(),
+                    generation,
+                    tries_left: 0,
+                    reason: String::new(),
+                    probation: false,
+                })
+                .collect(),
+        };
+        let free = |slots| free_slot(&boot(SlotName::Rescue, slots));
+        assert_eq!(free([("good", 1), ("bad", 2)]), SlotName::B);
+        assert_eq!(free([("good", 1), ("good", 2)]), SlotName::A);
+        assert_eq!(free([("empty", 0), ("good", 2)]), SlotName::A);
+        assert_eq!(
+            free_slot(&boot(SlotName::B, [("good", 1), ("good", 2)])),
+            SlotName::A
+        );
+    }
+
+    #[test]
     fn back_only_from_a_proven_slot_to_one_that_holds_something() {
         let status = |slot, state: &str| SlotStatus {
             slot,
@@ -382,6 +423,7 @@ mod tests {
             generation: 1,
             tries_left: 0,
             reason: String::new(),
+            probation: false,
         };
         let boot = |slot, a: &str, b: &str| BootStatus {
             boot_id: "b".into(),

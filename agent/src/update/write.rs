@@ -292,15 +292,7 @@ impl Job {
     /// Reads what the disk has, past the page cache.
     fn read_back(&self) -> Result<(), WriteError> {
         let payload = &self.piece.payload;
-        let len = i64::try_from(payload.decoded_len).unwrap_or(0);
-        let base = i64::try_from(self.base).unwrap_or(0);
-        // A hint: where the kernel does not follow it, the cache is compared instead of the disk.
-        let _ = nix::fcntl::posix_fadvise(
-            &self.file,
-            base,
-            len,
-            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-        );
+        disk::forget_cached(&self.file);
         let mut hash = Sha256::new();
         let mut at = 0;
         while at < payload.decoded_len {

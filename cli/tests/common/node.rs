@@ -91,6 +91,7 @@ impl Node {
                     generation: 0,
                     tries_left: 0,
                     reason: String::new(),
+                    probation: false,
                 }],
             },
             k3s: K3sState::Ready,

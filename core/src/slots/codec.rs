@@ -19,10 +19,11 @@
 //! | 4092 | 4 | CRC-32 of bytes 0 to 4091 |
 //!
 //! A slot: digest (0, 32 bytes), generation (32, 8), state (40, 1: 0 empty, 1 trial, 2 good,
-//! 3 bad), tries left (41, 1), uncleared starts (42, 1), reason (48, 80). A reason: code (0, 2),
-//! count of starts at the time (8, 8), text (16, 1 length byte and 63).
+//! 3 bad), tries left (41, 1), uncleared starts (42, 1), how far its last start came (43, 1:
+//! [`Stage`]), flags (44, 1: bit 0 on probation), reason (48, 80). A reason: code (0, 2), count of starts
+//! at the time (8, 8), text (16, 1 length byte and 63).
 
-use super::{Code, Reason, Record, Slot, SlotInfo, State, Target};
+use super::{Code, Reason, Record, Slot, SlotInfo, Stage, State, Target};
 use crate::bytes::{Block, as_block, get, put, seal, sealed, u16_at, u64_at};
 use crate::text::Text;
 
@@ -32,6 +33,7 @@ const LAST_REASON_AT: usize = 64;
 const SLOT_AT: [usize; 2] = [256, 512];
 const RESCUE_REQUESTED: u8 = 1;
 const WATCHDOG_UNFED: u8 = 2;
+const PROBATION: u8 = 1;
 
 /// Why a copy of the record is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,12 +70,8 @@ impl Record {
         b[48] = self.preferred.index() as u8;
         b[49] = target_code(self.last);
         b[50] = target_code(self.previous);
-        for (flag, set) in [
-            (RESCUE_REQUESTED, self.rescue_requested),
-            (WATCHDOG_UNFED, self.watchdog_unfed),
-        ] {
-            b[51] = (b[51] & !flag) | if set { flag } else { 0 };
-        }
+        put_flag(&mut b, 51, RESCUE_REQUESTED, self.rescue_requested);
+        put_flag(&mut b, 51, WATCHDOG_UNFED, self.watchdog_unfed);
         b[52] = self.rescue_starts;
         put_reason(&mut b, LAST_REASON_AT, &self.last_reason);
         for (at, slot) in SLOT_AT.into_iter().zip(&self.slots) {
@@ -124,6 +122,10 @@ impl Record {
     }
 }
 
+fn put_flag(b: &mut Block, at: usize, flag: u8, set: bool) {
+    b[at] = (b[at] & !flag) | if set { flag } else { 0 };
+}
+
 fn put_slot(b: &mut Block, at: usize, slot: &SlotInfo) {
     put(b, at, &slot.digest);
     put(b, at + 32, &slot.generation.to_le_bytes());
@@ -135,6 +137,8 @@ fn put_slot(b: &mut Block, at: usize, slot: &SlotInfo) {
     };
     b[at + 41] = slot.tries_left;
     b[at + 42] = slot.starts;
+    b[at + 43] = slot.stage.0;
+    put_flag(b, at + 44, PROBATION, slot.probation);
     put_reason(b, at + 48, &slot.reason);
 }
 
@@ -156,6 +160,8 @@ fn slot(b: &Block, at: usize) -> Result<SlotInfo, RecordError> {
         },
         tries_left: b[at + 41],
         starts: b[at + 42],
+        stage: Stage(b[at + 43]),
+        probation: b[at + 44] & PROBATION != 0,
         reason: reason(b, at + 48),
     })
 }

@@ -15,6 +15,10 @@
 //! - The loader counts every start before it happens ([`Record::choose_start`]): a trial costs a
 //!   try; a good slot collects `starts` until the system has been up for a while
 //!   ([`Record::quiet`]). Three uncleared starts lead to the other good slot, then to rescue.
+//! - A slot is on probation after its commit: for an hour of running ([`Record::settled`]) the usual
+//!   quiet minutes clear nothing, so that a system that dies slowly leads to the other good slot too.
+//! - What runs on trial says how far it came ([`Record::reached`]): the reason why it was left names
+//!   the stage.
 //! - Rescue gives every good slot one more start after an hour ([`Record::leave_rescue`]), or the
 //!   loader does after three rescues that did not stay up.
 //! - The loader leaves the hardware watchdog alone where a system found nobody to feed it, and in the
@@ -29,6 +33,7 @@ mod copies;
 #[cfg(test)]
 mod model;
 mod reason;
+mod stage;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -37,6 +42,7 @@ mod verbs;
 pub use codec::RecordError;
 pub use copies::{Copies, CopyState, fresh_partition};
 pub use reason::{Code, Reason};
+pub use stage::Stage;
 pub use start::{Excluded, Start};
 pub use verbs::VerbError;
 
@@ -49,6 +55,8 @@ pub const STARTS_MAX: u8 = 3;
 pub const RESCUE_STARTS_MAX: u8 = 3;
 /// After how many seconds of running init calls [`Record::quiet`].
 pub const QUIET_SECONDS: u64 = 180;
+/// After how many seconds of running init calls [`Record::settled`].
+pub const SETTLED_SECONDS: u64 = 3600;
 /// After how many seconds in rescue init calls [`Record::leave_rescue`] and reboots.
 pub const RESCUE_SECONDS: u64 = 3600;
 
@@ -190,6 +198,11 @@ pub struct SlotInfo {
     pub tries_left: u8,
     /// Starts since the last one that stayed up.
     pub starts: u8,
+    /// How far the last start came, as far as it said.
+    pub stage: Stage,
+    /// Committed lately: minutes of running do not clear its starts, only [`Record::settled`] or an orderly
+    /// end do.
+    pub probation: bool,
     /// Why it last changed.
     pub reason: Reason,
 }
@@ -201,6 +214,8 @@ impl SlotInfo {
         state: State::Empty,
         tries_left: 0,
         starts: 0,
+        stage: Stage::KERNEL,
+        probation: false,
         reason: Reason::NONE,
     };
 

@@ -65,6 +65,8 @@ codes! {
     TRIED_AGAIN = 17, "tried-again", "one more try after rescue";
     /// This disk was an installer and has done its work.
     RETIRED = 18, "retired", "this disk installed the system on another one and starts nothing";
+    /// The running system gave itself up.
+    GAVE_UP = 19, "gave-up", "gave itself up";
 }
 
 /// A code with its details.

@@ -1,7 +1,8 @@
 //! The loader's decisions: what to start, counted before it happens.
 
 use super::{
-    BootId, Code, RESCUE_STARTS_MAX, Reason, Record, STARTS_MAX, Slot, SlotInfo, State, Target,
+    BootId, Code, RESCUE_STARTS_MAX, Reason, Record, STARTS_MAX, Slot, SlotInfo, Stage, State,
+    Target,
 };
 use crate::text::Text;
 
@@ -151,10 +152,12 @@ impl Record {
         }
         if info.tries_left == 0 {
             info.state = State::Bad;
-            self.give_reason(slot, Code::TRIES_USED_UP, "");
+            let stage = info.stage;
+            self.give_reason(slot, Code::TRIES_USED_UP, Text::<63>::of(stage).as_str());
             return None;
         }
         info.tries_left -= 1;
+        info.stage = Stage::KERNEL;
         info.starts = info.starts.saturating_add(1);
         Some(Start {
             target: Target::Slot(slot),
@@ -172,12 +175,14 @@ impl Record {
             return None;
         }
         if info.starts >= STARTS_MAX {
-            if info.reason.code != Code::DOES_NOT_STAY_UP {
-                self.give_reason(slot, Code::DOES_NOT_STAY_UP, "");
+            if !matches!(info.reason.code, Code::DOES_NOT_STAY_UP | Code::GAVE_UP) {
+                let words = Text::<63>::of(info.stage);
+                self.give_reason(slot, Code::DOES_NOT_STAY_UP, words.as_str());
             }
             return None;
         }
         info.starts += 1;
+        info.stage = Stage::KERNEL;
         let why = match info.reason.code {
             Code::TRIED_AGAIN => Code::TRIED_AGAIN,
             _ if slot == preferred => Code::PREFERRED,

@@ -140,6 +140,85 @@ fn the_stand_in_becomes_preferred_once_it_stays_up() {
 }
 
 #[test]
+fn a_slow_death_after_the_commit_leads_back_too() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    // It stays up for minutes, each time.
+    for n in 3..=5 {
+        assert_eq!(boot(&mut r, n).target, Target::Slot(Slot::B));
+        r.quiet(&[n; 16]).unwrap();
+    }
+    assert_eq!(boot(&mut r, 6).why, Code::OTHER_GOOD);
+    let reason = std::format!("{}", r.slot(Slot::B).reason);
+    assert!(reason.ends_with("stage up: it did not last"), "{reason}");
+}
+
+#[test]
+fn an_hour_or_an_orderly_end_is_no_slow_death() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    for n in 3..=9 {
+        assert_eq!(boot(&mut r, n).target, Target::Slot(Slot::B));
+        assert!(r.stopped(&[n; 16]).unwrap());
+    }
+    boot(&mut r, 10);
+    assert!(r.settled(&[10; 16]).unwrap());
+    assert!(!r.slot(Slot::B).probation);
+    assert_eq!(r.settled(&[10; 16]), Ok(false));
+    // From now on minutes do.
+    for n in 11..=19 {
+        assert_eq!(boot(&mut r, n).target, Target::Slot(Slot::B));
+        r.quiet(&[n; 16]).unwrap();
+    }
+}
+
+#[test]
+fn the_reason_names_the_stage_where_a_trial_ended() {
+    for (stage, words) in [
+        (None, "stage kernel: init did not start"),
+        (Some(Stage::ROOT), "stage root: the agent did not speak"),
+        (Some(Stage(40)), "stage unknown: a later stage"),
+    ] {
+        let mut r = upgrading(1);
+        boot(&mut r, 2);
+        if let Some(stage) = stage {
+            assert_eq!(r.reached(&[2; 16], stage), Ok(true));
+            assert_eq!(r.reached(&[2; 16], Stage::INIT), Ok(false), "never back");
+        }
+        boot(&mut r, 3);
+        let reason = std::format!("{}", r.slot(Slot::B).reason);
+        assert!(reason.ends_with(words), "{reason}");
+    }
+}
+
+#[test]
+fn a_usual_start_of_a_good_slot_writes_no_stages() {
+    let mut r = Record::factory(DIGEST, 1);
+    boot(&mut r, 1);
+    assert_eq!(r.reached(&[1; 16], Stage::INIT), Ok(false));
+    boot(&mut r, 2);
+    assert_eq!(r.reached(&[2; 16], Stage::INIT), Ok(true));
+    assert_eq!(r.reached(&[1; 16], Stage::ROOT), Err(VerbError::OtherBoot));
+}
+
+#[test]
+fn a_slot_that_gives_itself_up_comes_back_after_the_others() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    r.give_up(&[2; 16], "its root rots").unwrap();
+    assert_eq!(boot(&mut r, 3).target, Target::Slot(Slot::A));
+    let reason = std::format!("{}", r.slot(Slot::B).reason);
+    assert_eq!(reason, "gave itself up: its root rots");
+    r.give_up(&[3; 16], "so does this").unwrap();
+    assert_eq!(boot(&mut r, 4).target, Target::Rescue);
+    r.leave_rescue();
+    assert_eq!(boot(&mut r, 5).why, Code::TRIED_AGAIN);
+}
+
+#[test]
 fn rescue_on_request_once_and_out_again() {
     let mut r = Record::factory(DIGEST, 1);
     r.request_rescue();

@@ -1,6 +1,6 @@
 //! What the running system and the operator change.
 
-use super::{BootId, Code, Record, STARTS_MAX, Slot, SlotInfo, State, Target};
+use super::{BootId, Code, Record, STARTS_MAX, Slot, SlotInfo, Stage, State, Target};
 
 /// Why a verb is refused; the record is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +143,8 @@ impl Record {
                 info.state = State::Good;
                 info.tries_left = 0;
                 info.starts = 0;
+                info.stage = Stage::UP;
+                info.probation = true;
                 self.preferred = slot;
                 self.give_reason(slot, Code::COMMITTED, "");
                 Ok(true)
@@ -176,13 +178,65 @@ impl Record {
         Ok(())
     }
 
-    /// The running system has been up for [`super::QUIET_SECONDS`], or stops because it was asked
-    /// to: its starts are cleared. A good slot that stands in for one that does not stay up
-    /// becomes preferred. A trial's tries are not given back. `true`: something changed.
+    /// The running system came to `stage`. Kept for what may have to say later where it ended: a trial,
+    /// and a good slot whose starts pile up. `true`: something changed.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn reached(&mut self, boot_id: &BootId, stage: Stage) -> Result<bool, VerbError> {
+        self.of_this_boot(boot_id)?;
+        let Some(Target::Slot(slot)) = self.last else {
+            return Ok(false);
+        };
+        let info = self.slot_mut(slot);
+        let matters = match info.state {
+            State::Trial => true,
+            State::Good => info.starts > 1 || info.probation,
+            State::Empty | State::Bad => false,
+        };
+        if !matters || info.stage >= stage {
+            return Ok(false);
+        }
+        info.stage = stage;
+        Ok(true)
+    }
+
+    /// The running system has been up for [`super::QUIET_SECONDS`]: its starts are cleared, unless it is
+    /// on probation. A good slot that stands in for one that does not stay up becomes preferred. A
+    /// trial's tries are not given back. `true`: something changed.
     ///
     /// # Errors
     /// [`VerbError::OtherBoot`].
     pub fn quiet(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
+        match self.running_slot() {
+            Ok(slot) if self.slot(slot).is_good() && self.slot(slot).probation => {
+                self.reached(boot_id, Stage::UP)
+            }
+            _ => self.stopped(boot_id),
+        }
+    }
+
+    /// The running system has been up for [`super::SETTLED_SECONDS`]: as [`Self::quiet`], and its
+    /// probation ends. `true`: something changed.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn settled(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
+        let cleared = self.stopped(boot_id)?;
+        let Ok(slot) = self.running_slot() else {
+            return Ok(cleared);
+        };
+        let info = self.slot_mut(slot);
+        let ended = info.is_good() && core::mem::take(&mut info.probation);
+        Ok(cleared || ended)
+    }
+
+    /// The running system stops because it was asked to, or lasted: its starts are cleared.
+    /// `true`: something changed.
+    ///
+    /// # Errors
+    /// [`VerbError::OtherBoot`].
+    pub fn stopped(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
         self.of_this_boot(boot_id)?;
         let before = (self.slots, self.preferred, self.rescue_starts);
         match self.last {
@@ -202,6 +256,28 @@ impl Record {
             Some(Target::Slot(_)) | None => {}
         }
         Ok(before != (self.slots, self.preferred, self.rescue_starts))
+    }
+
+    /// The running, good system finds that it cannot be relied on: the next start is the other good
+    /// slot's, else rescue's, and after rescue its own again. It stays good: what is wrong may be the
+    /// disk's mood.
+    ///
+    /// # Errors
+    /// [`VerbError`] when what runs is no good slot.
+    pub fn give_up(&mut self, boot_id: &BootId, detail: &str) -> Result<(), VerbError> {
+        self.of_this_boot(boot_id)?;
+        let slot = self.running_slot()?;
+        let info = self.slot_mut(slot);
+        if !info.is_good() {
+            return Err(VerbError::State {
+                slot,
+                state: info.state,
+                needed: "good",
+            });
+        }
+        info.starts = STARTS_MAX;
+        self.give_reason(slot, Code::GAVE_UP, detail);
+        Ok(())
     }
 
     /// Puts `slot`, whole and not running, on trial again.

@@ -76,9 +76,25 @@ pub struct StateDoc {
     pub k3s_was_ready: bool,
     /// Grants used by this node, so that a seed is not used twice.
     pub spent_grants: Vec<String>,
+    /// Reboots that the node made by itself, for nobody reached it; none: all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
     /// Disks that this one installed its system on, as an installer; the newest last, bounded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub installed: Vec<Installed>,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    pub other: Extra,
+}
+
+/// Reboots that did not help so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Escalation {
+    /// For want of a lighthouse or a member that answers.
+    pub alone: u32,
+    /// For want of an own control server that does.
+    pub deaf: u32,
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,

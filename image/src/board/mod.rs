@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use self::raw::{Raw, RawEspFile};
 use crate::{
-    definition::{Origins, Source},
+    definition::{Origins, Source, TRIAL_SECONDS},
     error::{IoContext, Result},
 };
 
@@ -194,7 +194,8 @@ impl Board {
             );
             return Err(source.error(Some(bad.span()), message).into());
         }
-        let trial_seconds = source.trial_seconds(raw.trial_seconds.as_ref())?;
+        let trial_seconds =
+            source.seconds("trial_seconds", &TRIAL_SECONDS, raw.trial_seconds.as_ref())?;
         let mut origins = Origins::default();
         for (field, value) in [
             ("kernel.package", &raw.kernel.package),

@@ -99,6 +99,8 @@ impl Builder<'_> {
         args.push("holdfast.rootfs=squashfs".to_owned());
         let trial = request.recipe.trial_seconds.or(request.board.trial_seconds);
         args.extend(trial.map(|seconds| format!("holdfast.trial={seconds}")));
+        let probation = request.recipe.probation_seconds;
+        args.extend(probation.map(|seconds| format!("holdfast.probation={seconds}")));
         let os_release = format!(
             "ID=holdfast\nNAME=Holdfast\nPRETTY_NAME=\"Holdfast {0}\"\nVERSION_ID=\"{0}\"\nIMAGE_ID={1}\n",
             request.version, request.recipe.name

@@ -9,7 +9,7 @@ use super::{
     setting, sysctl,
 };
 use crate::{
-    definition::{Origins, Source},
+    definition::{Origins, PROBATION_SECONDS, Source, TRIAL_SECONDS},
     error::Result,
     near,
 };
@@ -38,8 +38,12 @@ impl Recipe {
             }
             self.components.insert(component.into_inner());
         }
-        let trial = source.trial_seconds(raw.trial_seconds.as_ref())?;
+        let trial = raw.trial_seconds.as_ref();
+        let trial = source.seconds("trial_seconds", &TRIAL_SECONDS, trial)?;
         self.trial_seconds = trial.or(self.trial_seconds);
+        let probation = raw.probation_seconds.as_ref();
+        let probation = source.seconds("probation_seconds", &PROBATION_SECONDS, probation)?;
+        self.probation_seconds = probation.or(self.probation_seconds);
         for path in raw.remove {
             self.remove
                 .insert(inside("remove", path.get_ref(), path.span(), source)?);

@@ -32,6 +32,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) trial_seconds: Option<Spanned<u32>>,
     #[serde(default)]
+    pub(super) probation_seconds: Option<Spanned<u32>>,
+    #[serde(default)]
     pub(super) sysctl: BTreeMap<String, Spanned<Node>>,
     #[serde(default)]
     pub(super) arch: RawArches,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_core::ipc::{InitReply, InitRequest};
-use holdfast_core::slots::{BootId, Record};
+use holdfast_core::slots::{BootId, Record, VerbError};
 use nix::sys::signalfd::SignalFd;
 
 use super::System;
@@ -42,15 +42,22 @@ impl System {
                 self.fail_trial(&reason);
                 self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
             }
+            Act::GiveUp(reason) => {
+                kmsg::error(format_args!("this system gives itself up: {reason}"));
+                self.record_change("record why", |record, id| record.give_up(id, &reason));
+                self.ending
+                    .get_or_insert(Ending::reboot(format!("gave itself up: {reason}")));
+            }
             Act::KillAgent => {
                 kmsg::warning("the agent is silent, starting it again");
                 self.services.kill(AGENT);
             }
             Act::Reboot(reason) => self.ending = Some(Ending::reboot(reason)),
             Act::Quiet => {
-                self.clear_starts();
+                self.news("count this start as good", |record, id| record.quiet(id));
                 kmsg::notice("this start counts as good");
             }
+            Act::Settled => self.news("end the probation", |record, id| record.settled(id)),
             Act::LeaveRescue => {
                 self.record_change("leave rescue", |record, _| {
                     record.leave_rescue();
@@ -69,7 +76,7 @@ impl System {
 
     /// As [`Self::end`], in this way.
     pub(crate) fn end_in(&mut self, ending: Ending) {
-        self.clear_starts();
+        self.news("clear the starts", |record, id| record.stopped(id));
         self.ending.get_or_insert(ending);
     }
 
@@ -80,14 +87,16 @@ impl System {
         });
     }
 
-    fn clear_starts(&mut self) {
-        let quiet = self.store.as_ref().is_some_and(|store| {
-            let mut copy = store.record().clone();
-            copy.quiet(store.boot_id()).unwrap_or(false)
-        });
-        // Nothing to change means nothing to write: flash wears.
-        if quiet {
-            self.record_change("clear the starts", |record, id| record.quiet(id));
+    /// As [`crate::record::RecordStore::news`], with errors told.
+    pub(crate) fn news(
+        &mut self,
+        what: &str,
+        verb: impl Fn(&mut Record, &BootId) -> Result<bool, VerbError>,
+    ) {
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.news(verb)
+        {
+            kmsg::error(format_args!("{what}: {error:#}"));
         }
     }
 

@@ -15,6 +15,19 @@ pub enum Op {
     Quiet {
         torn: Option<u8>,
     },
+    Stopped {
+        torn: Option<u8>,
+    },
+    Settled {
+        torn: Option<u8>,
+    },
+    Reached {
+        stage: u8,
+        torn: Option<u8>,
+    },
+    GiveUp {
+        torn: Option<u8>,
+    },
     Commit {
         torn: Option<u8>,
     },
@@ -67,6 +80,10 @@ pub fn op() -> impl Strategy<Value = Op> {
         6 => (torn(), prop_oneof![3 => Just(0u8), 1 => 0u8..8])
             .prop_map(|(torn, unreadable)| Op::Boot { torn, unreadable }),
         2 => torn().prop_map(|torn| Op::Quiet { torn }),
+        1 => torn().prop_map(|torn| Op::Stopped { torn }),
+        1 => torn().prop_map(|torn| Op::Settled { torn }),
+        1 => (1u8..9, torn()).prop_map(|(stage, torn)| Op::Reached { stage, torn }),
+        1 => torn().prop_map(|torn| Op::GiveUp { torn }),
         3 => torn().prop_map(|torn| Op::Commit { torn }),
         1 => torn().prop_map(|torn| Op::FailTrial { torn }),
         4 => (slot(), 1u8..4, 0u8..5, torn())
@@ -106,6 +123,8 @@ pub fn alphabet() -> Vec<Op> {
             unreadable: 0,
         },
         Op::Quiet { torn: none },
+        Op::Settled { torn: none },
+        Op::GiveUp { torn: none },
         Op::Commit { torn: none },
         Op::Commit { torn: cut },
         Op::FailTrial { torn: none },

@@ -168,6 +168,22 @@ impl World {
         }
     }
 
+    /// A verb that may clear the running slot's starts.
+    fn clear(
+        &mut self,
+        torn: Option<u8>,
+        verb: impl FnOnce(&mut Record, &BootId) -> Result<bool, VerbError>,
+    ) {
+        let running = self.running;
+        self.verb(torn, verb);
+        if let Some((Target::Slot(slot), _)) = running
+            && self.record().slot(slot).is_good()
+            && self.record().slot(slot).starts == 0
+        {
+            self.uncleared[slot.index()] = 0;
+        }
+    }
+
     fn update(&mut self, slot: Slot, tries: u8, steps: u8, torn: Option<u8>) {
         let i = slot.index();
         if !self.verb(torn.filter(|_| steps == 0), |r, id| r.begin_write(id, slot)) {
@@ -220,14 +236,15 @@ impl World {
         match op {
             Op::Boot { torn, unreadable } => self.boot(torn, unreadable),
             Op::PowerCut => self.running = None,
-            Op::Quiet { torn } => {
-                let seq = self.record().seq();
-                let running = self.running;
-                self.verb(torn, |r, id| r.quiet(id));
-                if let Some((Target::Slot(slot), _)) = running
-                    && self.record().seq() != seq
-                {
-                    self.uncleared[slot.index()] = 0;
+            Op::Quiet { torn } => self.clear(torn, Record::quiet),
+            Op::Stopped { torn } => self.clear(torn, Record::stopped),
+            Op::Settled { torn } => self.clear(torn, Record::settled),
+            Op::Reached { stage, torn } => {
+                self.verb(torn, |r, id| r.reached(id, Stage(stage)));
+            }
+            Op::GiveUp { torn } => {
+                if self.verb(torn, |r, id| r.give_up(id, "its root rots")) {
+                    self.running = None;
                 }
             }
             Op::Commit { torn } => {

@@ -46,8 +46,8 @@ struct Place {
 #[command(after_help = "\
 Example:
   holdfast lighthouse move --host 203.0.113.9
-      then copy the folder that it names to the new machine and run it there; keep the old one running
-      until `holdfast nodes` shows all nodes, then stop it
+      then copy the folder that it names to the new machine and run it there; keep the old one
+      running until `holdfast nodes` shows all nodes, then stop it
 
 The new lighthouse gets new keys. The old one hands the signed document on to the nodes, and they \
 go over to the new one, which learns of them from their own records. Grants with uses left are \

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// How often it looks whether the running system may be copied.
 const LOOK: Duration = Duration::from_secs(15);
 /// What cannot be written is tried again this much later.
-const AGAIN: Duration = Duration::from_secs(3600);
+const AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// Bytes copied at once.
 const CHUNK: usize = 1 << 20;
 
@@ -84,18 +84,16 @@ async fn refresh(node: &Node, slot: SlotName) -> anyhow::Result<Refresh> {
     let rescue = node
         .partition("hf-rescue")
         .context("this disk has no hf-rescue")?;
-    // Not beside an upgrade: both read and write much, and one of them may change what runs next.
-    let _writing = node.writing.lock().await;
-    disk::blocking(move || {
-        let (from, to) = (disk::open_read(&here)?, disk::open_write(&rescue)?);
-        let limit = length(&to, &rescue)?;
-        let plan = plan(&from, &to)?;
-        if plan == Refresh::Copy {
-            copy(&from, &to, limit)?;
-        }
-        Ok(plan)
-    })
-    .await
+    let (from, to) = (disk::open_read(&here)?, disk::open_write(&rescue)?);
+    let (from, to) = (Arc::new(from), Arc::new(to));
+    let (one, other) = (from.clone(), to.clone());
+    let plan = disk::blocking(move || plan(&one, &other)).await?;
+    if plan == Refresh::Copy {
+        // Not beside an upgrade: it may change what runs next.
+        let _writing = node.writing.lock().await;
+        disk::blocking(move || copy(&from, &to, length(&to, &rescue)?)).await?;
+    }
+    Ok(plan)
 }
 
 fn length(file: &File, path: &Path) -> anyhow::Result<u64> {

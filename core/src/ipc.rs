@@ -50,11 +50,6 @@ pub enum InitRequest {
         /// In words; shown by `holdfast nodes`.
         reason: String,
     },
-    /// The running, good system cannot be relied on: another one is started next. Reboots.
-    GiveUp {
-        /// In words; shown by `holdfast nodes`.
-        reason: String,
-    },
     /// Make the other slot a trial.
     Rollback,
     /// Stop in order and reboot.

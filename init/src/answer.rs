@@ -50,7 +50,6 @@ impl System {
             }
             InitRequest::Retire => self.retire(),
             InitRequest::FailTrial { reason } => self.trial_failed(&reason),
-            InitRequest::GiveUp { reason } => self.give_up(&reason),
             InitRequest::Commit => self.commit(),
             InitRequest::BeginWrite { slot } => {
                 self.on_slot(slot, |record, id, slot| record.begin_write(id, slot))
@@ -122,12 +121,6 @@ impl System {
         if newly {
             crate::kmsg::notice("the trial is committed");
         }
-        Ok(())
-    }
-
-    fn give_up(&mut self, reason: &str) -> Result<(), String> {
-        self.changed(|record, id| record.give_up(id, reason))?;
-        self.ending = Some(Ending::reboot(format!("gave itself up: {reason}")));
         Ok(())
     }
 
@@ -311,7 +304,7 @@ mod tests {
         }
         assert_eq!(
             boot_reason(&record),
-            "the other good slot: slot b did not stay up in 3 starts: stage kernel: init did not start"
+            "the other good slot: slot b did not stay up in 3 starts: stage kernel: init did not start, or found no disk"
         );
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use holdfast_core::image::ImageInfo;
+use holdfast_core::slots::Record;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -197,6 +198,10 @@ impl System {
         }
         self.start_due();
         self.check_root();
+        let record = self.store.as_ref().map(RecordStore::record);
+        if record.is_some_and(Record::is_being_written) {
+            self.vigil.writing(self.clock.now());
+        }
         if let Some(act) = self.vigil.tick(self.clock.now()) {
             self.act(act);
         }
@@ -359,14 +364,15 @@ impl System {
             Ok(false) => ("the root holds blocks that do not verify".to_owned(), true),
             Err(error) => (format!("{error:#}"), false),
         };
-        if !facts.notes.contains(&note) {
+        let news = !facts.notes.contains(&note);
+        if news {
             kmsg::error(&note);
             facts.notes.push(note.clone());
         }
         match self.vigil.trial_left(now) {
             Some(_) => self.act(Act::FailTrial(note)),
             // Programs and libraries are read from there: what runs on would fail piece by piece.
-            None if rots => self.act(Act::GiveUp(note)),
+            None if rots && news => self.act(Act::GiveUp(note)),
             None => {}
         }
     }

@@ -23,6 +23,10 @@ const FIRST_HEARTBEAT: Duration = Duration::from_secs(90);
 const SILENCE: Duration = Duration::from_secs(HEARTBEAT_LIMIT);
 const QUIET: Duration = Duration::from_secs(QUIET_SECONDS);
 const RESCUE: Duration = Duration::from_secs(RESCUE_SECONDS);
+/// Rescue is left so long after the last look at a slot that is being written,
+const WRITING: Duration = Duration::from_secs(600);
+/// and at last after this: a writer that died leaves the same trace.
+const RESCUE_MOST: Duration = Duration::from_secs(6 * RESCUE_SECONDS);
 /// So many troubles, spread over so long, are beyond what restarts mend.
 const TROUBLES: u32 = 8;
 const TROUBLE_SPAN: Duration = Duration::from_secs(300);
@@ -66,6 +70,8 @@ pub enum Act {
 pub struct Vigil {
     mode: Mode,
     probation: Duration,
+    /// When rescue is left.
+    leave: Duration,
     agent: Option<Agent>,
     /// When the agent last ended or was killed; its first start before that.
     trouble: Duration,
@@ -89,6 +95,7 @@ impl Vigil {
         Self {
             mode,
             probation,
+            leave: RESCUE,
             agent: None,
             trouble: Duration::ZERO,
             troubles: 0,
@@ -138,6 +145,11 @@ impl Vigil {
         }
     }
 
+    /// A slot is being written: rescue is not left meanwhile, for a while.
+    pub fn writing(&mut self, now: Duration) {
+        self.leave = self.leave.max(now + WRITING).min(RESCUE_MOST);
+    }
+
     /// Time left of the trial, if this is one.
     pub fn trial_left(&self, now: Duration) -> Option<Duration> {
         match self.mode {
@@ -153,9 +165,7 @@ impl Vigil {
         }
         let act = self.due(now);
         match act {
-            Some(Act::FailTrial(_) | Act::GiveUp(_) | Act::Reboot(_) | Act::LeaveRescue) => {
-                self.ending = true;
-            }
+            Some(Act::FailTrial(_) | Act::Reboot(_) | Act::LeaveRescue) => self.ending = true,
             Some(Act::KillAgent) => {
                 if let Some(agent) = &mut self.agent {
                     agent.killed = Some(now);
@@ -163,7 +173,7 @@ impl Vigil {
             }
             Some(Act::Quiet) => self.quiet_told = true,
             Some(Act::Settled) => self.settled_told = true,
-            None => {}
+            Some(Act::GiveUp(_)) | None => {}
         }
         act
     }
@@ -174,7 +184,7 @@ impl Vigil {
                 let seconds = deadline.as_secs();
                 return Some(Act::FailTrial(format!("not committed within {seconds} s")));
             }
-            Mode::Rescue if now >= RESCUE => return Some(Act::LeaveRescue),
+            Mode::Rescue if now >= self.leave => return Some(Act::LeaveRescue),
             _ => {}
         }
         if let Some(agent) = &self.agent
@@ -292,6 +302,15 @@ mod tests {
         assert_eq!(vigil.tick(s(RESCUE_SECONDS - 1)), None);
         assert_eq!(vigil.tick(s(RESCUE_SECONDS)), Some(Act::LeaveRescue));
         assert_eq!(vigil.tick(s(RESCUE_SECONDS + 1)), None);
+    }
+
+    #[test]
+    fn rescue_waits_for_a_slot_that_is_being_written_but_not_for_ever() {
+        let mut vigil = Vigil::new(Mode::Rescue, s(SETTLED_SECONDS));
+        vigil.writing(s(RESCUE_SECONDS - 5));
+        assert_eq!(vigil.tick(s(RESCUE_SECONDS + 500)), None);
+        vigil.writing(s(6 * RESCUE_SECONDS - 1));
+        assert_eq!(vigil.tick(s(6 * RESCUE_SECONDS)), Some(Act::LeaveRescue));
     }
 
     proptest! {

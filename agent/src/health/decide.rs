@@ -4,12 +4,11 @@
 //! alone   no lighthouse and no member answers     -> race the paths anew, again and again
 //!                                                 -> the agent anew, once
 //!                                                 -> reboot, with growing pauses, then never again
-//! deaf    its own control server does not answer  -> the mesh anew -> the agent anew -> reboot
-//!                                                 -> after two of them: the other slot, or rescue
+//! deaf    its own control server does not answer  -> the mesh anew -> the agent anew
 //! ```
 //! Alone may mean that all is well here and the world is gone: workloads run on, nothing is written
-//! and the slots keep their good name; reboots are few and end. Deaf is this system's own fault: there
-//! another slot may do better.
+//! and the slots keep their good name; reboots are few and end. Deaf without being alone is no ground
+//! for a reboot: operators still come in over the connection to the lighthouse.
 
 use std::time::Duration;
 
@@ -27,17 +26,13 @@ const RACE: Duration = minutes(10);
 const RACE_MOST: Duration = hours(1);
 /// When the agent is started anew for want of company.
 const AGENT: Duration = hours(1);
-/// When the machine reboots: by how often it did before without finding anybody. Its own network is
-/// stuck where not even the router answers; else a reboot hardly helps, and workloads pay for it.
-const STUCK: [Duration; 4] = [hours(2), hours(12), hours(72), hours(168)];
+/// When the machine reboots, by how often it did before without finding anybody.
 const ALONE: [Duration; 3] = [hours(24), hours(72), hours(168)];
-
-/// A deaf system: mesh, agent, reboot.
-const DEAF: [Duration; 3] = [minutes(2), minutes(5), minutes(20)];
-/// So many reboots did not help: another system may.
-const DEAF_REBOOTS: u32 = 2;
-/// After so long with company and ears, what was counted is forgotten.
-const WELL: Duration = minutes(15);
+/// A deaf system: mesh, agent.
+const DEAF: [Duration; 2] = [minutes(2), minutes(5)];
+/// After so long with company the reboots that were counted are forgotten: a link that comes and goes
+/// by the day must not bring them again and again.
+const WELL: Duration = hours(24);
 
 /// What is known at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,20 +43,14 @@ pub struct Facts {
     pub busy: bool,
     /// An uplink has an address.
     pub address: bool,
-    /// A router answers; none: there is none to ask.
-    pub router: Option<bool>,
     /// A lighthouse or a member answers.
     pub company: bool,
     /// The own control server answers.
     pub ears: bool,
-    /// Workloads run: k3s is Ready.
-    pub workloads: bool,
-    /// The rescue system runs.
+    /// The rescue system runs; it is left after its hour by itself.
     pub rescue: bool,
     /// Reboots before this one for want of company.
-    pub alone_reboots: u32,
-    /// Reboots before this one for want of ears.
-    pub deaf_reboots: u32,
+    pub reboots: u32,
 }
 
 /// What is remembered from one look to the next, and by the next agent of this boot. Times are since
@@ -89,20 +78,9 @@ pub enum Act {
     /// End the agent; init starts it anew.
     AgentAnew,
     /// Reboot, orderly; the slot is not to blame.
-    Reboot(Why),
-    /// The next start is another system's.
-    GiveUp,
+    Reboot,
     /// Forget the reboots that were counted.
     Forget,
-}
-
-/// Why a reboot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// Nobody answers.
-    Alone,
-    /// The own control server does not.
-    Deaf,
 }
 
 /// Decides, at `now` since the kernel started.
@@ -111,11 +89,13 @@ pub fn step(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
         *memory = Memory::default();
         return Act::Nothing;
     }
-    match (deaf(memory, facts, now), alone(memory, facts, now)) {
-        (Act::Nothing, act) | (act, _) if act != Act::Nothing => return act,
-        _ => {}
-    }
-    well(memory, facts, now)
+    let acts = [
+        deaf(memory, facts, now),
+        alone(memory, facts, now),
+        well(memory, facts, now),
+    ];
+    let first = acts.into_iter().find(|act| *act != Act::Nothing);
+    first.unwrap_or(Act::Nothing)
 }
 
 fn deaf(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
@@ -125,20 +105,14 @@ fn deaf(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
     }
     let since = now.saturating_sub(*memory.deaf_since.get_or_insert(now));
     let steps = memory.deaf_steps;
-    if DEAF.get(steps).is_none_or(|after| since < *after) {
+    if facts.busy || DEAF.get(steps).is_none_or(|after| since < *after) {
         return Act::Nothing;
     }
-    let act = match steps {
-        0 => Act::MeshAnew,
-        1 => Act::AgentAnew,
-        _ if facts.busy || facts.rescue => return Act::Nothing,
-        _ if facts.deaf_reboots < DEAF_REBOOTS => Act::Reboot(Why::Deaf),
-        // They run, and rescue would end them.
-        _ if facts.workloads => return Act::Nothing,
-        _ => Act::GiveUp,
-    };
     memory.deaf_steps += 1;
-    act
+    match steps {
+        0 => Act::MeshAnew,
+        _ => Act::AgentAnew,
+    }
 }
 
 fn alone(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
@@ -148,13 +122,12 @@ fn alone(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
         return Act::Nothing;
     }
     let since = now.saturating_sub(*memory.alone_since.get_or_insert(now));
-    let table: &[Duration] = match facts.router {
-        Some(false) if facts.address => &STUCK,
-        _ => &ALONE,
-    };
-    let reboots = facts.alone_reboots as usize;
-    if !facts.busy && !facts.rescue && table.get(reboots).is_some_and(|after| since >= *after) {
-        return Act::Reboot(Why::Alone);
+    let due = usize::try_from(facts.reboots)
+        .ok()
+        .and_then(|n| ALONE.get(n))
+        .is_some_and(|after| since >= *after);
+    if due && !facts.busy && !facts.rescue {
+        return Act::Reboot;
     }
     if !facts.address {
         // Nothing to race over; the network waits for its link or its lease by itself.
@@ -175,13 +148,12 @@ fn alone(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
 }
 
 fn well(memory: &mut Memory, facts: &Facts, now: Duration) -> Act {
-    if !facts.company || !facts.ears {
+    if !facts.company {
         memory.well_since = None;
         return Act::Nothing;
     }
     let since = now.saturating_sub(*memory.well_since.get_or_insert(now));
-    let counted = facts.alone_reboots > 0 || facts.deaf_reboots > 0;
-    match counted && since >= WELL {
+    match facts.reboots > 0 && since >= WELL {
         true => Act::Forget,
         false => Act::Nothing,
     }
@@ -196,32 +168,24 @@ mod tests {
         trial: false,
         busy: false,
         address: true,
-        router: Some(true),
         company: true,
         ears: true,
-        workloads: true,
         rescue: false,
-        alone_reboots: 0,
-        deaf_reboots: 0,
+        reboots: 0,
     };
 
-    /// What is done, and when, in `hours`; agents and boots come and go as the acts say.
+    /// What is done, and when in minutes, within `hours`; boots come and go as the acts say.
     fn lived(mut facts: Facts, hours: u64) -> Vec<(u64, Act)> {
         let (mut memory, mut boot, mut acts) = (Memory::default(), 0, vec![]);
         for t in (0..hours * 3600).step_by(30) {
-            let now = Duration::from_secs(t - boot);
-            let act = step(&mut memory, &facts, now);
+            let act = step(&mut memory, &facts, Duration::from_secs(t - boot));
             match act {
                 Act::Nothing => continue,
-                Act::Reboot(why) => {
-                    match why {
-                        Why::Alone => facts.alone_reboots += 1,
-                        Why::Deaf => facts.deaf_reboots += 1,
-                    }
+                Act::Reboot => {
+                    facts.reboots += 1;
                     (memory, boot) = (Memory::default(), t);
                 }
-                Act::GiveUp => (memory, boot, facts.rescue) = (Memory::default(), t, true),
-                Act::Forget => (facts.alone_reboots, facts.deaf_reboots) = (0, 0),
+                Act::Forget => facts.reboots = 0,
                 Act::Race | Act::MeshAnew | Act::AgentAnew => {}
             }
             acts.push((t / 60, act));
@@ -230,128 +194,123 @@ mod tests {
     }
 
     fn reboots(acts: &[(u64, Act)]) -> Vec<u64> {
-        acts.iter()
-            .filter(|(_, a)| matches!(a, Act::Reboot(_)))
-            .map(|(t, _)| t / 60)
-            .collect()
+        let all = acts.iter().filter(|(_, a)| *a == Act::Reboot);
+        all.map(|(t, _)| t / 60).collect()
     }
 
     #[test]
     fn a_node_that_is_well_does_nothing() {
         assert_eq!(lived(FINE, 1000), []);
-        let counted = Facts {
-            alone_reboots: 2,
-            ..FINE
-        };
-        assert_eq!(lived(counted, 10), [(15, Act::Forget)]);
+        let counted = Facts { reboots: 2, ..FINE };
+        assert_eq!(lived(counted, 100), [(24 * 60, Act::Forget)]);
     }
 
     #[test]
     fn a_dead_uplink_costs_three_reboots_in_all() {
-        for (address, router) in [(true, Some(true)), (false, None), (true, None)] {
+        for address in [true, false] {
             let facts = Facts {
                 company: false,
                 address,
-                router,
                 ..FINE
             };
             let acts = lived(facts, 24 * 365);
             assert_eq!(reboots(&acts), [24, 24 + 72, 24 + 72 + 168], "{facts:?}");
-            assert!(!acts.iter().any(|(_, a)| *a == Act::GiveUp));
         }
     }
 
     #[test]
-    fn a_router_that_does_not_answer_is_worth_an_earlier_one() {
+    fn paths_are_raced_and_the_agent_begins_anew_once() {
         let facts = Facts {
             company: false,
-            router: Some(false),
             ..FINE
         };
-        let acts = lived(facts, 24 * 365);
-        assert_eq!(reboots(&acts), [2, 14, 86, 254]);
-        let first: Vec<_> = acts.iter().take(5).collect();
+        let acts = lived(facts, 24);
         assert_eq!(
-            first,
+            acts[..4],
             [
-                &(10, Act::Race),
-                &(30, Act::Race),
-                &(60, Act::AgentAnew),
-                &(70, Act::Race),
-                &(120, Act::Reboot(Why::Alone))
+                (10, Act::Race),
+                (30, Act::Race),
+                (60, Act::AgentAnew),
+                (70, Act::Race)
             ]
+        );
+        let anew = acts.iter().filter(|(_, a)| *a == Act::AgentAnew);
+        assert_eq!(anew.count(), 1);
+    }
+
+    #[test]
+    fn a_deaf_system_begins_mesh_and_agent_anew_and_no_more() {
+        let facts = Facts {
+            ears: false,
+            ..FINE
+        };
+        assert_eq!(
+            lived(facts, 24 * 30),
+            [(2, Act::MeshAnew), (5, Act::AgentAnew)]
         );
     }
 
     #[test]
-    fn a_deaf_system_ends_in_another_one() {
-        let facts = Facts {
-            ears: false,
-            workloads: false,
-            ..FINE
-        };
-        let acts: Vec<_> = lived(facts, 24).into_iter().map(|(_, a)| a).collect();
-        use Act::{AgentAnew, GiveUp, MeshAnew, Reboot};
-        let round = [MeshAnew, AgentAnew];
-        assert_eq!(acts[..2], round);
-        assert_eq!(acts[2], Reboot(Why::Deaf));
-        assert_eq!(acts[5], Reboot(Why::Deaf));
-        assert_eq!(acts[8], GiveUp);
-        // In rescue nothing better is left.
-        assert_eq!(acts[9..], round);
-        let busy = Facts {
-            workloads: true,
-            ..facts
-        };
-        assert!(!lived(busy, 24 * 30).iter().any(|(_, a)| *a == GiveUp));
+    fn a_router_that_is_switched_off_every_night_costs_nothing() {
+        let (mut memory, mut facts) = (Memory::default(), FINE);
+        for t in (0..90 * 24 * 3600).step_by(30) {
+            facts.company = (t / 3600) % 24 >= 8;
+            let act = step(&mut memory, &facts, Duration::from_secs(t));
+            assert_ne!(act, Act::Reboot, "after {} h", t / 3600);
+        }
     }
 
     #[test]
-    fn a_trial_is_left_to_its_deadline() {
-        let facts = Facts {
-            trial: true,
+    fn a_trial_is_left_to_its_deadline_and_rescue_to_its_hour() {
+        let lost = Facts {
             company: false,
             ears: false,
             ..FINE
         };
-        assert_eq!(lived(facts, 100), []);
+        assert_eq!(
+            lived(
+                Facts {
+                    trial: true,
+                    ..lost
+                },
+                100
+            ),
+            []
+        );
+        let rescue = Facts {
+            rescue: true,
+            ..lost
+        };
+        assert!(reboots(&lived(rescue, 1000)).is_empty());
     }
 
     proptest! {
-        /// Whatever comes and goes, there is no reboot within two hours of company and ears, none while
-        /// something is written, and never many.
+        /// Whatever comes and goes: no reboot within a day of company, none while something is written,
+        /// three at most until a whole day of company.
         #[test]
-        fn reboots_are_rare(changes in proptest::collection::vec((1u64..600, any::<[bool; 5]>()), 1..60)) {
+        fn reboots_are_rare(changes in proptest::collection::vec((1u64..3000, any::<[bool; 4]>()), 1..60)) {
             let (mut memory, mut facts, mut boot, mut t) = (Memory::default(), FINE, 0u64, 0u64);
-            let (mut fine, mut count) = (0u64, 0);
-            for (minutes, [company, ears, address, router, busy]) in changes {
-                facts = Facts { company, ears, address, busy, router: Some(router), ..facts };
+            let mut last_company = 0u64;
+            for (minutes, [company, ears, address, busy]) in changes {
+                facts = Facts { company, ears, address, busy, ..facts };
                 for _ in 0..minutes * 2 {
                     t += 30;
-                    if company && ears {
-                        fine = t;
+                    if company {
+                        last_company = t;
                     }
                     match step(&mut memory, &facts, Duration::from_secs(t - boot)) {
-                        Act::Reboot(why) => {
+                        Act::Reboot => {
                             prop_assert!(!busy);
-                            let least = if why == Why::Deaf { 20 * 60 } else { 2 * 3600 };
-                            prop_assert!(t - fine >= least, "{} after {}", t, fine);
-                            match why {
-                                Why::Alone => facts.alone_reboots += 1,
-                                Why::Deaf => facts.deaf_reboots += 1,
-                            }
-                            count += 1;
+                            prop_assert!(t - last_company >= 24 * 3600);
+                            facts.reboots += 1;
+                            prop_assert!(facts.reboots <= 3);
                             (memory, boot) = (Memory::default(), t);
                         }
-                        Act::GiveUp => {
-                            prop_assert!(!facts.workloads);
-                        }
-                        Act::Forget => (facts.alone_reboots, facts.deaf_reboots) = (0, 0),
+                        Act::Forget => facts.reboots = 0,
                         _ => {}
                     }
                 }
             }
-            prop_assert!(count <= 2 * (t / 3600) + 1);
         }
     }
 }

@@ -7,16 +7,12 @@ use crate::console::say;
 use crate::control;
 use crate::network::Uplinks;
 use crate::node::{Node, event};
-use decide::{Act, Facts, Memory, Why, step};
-use holdfast_core::ipc::InitRequest;
+use decide::{Act, Facts, Memory, step};
 use holdfast_core::state::Escalation;
-use holdfast_core::status::{K3sState, SlotName};
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use holdfast_core::status::SlotName;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How often it looks.
@@ -26,10 +22,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const SESSION: Duration = Duration::from_secs(200);
 /// What the next agent of this boot has to know; in memory, so that no flash wears.
 const MEMORY: &str = "/run/holdfast/health.json";
-/// A router's name service: that it refuses the connection is an answer, too.
-const ROUTER_PORT: u16 = 53;
-/// A neighbour that does not answer is known after three seconds (`ndisc` and `arp`, three tries of one).
-const PATIENCE: Duration = Duration::from_secs(6);
 /// For the console to print the last line.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -79,35 +71,16 @@ async fn look(node: &Node, uplinks: &watch::Receiver<Uplinks>) -> Option<(Facts,
     let boot = node.init.boot().await.ok()?;
     let text = std::fs::read_to_string("/proc/uptime").ok()?;
     let now = Duration::from_secs(text.split('.').next()?.parse().ok()?);
-    let (address, routers) = {
-        let uplinks = uplinks.borrow();
-        let with = uplinks.values().filter(|u| !u.addresses.is_empty());
-        let routers: Vec<IpAddr> = with
-            .clone()
-            .flat_map(|u| &u.routes)
-            .filter(|r| r.to.prefix_len() == 0)
-            .filter_map(|r| r.via)
-            .collect();
-        (with.count() > 0, routers)
-    };
-    let company = company(node);
-    let router = match company {
-        // Nobody asks for it.
-        true => None,
-        false => answers(&routers).await,
-    };
+    let address = uplinks.borrow().values().any(|u| !u.addresses.is_empty());
     let counted = node.store.get().escalation.clone().unwrap_or_default();
     let facts = Facts {
         trial: boot.trial_left.is_some(),
         busy: node.writing.try_lock().is_err(),
         address,
-        router,
-        company,
+        company: company(node),
         ears: control::probe(node).await.is_ok(),
-        workloads: *node.k3s.borrow() == K3sState::Ready,
         rescue: boot.boot.slot == SlotName::Rescue,
-        alone_reboots: counted.alone,
-        deaf_reboots: counted.deaf,
+        reboots: counted.alone,
     };
     Some((facts, now))
 }
@@ -118,24 +91,6 @@ fn company(node: &Node) -> bool {
     let young = |age: Option<Duration>| age.is_some_and(|age| age < SESSION);
     !node.posts.answering().is_empty()
         || mesh.is_some_and(|m| m.status().iter().any(|p| young(p.last_handshake)))
-}
-
-/// Whether one of the routers is there at all; none: there are none.
-async fn answers(routers: &[IpAddr]) -> Option<bool> {
-    let ask = |ip: &IpAddr| {
-        let place = SocketAddr::new(*ip, ROUTER_PORT);
-        async move { tokio::time::timeout(PATIENCE, TcpStream::connect(place)).await }
-    };
-    let asked = futures_util::future::join_all(routers.iter().map(ask)).await;
-    (!asked.is_empty()).then(|| asked.into_iter().any(|answer| is_there(&answer)))
-}
-
-/// No answer at all means that the router dropped the question: its link-layer address is known.
-fn is_there<T, E>(answer: &Result<std::io::Result<T>, E>) -> bool {
-    match answer {
-        Ok(Ok(_)) | Err(_) => true,
-        Ok(Err(e)) => e.kind() == ErrorKind::ConnectionRefused,
-    }
 }
 
 async fn carry_out(node: &Node, act: Act) {
@@ -151,13 +106,7 @@ async fn carry_out(node: &Node, act: Act) {
             tokio::time::sleep(FAREWELL).await;
             std::process::exit(1);
         }
-        Act::Reboot(why) => reboot(node, why).await,
-        Act::GiveUp => {
-            let reason = "its control server does not answer".into();
-            if let Err(e) = node.init.ask(InitRequest::GiveUp { reason }).await {
-                tracing::error!("{e:#}");
-            }
-        }
+        Act::Reboot => reboot(node).await,
         Act::Forget => {
             let done = node.store.update(|d| d.escalation = None).await;
             if let Err(e) = done {
@@ -167,19 +116,13 @@ async fn carry_out(node: &Node, act: Act) {
     }
 }
 
-async fn reboot(node: &Node, why: Why) {
-    let reason = match why {
-        Why::Alone => "no lighthouse and no member was in reach for long",
-        Why::Deaf => "the own control server did not answer",
-    };
+async fn reboot(node: &Node) {
+    let reason = "no lighthouse and no member was in reach for long";
     // Counted first: a reboot that nothing counts would come again and again.
     let counted = node.store.update(|d| {
         crate::node::remember(&mut d.history, event("reboot", reason));
         let counted = d.escalation.get_or_insert_with(Escalation::default);
-        match why {
-            Why::Alone => counted.alone += 1,
-            Why::Deaf => counted.deaf += 1,
-        }
+        counted.alone = counted.alone.saturating_add(1);
     });
     if let Err(e) = counted.await {
         node.notes.set(
@@ -197,15 +140,6 @@ async fn reboot(node: &Node, why: Why) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_router_that_refuses_is_there() {
-        let localhost = [IpAddr::from([127, 0, 0, 1])];
-        assert_eq!(answers(&localhost).await, Some(true));
-        assert_eq!(answers(&[]).await, None);
-        let gone = std::io::Error::from(ErrorKind::HostUnreachable);
-        assert!(!is_there(&Ok::<std::io::Result<()>, ()>(Err(gone))));
-    }
-
     #[test]
     fn the_next_agent_remembers() {
         let folder = tempfile::tempdir().unwrap();
@@ -216,13 +150,10 @@ mod tests {
             trial: false,
             busy: false,
             address: true,
-            router: Some(true),
             company: false,
             ears: true,
-            workloads: true,
             rescue: false,
-            alone_reboots: 0,
-            deaf_reboots: 0,
+            reboots: 0,
         };
         step(&mut memory, &alone, Duration::from_secs(77));
         write(&path, &memory);

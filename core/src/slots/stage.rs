@@ -34,7 +34,7 @@ macro_rules! stages {
 
 stages! {
     /// The kernel was started; init said nothing.
-    KERNEL = 0, "kernel", "init did not start";
+    KERNEL = 0, "kernel", "init did not start, or found no disk";
     /// Init runs on this disk.
     INIT = 1, "init", "the root was not mounted";
     /// The verity root is mounted.

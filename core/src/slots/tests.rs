@@ -177,7 +177,7 @@ fn an_hour_or_an_orderly_end_is_no_slow_death() {
 #[test]
 fn the_reason_names_the_stage_where_a_trial_ended() {
     for (stage, words) in [
-        (None, "stage kernel: init did not start"),
+        (None, "stage kernel: init did not start, or found no disk"),
         (Some(Stage::ROOT), "stage root: the agent did not speak"),
         (Some(Stage(40)), "stage unknown: a later stage"),
     ] {
@@ -212,10 +212,48 @@ fn a_slot_that_gives_itself_up_comes_back_after_the_others() {
     assert_eq!(boot(&mut r, 3).target, Target::Slot(Slot::A));
     let reason = std::format!("{}", r.slot(Slot::B).reason);
     assert_eq!(reason, "gave itself up: its root rots");
-    r.give_up(&[3; 16], "so does this").unwrap();
-    assert_eq!(boot(&mut r, 4).target, Target::Rescue);
+    // An end in order on the way out takes nothing back; without another good one nobody gives up.
+    assert_eq!(
+        r.give_up(&[3; 16], "so does this"),
+        Err(VerbError::OtherNotGood(Slot::B))
+    );
+    for n in 4..=5 {
+        boot(&mut r, n);
+    }
+    assert_eq!(boot(&mut r, 6).target, Target::Rescue);
     r.leave_rescue();
-    assert_eq!(boot(&mut r, 5).why, Code::TRIED_AGAIN);
+    assert_eq!(boot(&mut r, 7).why, Code::TRIED_AGAIN);
+}
+
+#[test]
+fn what_gave_itself_up_stays_given_up() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    r.give_up(&[2; 16], "its root rots").unwrap();
+    assert_eq!(r.stopped(&[2; 16]), Ok(false));
+    assert_eq!(r.quiet(&[2; 16]), Ok(false));
+    assert_eq!(boot(&mut r, 3).target, Target::Slot(Slot::A));
+}
+
+#[test]
+fn probation_is_for_those_who_have_something_to_go_back_to() {
+    let mut r = upgrading(3);
+    boot(&mut r, 2);
+    r.commit(&[2; 16], &NEW).unwrap();
+    r.begin_write(&[2; 16], Slot::A).unwrap();
+    for n in 3..=9 {
+        assert_eq!(boot(&mut r, n).target, Target::Slot(Slot::B));
+        assert!(r.quiet(&[n; 16]).unwrap());
+    }
+}
+
+#[test]
+fn what_is_not_on_probation_settles_nothing() {
+    let mut r = Record::factory(DIGEST, 1);
+    boot(&mut r, 1);
+    assert_eq!(r.settled(&[1; 16]), Ok(false));
+    assert_eq!(r.slot(Slot::A).starts, 1);
 }
 
 #[test]

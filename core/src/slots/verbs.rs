@@ -90,6 +90,16 @@ impl Record {
         Ok(())
     }
 
+    /// Whether a slot was begun to be written in this boot and is not whole yet.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            slot.state == State::Empty
+                && slot.reason.code == Code::WRITING
+                && slot.reason.at_boot == self.boots
+        })
+    }
+
     /// After the header was written, flushed and read back: puts `slot` on trial.
     ///
     /// # Errors
@@ -209,26 +219,34 @@ impl Record {
     /// [`VerbError::OtherBoot`].
     pub fn quiet(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
         match self.running_slot() {
-            Ok(slot) if self.slot(slot).is_good() && self.slot(slot).probation => {
+            // Without another good one there is nothing to go back to.
+            Ok(slot)
+                if self.slot(slot).is_good()
+                    && self.slot(slot).probation
+                    && self.slot(slot.other()).is_good() =>
+            {
                 self.reached(boot_id, Stage::UP)
             }
             _ => self.stopped(boot_id),
         }
     }
 
-    /// The running system has been up for [`super::SETTLED_SECONDS`]: as [`Self::quiet`], and its
-    /// probation ends. `true`: something changed.
+    /// The running system has been up for [`super::SETTLED_SECONDS`]: its probation ends, and its starts
+    /// are cleared. `true`: something changed.
     ///
     /// # Errors
     /// [`VerbError::OtherBoot`].
     pub fn settled(&mut self, boot_id: &BootId) -> Result<bool, VerbError> {
-        let cleared = self.stopped(boot_id)?;
+        self.of_this_boot(boot_id)?;
         let Ok(slot) = self.running_slot() else {
-            return Ok(cleared);
+            return Ok(false);
         };
         let info = self.slot_mut(slot);
-        let ended = info.is_good() && core::mem::take(&mut info.probation);
-        Ok(cleared || ended)
+        if !info.is_good() || !core::mem::take(&mut info.probation) {
+            return Ok(false);
+        }
+        self.stopped(boot_id)?;
+        Ok(true)
     }
 
     /// The running system stops because it was asked to, or lasted: its starts are cleared.
@@ -241,6 +259,8 @@ impl Record {
         let before = (self.slots, self.preferred, self.rescue_starts);
         match self.last {
             Some(Target::Rescue) => self.rescue_starts = 0,
+            // What gave itself up does not take it back by ending in order.
+            Some(Target::Slot(slot)) if self.slot(slot).reason.code == Code::GAVE_UP => {}
             Some(Target::Slot(slot)) if self.slot(slot).is_good() => {
                 self.slot_mut(slot).starts = 0;
                 // Rescue did its work, whatever it was.
@@ -259,14 +279,18 @@ impl Record {
     }
 
     /// The running, good system finds that it cannot be relied on: the next start is the other good
-    /// slot's, else rescue's, and after rescue its own again. It stays good: what is wrong may be the
-    /// disk's mood.
+    /// slot's. It stays good: what is wrong may be the disk's mood, and after rescue it has its turn again.
     ///
     /// # Errors
-    /// [`VerbError`] when what runs is no good slot.
+    /// [`VerbError`] when what runs is no good slot, or the other one is not good: then there is nothing
+    /// better, and workloads run on.
     pub fn give_up(&mut self, boot_id: &BootId, detail: &str) -> Result<(), VerbError> {
         self.of_this_boot(boot_id)?;
         let slot = self.running_slot()?;
+        let other = self.slot(slot.other());
+        if !other.is_good() || other.starts >= STARTS_MAX {
+            return Err(VerbError::OtherNotGood(slot.other()));
+        }
         let info = self.slot_mut(slot);
         if !info.is_good() {
             return Err(VerbError::State {

@@ -93,8 +93,6 @@ pub struct StateDoc {
 pub struct Escalation {
     /// For want of a lighthouse or a member that answers.
     pub alone: u32,
-    /// For want of an own control server that does.
-    pub deaf: u32,
     /// What a later version wrote.
     #[serde(flatten)]
     pub other: Extra,

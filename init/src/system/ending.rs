@@ -43,10 +43,21 @@ impl System {
                 self.ending = Some(Ending::reboot(format!("the trial failed: {reason}")));
             }
             Act::GiveUp(reason) => {
-                kmsg::error(format_args!("this system gives itself up: {reason}"));
-                self.record_change("record why", |record, id| record.give_up(id, &reason));
-                self.ending
-                    .get_or_insert(Ending::reboot(format!("gave itself up: {reason}")));
+                // Only where another system is sure to be started in its place: a reboot that nothing
+                // records would come back to this one, or to none.
+                let given_up = self
+                    .store
+                    .as_mut()
+                    .map(|store| store.change(|record, id| record.give_up(id, &reason)));
+                match given_up {
+                    Some(Ok(())) => {
+                        kmsg::error(format_args!("this system gives itself up: {reason}"));
+                        self.ending
+                            .get_or_insert(Ending::reboot(format!("gave itself up: {reason}")));
+                    }
+                    Some(Err(error)) => kmsg::warning(format_args!("it runs on: {error:#}")),
+                    None => {}
+                }
             }
             Act::KillAgent => {
                 kmsg::warning("the agent is silent, starting it again");

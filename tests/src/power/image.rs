@@ -18,9 +18,10 @@ const SECTOR: u64 = 512;
 #[derive(Debug)]
 pub struct Base {
     file: File,
-    len: u64,
-    /// The disk's length in bytes.
-    pub disk: u64,
+    /// The image's length in bytes.
+    image: u64,
+    /// The disk's.
+    disk: u64,
 }
 
 impl Base {
@@ -30,15 +31,15 @@ impl Base {
     /// It cannot be opened.
     pub fn open(path: &Path, disk: u64) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let len = file.metadata()?.len();
-        Ok(Self { file, len, disk })
+        let image = file.metadata()?.len();
+        Ok(Self { file, image, disk })
     }
 
     fn page(&self, page: u64) -> [u8; PAGE as usize] {
         let mut out = [0; PAGE as usize];
         let at = page * PAGE;
-        if at < self.len {
-            let here = usize::try_from((self.len - at).min(PAGE)).unwrap_or(0);
+        if at < self.image {
+            let here = usize::try_from((self.image - at).min(PAGE)).unwrap_or(0);
             // what cannot be read is found by the judge, as zeros
             let _ = self.file.read_exact_at(&mut out[..here], at);
         }
@@ -65,14 +66,8 @@ impl Image {
 
     /// The disk's length in bytes.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn disk(&self) -> u64 {
         self.base.disk
-    }
-
-    /// Never.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Reads.
@@ -161,11 +156,11 @@ impl Image {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut file = File::create(path).with_context(|| format!("make {}", path.display()))?;
-        file.set_len(self.len())?;
+        file.set_len(self.disk())?;
         let buffer = 1 << 20;
         let mut at = 0;
-        while at < self.base.len {
-            let n = usize::try_from((self.base.len - at).min(buffer)).unwrap_or(0);
+        while at < self.base.image {
+            let n = usize::try_from((self.base.image - at).min(buffer)).unwrap_or(0);
             let mut bytes = vec![0; n];
             self.base.file.read_exact_at(&mut bytes, at)?;
             if bytes.iter().any(|b| *b != 0) {

@@ -113,7 +113,6 @@ impl Judge {
     }
 
     /// What a node would make of this disk, or why it would be lost; and what that rests on.
-    #[must_use]
     pub fn judge(&self, image: &Image) -> (Result<Verdict, String>, Reads) {
         let disk = Recorded::new(image);
         let verdict = self.verdict(&disk).map_err(|e| format!("{e:#}"));
@@ -266,7 +265,7 @@ impl Machine for &Recorded {
     fn geometry(&self) -> Geometry {
         Geometry {
             block: SECTOR,
-            last_lba: self.image.borrow().len() / u64::from(SECTOR) - 1,
+            last_lba: self.image.borrow().disk() / u64::from(SECTOR) - 1,
         }
     }
 

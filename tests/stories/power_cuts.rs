@@ -65,8 +65,9 @@ fn every_power_cut_leaves_a_node_that_starts() -> Story {
         .into_iter()
         .partition(|s| !phase(&phases, s.at).joined);
     for (snapshot, samples) in [(before_join, young), (after_join, old)] {
-        snapshot.restore(&mut lab)?;
         for sample in samples {
+            // Each finds the lighthouse as it was: what one of them joined with is used up.
+            snapshot.restore(&mut lab)?;
             boot(
                 &lab,
                 &card,

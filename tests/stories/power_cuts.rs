@@ -3,6 +3,8 @@
 //! agent's own code; a sample of them is booted (HOLDFAST_POWER_SAMPLE, 10).
 
 use anyhow::{Context as _, Result, ensure};
+use holdfast_core::layout::{self, Role};
+use holdfast_core::slots::Slot;
 use holdfast_qemu::Disk;
 use holdfast_tests::power::image::{Base, Image};
 use holdfast_tests::power::judge::{Judge, System, Verdict};
@@ -58,7 +60,7 @@ fn every_power_cut_leaves_a_node_that_starts() -> Story {
     let systems = vec![System::of(&first.bundle)?, System::of(&second.bundle)?];
     let judge = Judge::new(&image, systems, seed)?;
     let samples = judged(&log, image.clone(), &judge, &phases)?;
-    finds_what_flushes_are_for(&log, image.clone(), &judge, &phases)?;
+    sees_what_is_missing(&log, &image, &judge, &phases)?;
 
     let chosen = samples.choose(sample);
     let (young, old): (Vec<_>, Vec<_>) = chosen
@@ -159,23 +161,43 @@ fn judged(log: &Log, image: Image, judge: &Judge, phases: &[Phase]) -> Result<Sa
     Ok(samples)
 }
 
-/// The proof of the proof: were the writes of the upgrade not held in order by flushes, cuts would lose
-/// something, and the judge would see it.
-fn finds_what_flushes_are_for(
-    log: &Log,
-    image: Image,
-    judge: &Judge,
-    phases: &[Phase],
-) -> Result<()> {
-    let upgrade = phases[1].from..phases[2].from;
-    let lost = replay::unordered(log, image, judge, upgrade, BOUND)
-        .into_iter()
-        .filter(|verdict| verdict.is_err())
-        .count();
-    println!("without flushes {lost} cuts of the upgrade would lose the node");
+/// The proof of the proof: of an upgrade whose writes to one place are lost, the judge must say so.
+fn sees_what_is_missing(log: &Log, image: &Image, judge: &Judge, phases: &[Phase]) -> Result<()> {
+    let (extents, _) = layout::plan(layout::VAR_MIN);
+    let lose = |role: Role| {
+        let extent = extents.iter().find(|e| e.role == role);
+        let lost = extent.map_or(0..0, |e| e.offset..e.offset + e.len);
+        replay::without(log, image.clone(), judge, phases[2].from, &lost)
+    };
+    let whole = replay::without(log, image.clone(), judge, phases[2].from, &(0..0));
     ensure!(
-        lost > 0,
-        "the judge sees nothing wrong in writes without order"
+        whole
+            .as_ref()
+            .is_ok_and(|v| v.version.as_deref() == Some(NEW)),
+        "{whole:?}"
+    );
+    let root = lose(Role::Root(Slot::B));
+    ensure!(
+        root.as_ref().is_err_and(|why| why.contains("not whole")),
+        "a root that was never written: {root:?}"
+    );
+    let boot = lose(Role::Boot(Slot::B));
+    ensure!(
+        boot.as_ref()
+            .is_ok_and(|v| v.version.as_deref() == Some(OLD)),
+        "a system that was never written: {boot:?}"
+    );
+    let slots = lose(Role::Slots);
+    ensure!(
+        slots
+            .as_ref()
+            .is_ok_and(|v| v.version.as_deref() == Some(OLD)),
+        "a record that was never written: {slots:?}"
+    );
+    let state = lose(Role::State);
+    ensure!(
+        state.as_ref().is_ok_and(|v| v.joined.is_none()) || state.is_err(),
+        "a state that was never written: {state:?}"
     );
     Ok(())
 }

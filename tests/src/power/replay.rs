@@ -109,33 +109,24 @@ pub fn all(
     count
 }
 
-/// The verdicts on cuts within `range` as if its flushes were not there, all writes in any order: which
-/// rules the flushes keep.
-#[must_use]
-pub fn unordered(
+/// The verdict on the first `until` operations without those that touch `lost`: a disk that loses
+/// what it was given, which no order of writes can make good.
+///
+/// # Errors
+/// What the judge finds wrong.
+pub fn without(
     log: &Log,
     first: Image,
     judge: &Judge,
-    range: Range<usize>,
-    bound: usize,
-) -> Vec<Result<Verdict, String>> {
-    let mut durable = first;
-    for op in &log.ops()[..range.start] {
-        durable.apply(log, op, None);
+    until: usize,
+    lost: &Range<u64>,
+) -> Result<Verdict, String> {
+    let mut image = first;
+    let touches = |op: &Op| op.extent().start < lost.end && lost.start < op.extent().end;
+    for op in log.ops()[..until].iter().filter(|op| !touches(op)) {
+        image.apply(log, op, None);
     }
-    let writes = log.ops()[range].iter().filter(|op| **op != Op::Flush);
-    let slice: Vec<Op> = writes.cloned().collect();
-    let shapes: Vec<Shape> = slice.iter().map(shape).collect();
-    let odd = within(&shapes, bound).into_iter().filter(|cut| {
-        let in_order = cut.whole.iter().copied().eq(0..cut.whole.len());
-        cut.torn.is_none() && !in_order
-    });
-    odd.map(|cut| {
-        let mut image = durable.clone();
-        put(&mut image, log, &slice, &cut);
-        judge.judge(&image).0
-    })
-    .collect()
+    judge.judge(&image).0
 }
 
 /// The operations between flushes.
